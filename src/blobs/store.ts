@@ -26,6 +26,7 @@ export type BlobStore = {
    * Stores a stream of unknown size. `onBytes` sees each piece in order, before it is stored (hashing goes there).
    * After the last byte and before anything is visible `seal` is called; if it throws, nothing is stored and the put
    * rejects with what it threw. An error of `source` does the same. Returns the number of bytes.
+   * `source` stays the caller's: after a failure it is paused, not destroyed, so that a request can still be answered.
    */
   putStream(
     key: ObjectKey,
@@ -33,8 +34,11 @@ export type BlobStore = {
     { onBytes, seal }: { onBytes?: (bytes: Buffer) => void; seal?: () => void },
   ): Promise<number>
 
-  /** Makes the object at `from` the object at `to`, without passing its bytes through this process. */
-  move(from: ObjectKey, to: ObjectKey): Promise<void>
+  /**
+   * Stores the object at `from` under `to` as well, without passing its bytes through this process. Throws an Error
+   * where there is no object at `from`.
+   */
+  link(from: ObjectKey, to: ObjectKey): Promise<void>
 
   /** The whole of a small object (the caller knows its size), or undefined where there is none. */
   read(key: ObjectKey): Promise<Buffer | undefined>

@@ -1,0 +1,158 @@
+import { execFile } from 'node:child_process'
+import { writeFile } from 'node:fs/promises'
+import { cpus, loadavg } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { freeBytes, scratchFolder } from './cleanup.ts'
+import { type ContestantName, startContestant } from './contestants.ts'
+import { diskCeiling } from './disk.ts'
+import { failuresOf, type Line, met, type Outcome, table } from './figures.ts'
+import type { Options } from './main.ts'
+import { type Memory, memoryOf, type Server } from './processes.ts'
+import { type Load, memoryRow, type Row, rows } from './rows.ts'
+import { makeSamples, pushSamples, type Samples, verifySamples } from './samples.ts'
+
+/** What one idle process is to stay below. */
+const idleMegabytes = 150
+
+type Running = Map<ContestantName, Server>
+type Arena = {
+  readonly folder: string
+  readonly samples: Samples
+  readonly running: Running
+  readonly absent: string[]
+}
+
+/** Starts all servers, drives them in turn, and prints one table. Gives whether nothing failed or missed its target. */
+export async function compare(options: Options): Promise<boolean> {
+  const arena = await openArena(options)
+  const notes = [...arena.absent]
+  const idle = await memories(arena.running, 3)
+  const lines: Line[] = []
+  const load = await loadFor(options, arena, notes)
+  for (const [name, row] of Object.entries(rows)) {
+    if (options.only.includes(name)) lines.push(await runRow(row, arena.running, load, options.rounds))
+  }
+  if (options.only.includes('put') || options.only.includes('patch')) {
+    notes.push(
+      `disk: ${Math.round(await diskCeiling(arena.folder))} MB/s for 64 MiB files written and synced by 4 at once`,
+    )
+  }
+  if (options.only.includes(memoryRow)) lines.push(...(await memoryLines(arena, idle)))
+  for (const server of arena.running.values()) await server.stop()
+  await report(options, lines, notes)
+  return failuresOf(lines).length === 0 && (!options.check || lines.every((line) => met(line) !== false))
+}
+
+async function openArena(options: Options): Promise<Arena> {
+  const folder = await scratchFolder(options.dir)
+  const samples = makeSamples()
+  const running: Running = new Map()
+  const absent: string[] = []
+  for (const name of options.peers) {
+    try {
+      const server = await startContestant(name, { folder, processes: options.processes, samples })
+      running.set(name, server)
+      if (name !== 'nginx') await pushSamples(server.origin, samples)
+      await verifySamples(server.origin, samples, { registry: name !== 'nginx' })
+    } catch (error) {
+      await running.get(name)?.stop()
+      running.delete(name)
+      absent.push(`${name} not to be had: ${describe(error)}`)
+    }
+  }
+  return { folder, samples, running, absent }
+}
+
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  return error.cause === undefined ? error.message : `${error.message} (${describe(error.cause)})`
+}
+
+/** How much to push, within 60 % of the free disk: nothing that was pushed is removed before the end. */
+async function loadFor(options: Options, { folder, samples, running }: Arena, notes: string[]): Promise<Load> {
+  const pushers = [...running.keys()].filter((name) => name !== 'nginx').length
+  const perCount = 2 * (options.rounds + 1) * pushers * samples.large.bytes.length
+  const fits = Math.floor(((await freeBytes(folder)) * 0.6) / Math.max(1, perCount))
+  const largeCount = Math.max(4, Math.min(options.large, fits))
+  if (largeCount < options.large) notes.push(`only ${largeCount} large blobs per round, to fit the disk`)
+  return { samples, seconds: options.seconds, largeCount }
+}
+
+/** One row: every server is warmed up, then they take turns, round by round, so that a busy moment hits them all. */
+async function runRow(row: Row, running: Running, load: Load, rounds: number): Promise<Line> {
+  const outcomes: Partial<Record<ContestantName, Outcome>> = {}
+  const participants = [...running].filter(([name]) => !(row.writes && name === 'nginx'))
+  const warmUp: Load = { ...load, seconds: 1, largeCount: 4 }
+  for (let round = 0; round <= rounds; round++) {
+    for (const [name, { origin }] of participants) {
+      const before = outcomes[name]
+      if (before && 'failed' in before) continue
+      await settle()
+      try {
+        const value = await row.measure(origin, round === 0 ? warmUp : load)
+        outcomes[name] = { rounds: round === 0 ? [] : [...(before?.rounds ?? []), value] }
+      } catch (error) {
+        outcomes[name] = { failed: describe(error) }
+      }
+    }
+  }
+  console.error(
+    `${row.title}: ${JSON.stringify(outcomes, (_, value) => (typeof value === 'number' ? Math.round(value) : value))}`,
+  )
+  const { title, unit, target } = row
+  return target ? { title, unit, target, outcomes } : { title, unit, outcomes }
+}
+
+/** What one server left in the page cache is written out before the next one is timed. */
+async function settle(): Promise<void> {
+  await promisify(execFile)('sync')
+}
+
+async function memories(running: Running, settleSeconds: number): Promise<Map<ContestantName, Memory>> {
+  await sleep(settleSeconds * 1000)
+  return new Map(await Promise.all([...running].map(async ([name, server]) => [name, await memoryOf(server)] as const)))
+}
+
+async function memoryLines(arena: Arena, idle: Map<ContestantName, Memory>): Promise<Line[]> {
+  const after = await memories(arena.running, 3)
+  const line = (title: string, figures: Map<ContestantName, Memory>, part: 'own' | 'postgres'): Line => {
+    const shown = [...figures].filter(([name]) => part === 'own' || name === 'packs')
+    return {
+      title,
+      unit: 'MB',
+      outcomes: Object.fromEntries(shown.map(([name, one]) => [name, { rounds: [one[part]] }])),
+    }
+  }
+  const lines = [
+    line('memory when idle (PSS)', idle, 'own'),
+    line('  its PostgreSQL', idle, 'postgres'),
+    line('memory after the load (PSS)', after, 'own'),
+    line('  its PostgreSQL', after, 'postgres'),
+  ]
+  return arena.running.has('packs') ? [...lines, await oneProcessIdle(arena)] : lines
+}
+
+async function oneProcessIdle({ folder, samples }: Arena): Promise<Line> {
+  const server = await startContestant('packs', { folder, label: 'packs-one-process', processes: 1, samples })
+  await sleep(5000)
+  const { own } = await memoryOf(server, 'Rss')
+  await server.stop()
+  const title = 'memory of one idle process (RSS)'
+  return { title, unit: 'MB', target: { below: idleMegabytes }, outcomes: { packs: { rounds: [own] } } }
+}
+
+async function report(options: Options, lines: readonly Line[], notes: readonly string[]): Promise<void> {
+  const model = cpus()[0]?.model ?? 'unknown processor'
+  const { rounds, seconds, processes } = options
+  console.log(
+    `\n${cpus().length} × ${model}, node ${process.version}, PROCESSES=${processes}, load ${loadavg()[0]?.toFixed(1)}`,
+  )
+  console.log(
+    `median of ${rounds} rounds in turn; reads by wrk -t1 -c32 -d${seconds}s (64 MiB: -c4), pushes by a Node driver\n`,
+  )
+  console.log(table(lines, options.peers))
+  for (const note of [...notes, ...failuresOf(lines)]) console.log(`\n${note}`)
+  if (options.json)
+    await writeFile(options.json, `${JSON.stringify({ machine: model, options, lines, notes }, null, 2)}\n`)
+}

@@ -1,0 +1,126 @@
+/** The load generator for what wrk cannot do: pushes, and HEAD (wrk waits for a body). Runs as a process of its own. */
+import { createHash, randomBytes } from 'node:crypto'
+import { acceptFor, type Content, content, manifestOf, patchBlob, putBlob, putManifest } from './oci.ts'
+import { expectStatus, Wire } from './wire.ts'
+
+export type Job =
+  | { readonly kind: 'packs'; readonly origin: string; readonly seconds: number; readonly clients: number }
+  | {
+      readonly kind: 'blobs'
+      readonly origin: string
+      readonly form: 'put' | 'patch'
+      readonly count: number
+      readonly bytes: number
+      readonly clients: number
+    }
+  | {
+      readonly kind: 'head'
+      readonly origin: string
+      readonly path: string
+      readonly seconds: number
+      readonly clients: number
+    }
+
+/** `rate` per second: packs, megabytes (10^6 bytes) or requests. `busy`: the share of one core this process took. */
+export type Rate = { readonly rate: number; readonly busy: number }
+export type Result = Rate | { readonly error: string }
+
+/** Packs are spread over this many repositories: a registry of packs has many, with some versions each. */
+const repositories = Number(process.env.XREPOS ?? 50)
+const packBytes = 16 * 1024
+/** More than any registry here publishes in a second, so that what is prepared lasts. */
+const packsPerSecond = 1500
+
+type Pack = { repository: string; tag: string; blobs: readonly Content[]; manifest: Content }
+
+let counter = 0
+const run = randomBytes(4).toString('hex')
+
+function makePack(): Pack {
+  const id = counter++
+  const config = content(Buffer.from(JSON.stringify({ run, id })))
+  const layer = content(randomBytes(packBytes))
+  const repository = `bench/packs-${id % repositories}`
+  return { repository, tag: `1.${run}.${id}`, blobs: [config, layer], manifest: manifestOf(config, [layer]) }
+}
+
+async function publish(wire: Wire, { repository, tag, blobs, manifest }: Pack): Promise<void> {
+  for (const blob of blobs) await putBlob(wire, repository, blob)
+  await putManifest(wire, repository, tag, manifest)
+}
+
+/** Unique blobs: one block of random bytes, a counter in its end, so that all but the last block is hashed once. */
+function makeBlobs(count: number, bytes: number, clients: number): (() => Content)[] {
+  const buffers = Array.from({ length: clients }, () => randomBytes(bytes))
+  const prefixes = buffers.map((buffer) => createHash('sha256').update(buffer.subarray(0, -8)))
+  return Array.from({ length: count }, (_, at) => {
+    const which = at % clients
+    const tail = Buffer.alloc(8)
+    tail.writeBigUInt64BE(BigInt(counter++))
+    const digest = `sha256:${prefixes[which]?.copy().update(tail).digest('hex')}`
+    return () => {
+      const buffer = buffers[which] ?? tail
+      tail.copy(buffer, buffer.length - 8)
+      return { bytes: buffer, digest }
+    }
+  })
+}
+
+/** `clients` at once, each on its own connection, each with every so-many-th item, until the time is over. */
+async function drive<T>(
+  { origin, clients, seconds = Number.POSITIVE_INFINITY }: { origin: string; clients: number; seconds?: number },
+  items: (at: number) => T | undefined,
+  step: (wire: Wire, item: T) => Promise<unknown>,
+): Promise<Rate> {
+  const wires = Array.from({ length: clients }, () => new Wire(origin))
+  const cpu = process.cpuUsage()
+  const started = performance.now()
+  const end = started + seconds * 1000
+  let done = 0
+  const client = async (wire: Wire, first: number) => {
+    for (let at = first; performance.now() < end; at += clients) {
+      const item = items(at)
+      if (item === undefined) break
+      await step(wire, item)
+      done++
+    }
+  }
+  try {
+    await Promise.all(wires.map(client))
+  } finally {
+    for (const wire of wires) wire.close()
+  }
+  const elapsed = (performance.now() - started) / 1000
+  const { user, system } = process.cpuUsage(cpu)
+  return { rate: done / elapsed, busy: (user + system) / 1e6 / elapsed }
+}
+
+async function perform(job: Job): Promise<Rate> {
+  if (job.kind === 'packs') {
+    const packs = Array.from({ length: Math.ceil(job.seconds * packsPerSecond) }, makePack)
+    return drive(job, (at) => packs[at], publish)
+  }
+  if (job.kind === 'blobs') {
+    const push = job.form === 'put' ? putBlob : patchBlob
+    const blobs = makeBlobs(job.count, job.bytes, job.clients)
+    const { rate, busy } = await drive(
+      job,
+      (at) => blobs[at],
+      (wire, make) => push(wire, 'bench/large', make()),
+    )
+    return { rate: (rate * job.bytes) / 1e6, busy }
+  }
+  return drive(
+    job,
+    () => job.path,
+    async (wire, path) => expectStatus(await wire.request('HEAD', path, [`accept: ${acceptFor(path)}`]), 200, 'HEAD'),
+  )
+}
+
+process.on('message', (job: Job) => {
+  perform(job).then(
+    (result) => process.send?.(result satisfies Result),
+    (error: unknown) => process.send?.({ error: String(error) } satisfies Result),
+  )
+})
+process.on('disconnect', () => process.exit())

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# The real clients and services that the black-box tests and benchmarks drive: from Debian, and where Debian stable is
+# too old (oras, crane, cosign) from a newer suite, unpacked into a cache folder with nothing installed on the system.
+# usage: bash scripts/services/clients.sh      prints the folder that holds the newer clients; a no-op when all is there
+# needs: Debian 12 with its own apt configuration; root, where packages have to be installed
+set -euo pipefail
+
+packages=(skopeo buildah podman radosgw ceph-mon ceph-osd ceph-common docker-registry wrk nginx-light postgresql-15)
+newer=(oras crane cosign)
+suite=forky
+dir="${XDG_CACHE_HOME:-$HOME/.cache}/packs-registry/clients"
+bin="$dir/root/usr/bin"
+
+mkdir -p "$dir"
+exec 9>"$dir/lock" # two test runs at once: the second waits and finds everything there
+flock 9
+
+missing=()
+for package in "${packages[@]}"; do
+  [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "installing ${missing[*]}" >&2
+  # Tests start their own services on free ports: the packages' own must not take port 80 or 5000.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq >&2
+  apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" >&2
+fi
+
+unpack_newer() {
+  echo "unpacking ${newer[*]} of $suite" >&2
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' "Release: $(. /etc/os-release; echo "$VERSION_CODENAME")" | head -n 1)
+  [ -n "$mirror" ] || { echo "apt names no Debian mirror" >&2; exit 1; }
+  work=$(mktemp -d "$dir/work.XXXXXX")
+  mkdir -p "$work"/{lists/partial,cache/archives/partial,deb,root}
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/sources.list"
+  cat >"$work/apt.conf" <<CONF
+Dir::Etc::sourcelist "$work/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::State::lists "$work/lists";
+Dir::Cache "$work/cache";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+CONF
+  (
+    cd "$work/deb"
+    export APT_CONFIG="$work/apt.conf"
+    apt-get update -qq >&2
+    apt-get download -qq "${newer[@]}" >&2
+    for package in *.deb; do dpkg -x "$package" "$work/root"; done
+  )
+  rm -rf "$dir/root"
+  mv "$work/root" "$dir/root"
+  rm -rf "$work"
+}
+
+for client in "${newer[@]}"; do
+  [ -x "$bin/$client" ] || { unpack_newer; break; }
+done
+echo "$bin"

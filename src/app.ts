@@ -1,0 +1,54 @@
+import type { Context } from 'hono'
+import type { Deps } from './deps.ts'
+import { Failure } from './errors.ts'
+import { observe, requestId } from './http/observe.ts'
+import { addOpsRoutes, type ServerState } from './http/ops.ts'
+import { problem, problemInternalError } from './http/problem.ts'
+import { type App, type Env, methods, newApp, routesOf } from './http/routes.ts'
+import { addBlobRoutes } from './http/v2/blobs.ts'
+import { ociError, ociInternalError } from './http/v2/errors.ts'
+import { addListingRoutes } from './http/v2/listings.ts'
+import { addManifestRoutes } from './http/v2/manifests.ts'
+import { addUploadRoutes } from './http/v2/uploads.ts'
+
+/** What answers a request, whoever listens. */
+export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
+
+/** Mounts every surface. Does not listen. */
+export function buildApp(deps: Deps, state: ServerState): Fetch {
+  const app = newApp()
+  const routes = routesOf(app)
+  addListingRoutes(routes, deps)
+  addManifestRoutes(routes, deps)
+  addUploadRoutes(routes, deps)
+  addBlobRoutes(routes, deps)
+  addOpsRoutes(routes, deps, state)
+  app.notFound((c) => {
+    const allowed = allowedMethods(app, c.req.path)
+    const detail = { method: c.req.method, path: c.req.path }
+    if (allowed.length === 0) return render(c, new Failure('NOT_FOUND', { detail }))
+    return render(c, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
+  })
+  app.onError((error, c) => render(c, error))
+  return (request, bindings) => {
+    observe(deps, bindings)
+    return app.fetch(request, bindings)
+  }
+}
+
+/** The methods that this path has a route for. */
+function allowedMethods(app: App, path: string): string[] {
+  const allowed = methods.map((method) => method.toUpperCase())
+  const known = allowed.filter((method) => app.router.match(method, path)[0].length > 0)
+  return known.includes('GET') ? ['HEAD', ...known] : known
+}
+
+/** The one place where a failure becomes an answer, in the dialect of the surface that was asked. */
+function render(c: Context<Env>, error: unknown): Response {
+  c.env.error = error
+  const isRegistry = c.req.path === '/v2' || c.req.path.startsWith('/v2/')
+  if (error instanceof Failure) return isRegistry ? ociError(error) : problem(error)
+  // The client has left: nobody reads this, and it is no fault of ours.
+  if (c.env.incoming.destroyed && !c.env.incoming.complete) return new Response(null, { status: 499 })
+  return isRegistry ? ociInternalError(requestId(c.env)) : problemInternalError(requestId(c.env))
+}

@@ -1,0 +1,202 @@
+import fs from 'node:fs'
+import { dirname, join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { Failure, unavailable } from '../errors.ts'
+import { Directories } from './directories.ts'
+import { type Draft, Drafts } from './drafts.ts'
+import { consume } from './intake.ts'
+import { type ObjectKey, storedKey } from './keys.ts'
+import type { BlobStore, ByteRange } from './store.ts'
+
+const day = 24 * 60 * 60 * 1000
+/** Measured for a 64 MiB file over loopback: twice the throughput of the default 64 KiB. */
+const readBytes = 1024 * 1024
+
+/**
+ * A store in a folder, which is made if it is missing. An object is a file at the path of its key; files under way are
+ * in `tmp/` beside them. Several processes may share the folder.
+ * Throws an Error in words where the folder cannot be made or written to.
+ */
+export async function openFolderStore(folder: string): Promise<BlobStore & { filePath(key: ObjectKey): string }> {
+  const temporary = join(folder, 'tmp')
+  prepare(folder, temporary)
+  const directories = new Directories(folder)
+  const drafts = new Drafts(temporary)
+  const sweeping = sweep(temporary)
+  const filePath = (key: ObjectKey) => join(folder, key)
+
+  async function store(key: ObjectKey, fill: (draft: Draft) => Promise<void>): Promise<void> {
+    const draft = drafts.begin()
+    try {
+      await fill(draft)
+      await refused(draft.finish())
+      await refused(directories.enter('rename', draft.path, filePath(key), { lasting: !isStaged(key) }))
+    } catch (error) {
+      await draft.discard()
+      throw error
+    } finally {
+      drafts.end()
+    }
+  }
+
+  const putStream: BlobStore['putStream'] = async (key, source, { onBytes, seal }) => {
+    let size = 0
+    await store(key, async (draft) => {
+      await consume(source, (piece) => {
+        onBytes?.(piece)
+        size += piece.length
+        return refusedNow(() => draft.add(piece))
+      })
+      seal?.()
+    })
+    return size
+  }
+
+  return {
+    description: `folder ${folder}`,
+    filePath,
+    put: (key, bytes) => store(key, async (draft) => refusedNow(() => draft.add(bytes))),
+    putStream,
+    async link(from, to) {
+      if (await linkFile(directories, filePath(from), filePath(to), { lasting: !isStaged(to) })) return
+      const source = await openFile(filePath(from))
+      if (!source) throw new Error(`there is no object at ${from}`)
+      await putStream(to, source, {}).finally(() => source.destroy())
+    },
+    read: (key) => found(fs.promises.readFile(filePath(key))),
+    open: (key, range) => openFile(filePath(key), range),
+    size: async (key) => (await found(fs.promises.stat(filePath(key))))?.size,
+    async delete(keys) {
+      // Not synced: a file that comes back with a power cut is an orphan, which scrub finds.
+      for (const key of keys) {
+        await refused(fs.promises.rm(filePath(key), { force: true }))
+        if (isStaged(key)) leaveFolder(dirname(filePath(key)))
+      }
+    },
+    list: (prefix) => list(folder, prefix),
+    ping: () => refused(fs.promises.access(temporary, fs.constants.W_OK | fs.constants.X_OK)),
+    close: () => sweeping,
+  }
+}
+
+/** A second name for the file; false where there is no such file, or the file system has no hard links. */
+async function linkFile(
+  directories: Directories,
+  from: string,
+  to: string,
+  options: { lasting: boolean },
+): Promise<boolean> {
+  try {
+    await directories.enter('link', from, to, options)
+    return true
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    if (['ENOENT', 'EPERM', 'ENOTSUP', 'ENOSYS', 'EMLINK'].includes(code)) return false
+    throw refusal(error)
+  }
+}
+
+const isStaged = (key: ObjectKey) => key.startsWith('uploads/')
+
+/** The folder of an upload goes with its last chunk; those of content stay, and stay known. */
+function leaveFolder(path: string): void {
+  try {
+    fs.rmdirSync(path)
+  } catch {
+    // Not empty, or gone: either is fine.
+  }
+}
+
+async function openFile(path: string, range?: ByteRange): Promise<Readable | undefined> {
+  const file = await found(fs.promises.open(path))
+  const part = range && { start: range.first, end: range.last }
+  return file?.createReadStream({ ...part, highWaterMark: readBytes })
+}
+
+async function* list(folder: string, prefix: string): ReturnType<BlobStore['list']> {
+  const top = prefix.slice(0, prefix.lastIndexOf('/') + 1)
+  for await (const path of walk(folder, top)) {
+    if (!path.startsWith(prefix)) continue
+    const stats = await found(fs.promises.stat(join(folder, path)))
+    if (stats) yield { key: storedKey(path), size: stats.size, modifiedAt: stats.mtime }
+  }
+}
+
+async function* walk(folder: string, under: string): AsyncGenerator<string> {
+  const directory = await found(fs.promises.opendir(join(folder, under)))
+  if (!directory) return
+  for await (const entry of directory) {
+    const path = `${under}${entry.name}`
+    if (!entry.isDirectory()) yield path
+    else if (path !== 'tmp') yield* walk(folder, `${path}/`)
+  }
+}
+
+/**
+ * Removes what crashed processes left in `tmp/`. By age, not by whether the writer lives: the process id in a name says
+ * nothing where containers share the folder. A file that has not grown for a day has no live writer; an upload without
+ * a byte is cut off long before.
+ */
+async function sweep(temporary: string): Promise<void> {
+  for (const name of await fs.promises.readdir(temporary).catch(() => [])) {
+    const path = join(temporary, name)
+    const stats = await fs.promises.stat(path).catch(() => undefined)
+    if (stats && Date.now() - stats.mtimeMs > day) await fs.promises.rm(path, { force: true }).catch(() => {})
+  }
+}
+
+const reasons: Record<string, string> = {
+  EACCES: 'this user may not write there',
+  EPERM: 'this user may not write there',
+  EROFS: 'the file system is read-only',
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'the disk quota is used up',
+  ENOTDIR: 'a part of the path is a file',
+  EEXIST: 'there is a file of that name',
+}
+
+function prepare(folder: string, temporary: string): void {
+  try {
+    fs.mkdirSync(temporary, { recursive: true })
+    // Only writing tells: permissions, a read-only mount, a full disk.
+    fs.rmdirSync(fs.mkdtempSync(join(temporary, 'probe-')))
+  } catch (cause) {
+    const { code = '', message } = cause as NodeJS.ErrnoException
+    throw new Error(
+      `cannot keep blobs in the folder ${folder}: ${reasons[code] ?? message}${code && ` (${code})`}. ` +
+        'Make it a folder this user can write to, or name another one: BLOB_STORE=file:/absolute/path',
+      { cause },
+    )
+  }
+}
+
+/** What the operating system refuses (full, read-only, broken, out of descriptors) is a store that is unavailable. */
+function refusal(error: unknown): unknown {
+  const known = error instanceof Failure || (error as NodeJS.ErrnoException).errno === undefined
+  return known ? error : unavailable('blob store', error)
+}
+
+async function refused<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call
+  } catch (error) {
+    throw refusal(error)
+  }
+}
+
+function refusedNow<T>(call: () => T): T {
+  try {
+    return call()
+  } catch (error) {
+    throw refusal(error)
+  }
+}
+
+async function found<T>(call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw refusal(error)
+  }
+}

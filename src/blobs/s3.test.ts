@@ -1,0 +1,226 @@
+import assert from 'node:assert/strict'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
+import { after, test } from 'node:test'
+import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3'
+import { digestOf } from '../oci/digest.ts'
+import { noS3, startS3, type TestS3 } from '../testing/s3.ts'
+import { blobKey, chunkKey } from './keys.ts'
+import { openS3Store } from './s3.ts'
+import type { S3Location } from './s3-connection.ts'
+import { partBytes } from './s3-upload.ts'
+import { testBlobStore } from './suite.ts'
+
+const MiB = 1024 * 1024
+const unavailable = { key: 'UNAVAILABLE' }
+const s3 = await startS3()
+const skip = s3 ? undefined : noS3
+if (s3) {
+  process.env.AWS_ACCESS_KEY_ID = s3.accessKey
+  process.env.AWS_SECRET_ACCESS_KEY = s3.secretKey
+}
+after(() => s3?.stop())
+
+const someKey = () => blobKey(digestOf(randomBytes(8)))
+const random = (bytes: number) =>
+  Readable.from(
+    (function* () {
+      for (let at = 0; at < bytes; at += MiB) yield randomBytes(Math.min(MiB, bytes - at))
+    })(),
+  )
+
+/** A location in the test bucket that nobody else uses, and everything that is really there. */
+function place({ endpoint, bucket }: TestS3): { location: S3Location; traces(): Promise<string[]> } {
+  const prefix = `${randomUUID()}/`
+  const client = new S3Client({ endpoint, region: 'us-east-1', forcePathStyle: true })
+  after(() => client.destroy())
+  return {
+    location: { bucket, prefix, endpoint, pathStyle: true },
+    async traces() {
+      const where = { Bucket: bucket, Prefix: prefix }
+      const traces: string[] = []
+      for (let token: string | undefined, more = true; more; ) {
+        const page = await client.send(new ListObjectsV2Command({ ...where, ContinuationToken: token }))
+        traces.push(...(page.Contents ?? []).map(({ Key }) => `object ${Key}`))
+        token = page.NextContinuationToken
+        more = page.IsTruncated === true
+      }
+      const { Uploads = [] } = await client.send(new ListMultipartUploadsCommand(where))
+      return [...traces, ...Uploads.map(({ Key }) => `multipart upload ${Key}`)]
+    },
+  }
+}
+
+testBlobStore(
+  's3',
+  async () => {
+    const { location, traces } = place(s3 as TestS3)
+    return { store: await openS3Store(location), again: () => openS3Store(location), traces, remove: async () => {} }
+  },
+  { skip },
+)
+
+function testS3(what: string, body: (server: TestS3) => Promise<void>) {
+  test(`s3: ${what}`, { skip: skip ?? false }, () => body(s3 as TestS3))
+}
+
+async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 60_000
+  while (!(await holds().catch(() => false))) {
+    assert.ok(Date.now() < deadline, `never: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+testS3('a server that hangs is UNAVAILABLE, and leaves nothing behind when it goes on', async (server) => {
+  const { location, traces } = place(server)
+  const store = await openS3Store({ ...location, idleTimeoutMs: 300 })
+  const chunk = chunkKey(randomUUID())
+  await store.put(chunk, randomBytes(1000))
+  const frozen = Promise.withResolvers<void>()
+  const begun = Promise.withResolvers<void>()
+  const source = Readable.from(
+    (async function* () {
+      yield randomBytes(12 * MiB)
+      begun.resolve()
+      await frozen.promise
+      for (;;) yield randomBytes(MiB)
+    })(),
+  )
+  const rejected = assert.rejects(store.putStream(someKey(), source, {}), unavailable)
+  await begun.promise
+  await server.freeze()
+  frozen.resolve()
+  try {
+    await rejected
+    await assert.rejects(store.put(someKey(), randomBytes(1000)), unavailable)
+    await assert.rejects(store.putStream(someKey(), random(12 * MiB), {}), unavailable)
+    await assert.rejects(store.link(chunk, someKey()), unavailable)
+    await assert.rejects(store.read(chunk), unavailable)
+    await assert.rejects(store.size(chunk), unavailable)
+    await assert.rejects(store.delete([someKey()]), unavailable)
+  } finally {
+    await server.thaw()
+  }
+  assert.equal(source.destroyed, false)
+  await eventually('only the chunk is left', async () => (await traces()).length === 1)
+  assert.equal((await store.read(chunk))?.length, 1000)
+  await store.close()
+})
+
+testS3('a body that stops arriving ends in an error', async (server) => {
+  const store = await openS3Store({ ...place(server).location, idleTimeoutMs: 500 })
+  const key = someKey()
+  await store.putStream(key, random(96 * MiB), {})
+  const body = await store.open(key)
+  assert.ok(body)
+  await once(body, 'readable')
+  await server.freeze()
+  try {
+    await assert.rejects(buffer(body), unavailable)
+  } finally {
+    await server.thaw()
+  }
+  await eventually('the server answers again', async () => (await store.size(key)) === 96 * MiB)
+  await store.close()
+})
+
+testS3('a reader may take longer than the server may', async (server) => {
+  const idleTimeoutMs = 200
+  const store = await openS3Store({ ...place(server).location, idleTimeoutMs })
+  const key = someKey()
+  await store.putStream(key, random(48 * MiB), {})
+  const body = await store.open(key)
+  assert.ok(body)
+  await once(body, 'readable')
+  await new Promise((resolve) => setTimeout(resolve, idleTimeoutMs * 5))
+  assert.equal((await buffer(body)).length, 48 * MiB)
+  await store.close()
+})
+
+testS3('a server that dies mid-body is an error, and is used again when it is back', async (server) => {
+  const store = await openS3Store(place(server).location)
+  const key = someKey()
+  await store.putStream(key, random(96 * MiB), {})
+  const body = await store.open(key)
+  assert.ok(body)
+  await once(body, 'readable')
+  await server.restart()
+  await assert.rejects(buffer(body))
+  await eventually('the server answers again', async () => (await store.size(key)) === 96 * MiB)
+  await store.ping()
+  await store.close()
+})
+
+testS3('objects over the limit of one copy are copied in parts', async (server) => {
+  const { location, traces } = place(server)
+  const store = await openS3Store(location, { aboveBytes: 12 * MiB, partBytes: 5 * MiB })
+  const [from, bytes] = [chunkKey(randomUUID()), randomBytes(33 * MiB + 5)]
+  const to = someKey()
+  await store.put(from, bytes)
+  await store.link(from, to)
+  await store.delete([from])
+  assert.ok((await store.read(to))?.equals(bytes))
+  assert.equal((await traces()).length, 1)
+  await store.close()
+})
+
+testS3('more uploads at once than there is memory for take turns', async (server) => {
+  const store = await openS3Store(place(server).location)
+  const uploads = Array.from({ length: 100 }, () => ({ key: someKey(), source: new Readable({ read() {} }) }))
+  const stored = uploads.map(({ key, source }) => store.putStream(key, source, {}))
+  // Every one is begun before any ends, and needs a part to itself.
+  const piece = randomBytes(MiB)
+  for (const { source } of uploads) for (let sent = 0; sent < 4; sent++) source.push(piece)
+  await new Promise((resolve) => setImmediate(resolve))
+  for (const { source } of uploads) for (let sent = 0; sent < 3; sent++) source.push(piece)
+  for (const { source } of uploads) source.push(null)
+  assert.deepEqual(
+    await Promise.all(stored),
+    uploads.map(() => 7 * MiB),
+  )
+  await store.delete(uploads.map(({ key }) => key))
+  await store.close()
+})
+
+testS3('says in words what is wrong with the bucket', async (server) => {
+  const { location } = place(server)
+  await assert.rejects(openS3Store({ ...location, bucket: 'no-such-bucket' }), (error: Error) => {
+    assert.ok(error.message.includes(server.endpoint), error.message)
+    assert.match(error.message, /bucket no-such-bucket .*no such bucket\. Create it/)
+    return true
+  })
+  process.env.AWS_SECRET_ACCESS_KEY = 'wrong'
+  try {
+    await assert.rejects(openS3Store(location), /refused to these credentials/)
+  } finally {
+    process.env.AWS_SECRET_ACCESS_KEY = server.secretKey
+  }
+})
+
+test('s3: nobody listening, no credentials and a failing server are said in words', async (t) => {
+  const server = createServer((_, answer) => answer.writeHead(500).end())
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => server.close())
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  process.env.AWS_ACCESS_KEY_ID ??= 'some-key'
+  process.env.AWS_SECRET_ACCESS_KEY ??= 'some-secret'
+  const location = { bucket: 'b', endpoint, pathStyle: true }
+  await assert.rejects(openS3Store(location), /bucket b at http:.*HTTP 500/)
+  await assert.rejects(
+    openS3Store({ ...location, endpoint: 'http://127.0.0.1:1' }),
+    /no answer .*ECONNREFUSED.*endpoint/,
+  )
+})
+
+test('s3: parts are within what S3 takes, and enough for a terabyte', () => {
+  const sizes = Array.from({ length: 10_000 }, (_, index) => partBytes(index + 1))
+  assert.ok(Math.min(...sizes) >= 5 * MiB)
+  assert.ok(Math.max(...sizes) <= 160 * MiB)
+  assert.ok(sizes.reduce((sum, size) => sum + size) > 1e12)
+})

@@ -1,0 +1,148 @@
+import { isIP } from 'node:net'
+import { resolve } from 'node:path'
+import * as v from 'valibot'
+
+const text = v.pipe(v.string(), v.trim(), v.minLength(1, 'must not be empty'))
+const wholeNumber = (least: number, most: number) =>
+  v.pipe(
+    v.string(),
+    v.regex(/^\d+$/, 'must be a whole number'),
+    v.transform(Number),
+    v.minValue(least, `must be at least ${least}`),
+    v.maxValue(most, `must be at most ${most}`),
+  )
+const oneOf = <const T extends readonly [string, ...string[]]>(...choices: T) =>
+  v.picklist(choices, `must be one of ${choices.join(', ')}`)
+
+/** One setting: its default as it would be written, what it means, and how its text becomes a value. */
+type Setting = { fallback?: string; help: string; secret?: boolean; schema: v.GenericSchema<string, unknown> }
+
+/**
+ * Every setting, by the name it has in the environment. `serve` takes each as a flag too: `DATA_DIR` is `--data-dir`.
+ * A flag wins over the environment, and that over the default.
+ */
+export const settings = {
+  HOST: { fallback: '127.0.0.1', help: 'address to listen on', schema: text },
+  PORT: { fallback: '5000', help: 'port to listen on; 0 takes a free one', schema: wholeNumber(0, 65535) },
+  DATA_DIR: { fallback: './data', help: 'folder for the embedded database and, by default, the blobs', schema: text },
+  DATABASE_URL: {
+    help: 'postgres://user:password@host/database (15 or newer); unset: an embedded PostgreSQL under DATA_DIR',
+    secret: true,
+    schema: v.pipe(text, v.regex(/^postgres(?:ql)?:\/\//, 'must start with postgres://')),
+  },
+  DATABASE_POOL: { fallback: '12', help: 'database connections per process', schema: wholeNumber(2, 500) },
+  BLOB_STORE: {
+    help: 'file:/folder or s3://bucket/prefix?endpoint=…&region=…&pathStyle=true; unset: DATA_DIR/blobs',
+    schema: v.pipe(text, v.regex(/^(?:file:|s3:\/\/)/, 'must start with file: or s3://')),
+  },
+  BLOB_REDIRECT: {
+    fallback: 'true',
+    help: 'send clients to S3 for large blobs (307 to a short-lived address) where the store can',
+    schema: v.pipe(
+      oneOf('true', 'false'),
+      v.transform((value) => value === 'true'),
+    ),
+  },
+  PROCESSES: { fallback: '1', help: 'processes that serve requests', schema: wholeNumber(1, 256) },
+  TLS_CERT_FILE: { help: 'certificate chain (PEM); with TLS_KEY_FILE: serve https; read again on change', schema: text },
+  TLS_KEY_FILE: { help: 'private key (PEM)', schema: text },
+  LOG_LEVEL: {
+    fallback: 'info',
+    help: 'trace, debug (every request), info (writes and failures), warn, error or silent',
+    schema: oneOf('trace', 'debug', 'info', 'warn', 'error', 'silent'),
+  },
+  AUTH: {
+    help: 'none: everyone may do everything; unset: the same, but only on a loopback address',
+    schema: oneOf('none'),
+  },
+} as const satisfies Record<string, Setting>
+
+export type SettingName = keyof typeof settings
+type Values = { [K in SettingName]?: v.InferOutput<(typeof settings)[K]['schema']> }
+
+/** The effective settings. Paths are absolute; what is not set and has no default is absent. */
+export type Config = {
+  host: string
+  port: number
+  dataDir: string
+  databaseUrl?: string
+  databasePool: number
+  /** `file:/folder` or `s3://…` */
+  blobStore: string
+  blobRedirect: boolean
+  processes: number
+  tls?: { certFile: string; keyFile: string }
+  logLevel: string
+}
+
+/** Settings that cannot be used: every problem at once, one a line, each with the setting's name. */
+export class ConfigError extends Error {
+  override name = 'ConfigError'
+}
+
+/**
+ * Reads the settings, whole, from texts by name (`process.env`, then flags over it).
+ * Throws ConfigError that lists every bad one.
+ */
+export function readConfig(source: Record<string, string | undefined>): Config {
+  const problems: string[] = []
+  const values: Record<string, unknown> = {}
+  for (const [name, setting] of Object.entries<Setting>(settings)) {
+    const given = source[name] === '' ? undefined : source[name]
+    const written = given ?? setting.fallback
+    if (written === undefined) continue
+    const result = v.safeParse(setting.schema, written)
+    const shown = setting.secret ? '(hidden)' : JSON.stringify(written)
+    if (result.success) values[name] = result.output
+    else problems.push(`${name}=${shown}: ${result.issues[0].message}`)
+  }
+  const config = problems.length === 0 ? assemble(values as Values, problems) : undefined
+  if (!config || problems.length > 0)
+    throw new ConfigError(`These settings cannot be used:\n  ${problems.join('\n  ')}\nSee "packs config --help".`)
+  return config
+}
+
+function assemble(values: Values, problems: string[]): Config {
+  const dataDir = resolve(values.DATA_DIR ?? './data')
+  const { TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile } = values
+  if ((certFile === undefined) !== (keyFile === undefined))
+    problems.push('TLS_CERT_FILE and TLS_KEY_FILE: set both, or neither')
+  const host = values.HOST ?? '127.0.0.1'
+  if (!isLoopback(host) && values.AUTH !== 'none')
+    problems.push(
+      `HOST=${JSON.stringify(host)}: everyone who can reach that address could push and delete. ` +
+        'Listen on 127.0.0.1, or set AUTH=none if that is meant',
+    )
+  const blobStore = values.BLOB_STORE ?? `file:${dataDir}/blobs`
+  return {
+    host,
+    port: values.PORT ?? 5000,
+    dataDir,
+    ...(values.DATABASE_URL ? { databaseUrl: values.DATABASE_URL } : {}),
+    databasePool: values.DATABASE_POOL ?? 12,
+    blobStore: blobStore.startsWith('file:') ? `file:${resolve(blobStore.slice('file:'.length))}` : blobStore,
+    blobRedirect: values.BLOB_REDIRECT ?? true,
+    processes: values.PROCESSES ?? 1,
+    ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
+    logLevel: values.LOG_LEVEL ?? 'info',
+  }
+}
+
+/** Whether only this machine can reach the address. */
+export function isLoopback(host: string): boolean {
+  if (host === 'localhost' || host === '::1') return true
+  return isIP(host) === 4 && host.startsWith('127.')
+}
+
+/** The settings as they would be written, for `packs config`; passwords are masked. */
+export function describeSettings(source: Record<string, string | undefined>): { name: SettingName; value: string }[] {
+  return (Object.entries(settings) as [SettingName, Setting][]).map(([name, setting]) => {
+    const value = source[name] || setting.fallback || ''
+    return { name, value: maskPasswords(value) }
+  })
+}
+
+/** Hides the password of an address such as `postgres://user:secret@host/db`. */
+function maskPasswords(value: string): string {
+  return value.replace(/(:\/\/[^:@/?]*:)[^@/]*@/, '$1***@')
+}

@@ -1,0 +1,183 @@
+import { type ObjectKey, storedKey } from '../blobs/keys.ts'
+import type { Digest } from '../oci/digest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Sql } from './client.ts'
+
+/** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at it; undefined: it will not. */
+export type LinkedBlob = { size: number; key: ObjectKey; reviewDueSeconds: number | undefined }
+
+/** Looks up many blobs, each in its repository; the answers stand in the order of the questions. */
+export async function findLinkedBlobs(
+  sql: Sql,
+  asked: { repository: RepositoryName; digest: Digest }[],
+): Promise<(LinkedBlob | undefined)[]> {
+  const rows = await sql<{ i: number; size: number; key: string; due: number | null }[]>`
+    select q.i::int, b.size, b.storage_key as key,
+      extract(epoch from least(l.review_at, b.review_at) - now())::float8 as due
+    from unnest(${asked.map((a) => a.repository)}::text[], ${asked.map((a) => a.digest)}::text[])
+      with ordinality as q (name, digest, i)
+    join repositories r on r.name = q.name
+    join repository_blobs l on l.repository_id = r.id and l.digest = q.digest
+    join blobs b on b.digest = q.digest`
+  const found: (LinkedBlob | undefined)[] = new Array(asked.length)
+  for (const row of rows)
+    found[row.i - 1] = { size: row.size, key: storedKey(row.key), reviewDueSeconds: row.due ?? undefined }
+  return found
+}
+
+/** Content to be linked into a repository. `key`: where its bytes were just stored; absent: the registry has them. */
+export type Arrival = {
+  repository: RepositoryName
+  digest: Digest
+  size: number
+  key?: ObjectKey
+  uploadId?: string
+}
+
+/**
+ * Commits stored content, in one statement: the blob's row (or, if another upload of the same content was first, its
+ * row is kept and our object queued for deletion), the link, and the session's end. Answers true for each arrival that
+ * is now linked; false: a row it needs came or went in the same moment, and the caller asks again.
+ *
+ * `on conflict do update`, not `do nothing`: it locks the row against the collector, and inserts it anew where the
+ * collector has just deleted it.
+ */
+export async function linkArrivals(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> {
+  const rows = await sql<{ i: number }[]>`
+    with given as materialized (
+      select * from unnest(
+        ${arrivals.map((a) => a.repository)}::text[], ${arrivals.map((a) => a.digest)}::text[],
+        ${arrivals.map((a) => a.size)}::bigint[], ${arrivals.map((a) => a.key ?? null)}::text[],
+        ${arrivals.map((a) => a.uploadId ?? null)}::uuid[])
+        with ordinality as g (name, digest, size, key, upload, i)
+    ), made as (
+      insert into repositories (name)
+      select distinct g.name from given g where not exists (select from repositories r where r.name = g.name)
+      order by g.name
+      on conflict do nothing returning id, name
+    ), repository as (
+      select id, name from made
+      union all select r.id, r.name from repositories r where r.name in (select name from given)
+    ), stored as (
+      insert into blobs (digest, size, storage_key, verified_at, review_at)
+      select distinct on (g.digest) g.digest, g.size, g.key, now(), now() + make_interval(secs => ${graceSeconds})
+      from given g where g.key is not null order by g.digest
+      on conflict (digest) do update set review_at = excluded.review_at
+      returning digest, storage_key
+    ), held as (
+      update blobs set review_at = now() + make_interval(secs => ${graceSeconds})
+      where digest in (select g.digest from given g where g.key is null and g.digest not in (select digest from stored))
+      returning digest, storage_key
+    ), present as (
+      select digest, storage_key from stored union all select digest, storage_key from held
+    ), linked as (
+      insert into repository_blobs (repository_id, digest, review_at)
+      select distinct r.id, g.digest, now() + make_interval(secs => ${graceSeconds})
+      from given g join repository r on r.name = g.name join present p on p.digest = g.digest
+      order by 1, 2
+      on conflict (repository_id, digest) do update set review_at = excluded.review_at
+      returning repository_id, digest
+    ), closed as (
+      update uploads u set state = 'closed', digest = g.digest, chunks = '[]'
+      from given g where u.id = g.upload and u.state = 'open'
+    ), spare as (
+      insert into blob_deletions (storage_key)
+      select g.key from given g join stored s on s.digest = g.digest where s.storage_key <> g.key
+      on conflict do nothing
+    )
+    select g.i::int from given g
+    join repository r on r.name = g.name
+    join linked l on l.repository_id = r.id and l.digest = g.digest`
+  const done: boolean[] = new Array(arrivals.length).fill(false)
+  for (const { i } of rows) done[i - 1] = true
+  return done
+}
+
+/** Links a blob of repository `from` into `to`. False where `from` does not have it. */
+export async function mountBlob(
+  sql: Sql,
+  { from, to, digest }: { from: RepositoryName; to: RepositoryName; digest: Digest },
+  graceSeconds: number,
+): Promise<boolean> {
+  const rows = await sql`
+    with source as (
+      select b.digest from repositories r
+      join repository_blobs l on l.repository_id = r.id and l.digest = ${digest}
+      join blobs b on b.digest = l.digest
+      where r.name = ${from}
+      for key share of l, b
+    ), made as (
+      insert into repositories (name)
+      select ${to} from source where not exists (select from repositories where name = ${to})
+      on conflict do nothing returning id
+    ), target as (
+      select id from made union all select id from repositories where name = ${to}
+    )
+    insert into repository_blobs (repository_id, digest, review_at)
+    select t.id, s.digest, now() + make_interval(secs => ${graceSeconds}) from target t, source s
+    on conflict (repository_id, digest) do update set review_at = excluded.review_at
+    returning digest`
+  return rows.length > 0
+}
+
+/** Repositories that have the blob: candidates for a mount without a named source. */
+export async function repositoriesWithBlob(sql: Sql, digest: Digest, limit: number): Promise<RepositoryName[]> {
+  const rows = await sql<{ name: RepositoryName }[]>`
+    select r.name from repository_blobs l join repositories r on r.id = l.repository_id
+    where l.digest = ${digest} limit ${limit}`
+  return rows.map((row) => row.name)
+}
+
+/** Keeps a blob from the collector for the grace from now on: a client has been told that it exists. */
+export async function postponeReview(
+  sql: Sql,
+  { repository, digest }: { repository: RepositoryName; digest: Digest },
+  graceSeconds: number,
+): Promise<void> {
+  await sql`
+    with link as (
+      update repository_blobs l set review_at = now() + make_interval(secs => ${graceSeconds})
+      from repositories r where r.name = ${repository} and l.repository_id = r.id and l.digest = ${digest}
+        and l.review_at is not null
+    )
+    update blobs set review_at = now() + make_interval(secs => ${graceSeconds})
+    where digest = ${digest} and review_at is not null`
+}
+
+/**
+ * Removes the link of a blob to a repository; its bytes are the collector's matter. False where there was none.
+ * Throws PostgreSQL's foreign key violation while a manifest of the repository holds the blob.
+ */
+export async function unlinkBlob(
+  sql: Sql,
+  { repository, digest }: { repository: RepositoryName; digest: Digest },
+  graceSeconds: number,
+): Promise<boolean> {
+  const rows = await sql`
+    with gone as (
+      delete from repository_blobs l using repositories r
+      where r.name = ${repository} and l.repository_id = r.id and l.digest = ${digest}
+      returning l.digest
+    ), review as (
+      update blobs set review_at = now() + make_interval(secs => ${graceSeconds})
+      where digest in (select digest from gone)
+    )
+    select digest from gone`
+  return rows.length > 0
+}
+
+/** Queues objects for deletion: no row names them. */
+export async function queueDeletions(sql: Sql, keys: readonly ObjectKey[]): Promise<void> {
+  await sql`insert into blob_deletions (storage_key) select unnest(${[...keys]}::text[]) on conflict do nothing`
+}
+
+/** These objects are deleted. */
+export async function forgetDeletions(sql: Sql, keys: readonly ObjectKey[]): Promise<void> {
+  await sql`delete from blob_deletions where storage_key = any(${[...keys]}::text[])`
+}
+
+/** Whether the registry holds content of this digest in any repository. Never told to a client. */
+export async function isHeld(sql: Sql, digest: Digest): Promise<boolean> {
+  const [row] = await sql<{ held: boolean }[]>`select exists (select from blobs where digest = ${digest}) as held`
+  return row?.held ?? false
+}

@@ -1,0 +1,124 @@
+import type { Digest } from '../oci/digest.ts'
+import type { Manifest } from '../oci/manifest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Tag } from '../oci/reference.ts'
+import type { Sql, Transaction } from './client.ts'
+
+/** A manifest as it is served. `payload` is undefined only where the asker has the bytes or does not want them. */
+export type StoredManifest = { digest: Digest; mediaType: string; size: number; payload: Buffer | undefined }
+
+export type ManifestQuestion = {
+  repository: RepositoryName
+  digest: Digest | undefined
+  tag: Tag | undefined
+  /** The digest whose bytes the asker has at hand: they are not sent again. `all`: it wants no bytes at all. */
+  known: Digest | 'all' | undefined
+}
+
+/** Looks up manifests by digest or tag; the answers stand in the order of the questions. */
+export async function findManifests(sql: Sql, asked: ManifestQuestion[]): Promise<(StoredManifest | undefined)[]> {
+  type Row = { i: number; digest: Digest; mediaType: string; size: number; payload: Buffer | null }
+  const rows = await sql<Row[]>`
+    select q.i::int, m.digest, m.media_type as "mediaType", m.size,
+      case when q.known in (m.digest, 'all') then null else m.payload end as payload
+    from unnest(${asked.map((a) => a.repository)}::text[], ${asked.map((a) => a.digest ?? null)}::text[],
+      ${asked.map((a) => a.tag ?? null)}::text[], ${asked.map((a) => a.known ?? null)}::text[])
+      with ordinality as q (name, digest, tag, known, i)
+    join repositories r on r.name = q.name
+    left join tags t on t.repository_id = r.id and t.name = q.tag
+    join manifests m on m.repository_id = r.id and m.digest = coalesce(q.digest, t.manifest_digest)`
+  const found: (StoredManifest | undefined)[] = new Array(asked.length)
+  for (const { i, payload, ...row } of rows) found[i - 1] = { ...row, payload: payload ?? undefined }
+  return found
+}
+
+/**
+ * Stores a manifest with its edges and tags in one statement, so all of it is visible at once or nothing.
+ * Answers `stored`; or `conflict` where these bytes are there under another media type, or a row came or went in the
+ * same moment (the caller looks which).
+ * Throws PostgreSQL's foreign key violation on `manifest_blobs` where a blob is not linked to the repository.
+ */
+export async function insertManifest(
+  sql: Sql | Transaction,
+  repository: RepositoryName,
+  digest: Digest,
+  manifest: Manifest,
+  payload: Buffer,
+  tags: readonly Tag[],
+): Promise<'stored' | 'conflict'> {
+  const rows = await sql`
+    with made as (
+      insert into repositories (name)
+      select ${repository} where not exists (select from repositories where name = ${repository})
+      on conflict do nothing returning id
+    ), repository as (
+      select id from made union all select id from repositories where name = ${repository}
+    ), manifest as (
+      insert into manifests
+        (repository_id, digest, media_type, artifact_type, subject_digest, annotations, size, payload)
+      select id, ${digest}, ${manifest.mediaType}, ${manifest.artifactType ?? null}, ${manifest.subject ?? null},
+        ${manifest.annotations ? sql.json(manifest.annotations) : null}::jsonb, ${payload.length}, ${payload}
+      from repository
+      on conflict (repository_id, digest) do update set pushed_at = manifests.pushed_at
+        where manifests.media_type = excluded.media_type
+      returning repository_id, digest
+    ), blobs as (
+      insert into manifest_blobs (repository_id, manifest_digest, blob_digest)
+      select m.repository_id, m.digest, b from manifest m, unnest(${manifest.blobs as string[]}::text[]) as b
+      order by b
+      on conflict do nothing
+    ), children as (
+      insert into manifest_children (repository_id, manifest_digest, child_digest)
+      select m.repository_id, m.digest, c from manifest m, unnest(${manifest.children as string[]}::text[]) as c
+      on conflict do nothing
+    ), tagged as (
+      insert into tags (repository_id, name, manifest_digest)
+      select m.repository_id, t, m.digest from manifest m, unnest(${tags as readonly string[]}::text[]) as t
+      order by t
+      on conflict (repository_id, name) do update
+        set manifest_digest = excluded.manifest_digest, updated_at = excluded.updated_at
+    )
+    select 1 from manifest`
+  return rows.length > 0 ? 'stored' : 'conflict'
+}
+
+/** Which of these blobs are not linked to the repository. */
+export async function missingBlobs(sql: Sql, repository: RepositoryName, blobs: readonly Digest[]): Promise<Digest[]> {
+  const rows = await sql<{ digest: Digest }[]>`
+    select b as digest from unnest(${blobs as readonly string[]}::text[]) as b
+    where not exists (
+      select from repositories r join repository_blobs l on l.repository_id = r.id and l.digest = b
+      where r.name = ${repository})`
+  return rows.map((row) => row.digest)
+}
+
+/**
+ * Deletes a manifest, its tags, and the untagged referrers that hang on it (signatures and the like), at any depth.
+ * What they held is reviewed after the grace. Answers the digests that are gone, none where there was no such manifest.
+ */
+export async function deleteManifest(
+  sql: Sql,
+  { repository, digest }: { repository: RepositoryName; digest: Digest },
+  graceSeconds: number,
+): Promise<Digest[]> {
+  const rows = await sql<{ digest: Digest }[]>`
+    with recursive repository as (
+      select id from repositories where name = ${repository}
+    ), doomed (repository_id, digest) as (
+      select m.repository_id, m.digest from repository r
+      join manifests m on m.repository_id = r.id and m.digest = ${digest}
+      union
+      select m.repository_id, m.digest from doomed d
+      join manifests m on m.repository_id = d.repository_id and m.subject_digest = d.digest
+      where not exists (
+        select from tags t where t.repository_id = m.repository_id and t.manifest_digest = m.digest)
+    ), review as (
+      update repository_blobs l set review_at = now() + make_interval(secs => ${graceSeconds})
+      from doomed d join manifest_blobs e on e.repository_id = d.repository_id and e.manifest_digest = d.digest
+      where l.repository_id = e.repository_id and l.digest = e.blob_digest
+    )
+    delete from manifests m using doomed d
+    where m.repository_id = d.repository_id and m.digest = d.digest
+    returning m.digest`
+  return rows.map((row) => row.digest)
+}

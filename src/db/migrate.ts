@@ -1,0 +1,65 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { connect } from './client.ts'
+
+/** Any fixed number: two starts of this registry on one database take turns by it. */
+const lockNumber = 7_225_748_101
+
+type Migration = { number: number; name: string; text: string }
+
+/** The migrations that come with this version, in order. */
+async function ours(): Promise<Migration[]> {
+  const folder = fileURLToPath(new URL('./migrations/', import.meta.url))
+  const names = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort()
+  return Promise.all(
+    names.map(async (name) => ({
+      number: Number.parseInt(name, 10),
+      name,
+      text: await readFile(`${folder}${name}`, 'utf8'),
+    })),
+  )
+}
+
+/**
+ * Brings the schema up to this version. Any number of processes may call this at once on one database: the first takes
+ * the advisory lock, the others wait for it and find nothing left to do. Each migration is one transaction that claims
+ * its row first, so it is applied once and whole. Returns the names that were applied.
+ * Throws an Error in words when the database has been migrated by a newer version, or is older than PostgreSQL 15.
+ */
+export async function migrate(url: string): Promise<string[]> {
+  const migrations = await ours()
+  // A connection of its own: closing it gives back the lock and whatever a failed migration left open.
+  const sql = connect(url, { max: 1 })
+  try {
+    const [server] = await sql<{ version: number }[]>`select current_setting('server_version_num')::int as version`
+    if (server && server.version < 150000)
+      throw new Error(`This database server is PostgreSQL ${Math.floor(server.version / 10000)}; 15 or newer is needed.`)
+    await sql`select pg_advisory_lock(${lockNumber}::bigint)`
+    await sql`create table if not exists schema_migrations (
+      number int primary key, name text not null, applied_at timestamptz not null default now())`
+    const [last] = await sql<{ number: number; name: string }[]>`
+      select number, name from schema_migrations order by number desc limit 1`
+    refuseNewer(last, migrations)
+    const applied: string[] = []
+    for (const migration of migrations) {
+      if (last && migration.number <= last.number) continue
+      await sql.begin(async (tx) => {
+        await tx`insert into schema_migrations (number, name) values (${migration.number}, ${migration.name})`
+        await tx.unsafe(migration.text)
+      })
+      applied.push(migration.name)
+    }
+    return applied
+  } finally {
+    await sql.end({ timeout: 5 })
+  }
+}
+
+function refuseNewer(last: { number: number; name: string } | undefined, migrations: Migration[]): void {
+  const newest = migrations.at(-1)
+  if (!last || !newest || last.number <= newest.number) return
+  throw new Error(
+    `The database's schema (${last.name}) is newer than this version knows (${newest.name}). ` +
+      'Start the newer version again, or restore a backup from before the upgrade.',
+  )
+}

@@ -1,0 +1,55 @@
+import type { Digest } from '../oci/digest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Tag } from '../oci/reference.ts'
+import type { Sql, Transaction } from './client.ts'
+
+/** Tags after `last` in byte order, at most `limit`; undefined where there is no such repository. */
+export async function listTags(
+  sql: Sql,
+  repository: RepositoryName,
+  { last, limit }: { last: string; limit: number },
+): Promise<string[] | undefined> {
+  // One JSON text instead of rows: parsing thousands of rows costs more than reading them.
+  const [row] = await sql<{ names: string[] }[]>`
+    select coalesce(
+      (select json_agg(page.name) from (
+        select t.name from tags t where t.repository_id = r.id and t.name > ${last} order by t.name limit ${limit}
+      ) page), '[]') as names
+    from repositories r where r.name = ${repository}`
+  return row?.names
+}
+
+/** Repositories that have a manifest, after `last` in byte order, at most `limit`. */
+export async function listRepositories(
+  sql: Sql,
+  { last, limit }: { last: string; limit: number },
+): Promise<string[]> {
+  const [row] = await sql<{ names: string[] }[]>`
+    select coalesce(json_agg(page.name), '[]') as names from (
+      select r.name from repositories r
+      where r.name > ${last} and exists (select from manifests m where m.repository_id = r.id)
+      order by r.name limit ${limit}
+    ) page`
+  return row?.names ?? []
+}
+
+/** Deletes a tag; the manifest stays. False where there was none. */
+export async function deleteTag(sql: Sql, repository: RepositoryName, tag: Tag): Promise<boolean> {
+  const rows = await sql`
+    delete from tags t using repositories r
+    where r.name = ${repository} and t.repository_id = r.id and t.name = ${tag}
+    returning t.name`
+  return rows.length > 0
+}
+
+/** What a tag points at, locked until the transaction ends. */
+export async function lockTag(
+  sql: Transaction,
+  repository: RepositoryName,
+  tag: Tag,
+): Promise<Digest | undefined> {
+  const [row] = await sql<{ digest: Digest }[]>`
+    select t.manifest_digest as digest from repositories r join tags t on t.repository_id = r.id
+    where r.name = ${repository} and t.name = ${tag} for update of t`
+  return row?.digest
+}

@@ -1,0 +1,70 @@
+import { LRUCache } from 'lru-cache'
+import { openBlobStore } from './blobs/open.ts'
+import type { BlobStore } from './blobs/store.ts'
+import { timed } from './blobs/timed.ts'
+import type { Config } from './config.ts'
+import { batched } from './db/batch.ts'
+import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
+import { ask, type Database, openDatabase } from './db/client.ts'
+import { findManifests } from './db/manifests.ts'
+import { createUploads, findUploads } from './db/uploads.ts'
+import { type Log, openLog } from './log.ts'
+import { type Metrics, openMetrics } from './metrics.ts'
+import type { Digest } from './oci/digest.ts'
+
+/** What a rule or a handler needs of the world. Built once a process; passed, never imported. */
+export type Deps = {
+  config: Config
+  log: Log
+  metrics: Metrics
+  db: Database
+  blobs: BlobStore
+  /** The statements that many requests ask at the same moment, joined into one. */
+  together: ReturnType<typeof openTogether>
+  /** Bytes by their digest: manifests and small blobs. Never facts, so nothing in it can be out of date. */
+  bytes: LRUCache<Digest, Buffer>
+  /** The digest a tag had when it was last read: only a guess at which bytes need not be fetched again. */
+  guesses: LRUCache<string, Digest>
+}
+
+/** How long content that nothing refers to is left alone. A client has this long between a blob and its manifest. */
+export const graceSeconds = 24 * 60 * 60
+/** How long an upload session lives after its last chunk. */
+export const uploadLifeSeconds = 24 * 60 * 60
+
+const cacheBytes = 64 * 1024 * 1024
+
+function openTogether(db: Database) {
+  return {
+    linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) => ask(db, (sql) => findLinkedBlobs(sql, keys))),
+    manifest: batched((keys: Parameters<typeof findManifests>[1]) => ask(db, (sql) => findManifests(sql, keys))),
+    upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
+    newUpload: batched(async (keys: Parameters<typeof createUploads>[1]) => {
+      await ask(db, (_, relaxed) => createUploads(relaxed, keys, uploadLifeSeconds))
+      return keys
+    }),
+    arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds))),
+  }
+}
+
+/** Opens everything a process needs; `databaseUrl` is that of the embedded server where none is configured. */
+export async function openDeps(config: Config, databaseUrl: string, log: Log = openLog(config.logLevel)): Promise<Deps> {
+  const metrics = openMetrics()
+  const blobs = timed(await openBlobStore(config.blobStore), metrics)
+  const db = openDatabase(databaseUrl, { max: config.databasePool })
+  db.onAnswer = (seconds) => metrics.database.observe(seconds)
+  return {
+    config,
+    log,
+    metrics,
+    db,
+    blobs,
+    together: openTogether(db),
+    bytes: new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 200 }),
+    guesses: new LRUCache({ max: 20_000 }),
+  }
+}
+
+export async function closeDeps(deps: Deps): Promise<void> {
+  await Promise.all([deps.db.close(), deps.blobs.close()])
+}

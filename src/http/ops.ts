@@ -1,0 +1,62 @@
+import { ask, type Database } from '../db/client.ts'
+import { countOpenUploads } from '../db/uploads.ts'
+import type { Deps } from '../deps.ts'
+import { Failure } from '../errors.ts'
+import type { Routes } from './routes.ts'
+
+/** What the server knows and the app does not. */
+export type ServerState = {
+  /** The server is finishing what it has and takes nothing new. */
+  isDraining(): boolean
+  /** The metrics of every process of this server, as Prometheus reads them; undefined: there is only this one. */
+  allMetrics?: () => Promise<string>
+}
+
+export function addOpsRoutes(routes: Routes, deps: Deps, state: ServerState): void {
+  // Liveness: the process answers. It says nothing of what stands behind it, or an outage there would restart us.
+  routes.get('/healthz', () => Response.json({ status: 'ok' }))
+
+  // Readiness: each part by name.
+  routes.get('/readyz', async () => {
+    const [database, blobStore] = await Promise.all([
+      check(() => ask(deps.db, (sql) => sql`select 1`)),
+      check(() => deps.blobs.ping()),
+    ])
+    const parts = { database, blobStore, server: state.isDraining() ? 'draining' : 'ok' }
+    const ready = Object.values(parts).every((part) => part === 'ok')
+    return Response.json(
+      { status: ready ? 'ok' : 'unavailable', parts },
+      ready ? { status: 200 } : { status: 503, headers: { 'retry-after': '1' } },
+    )
+  })
+
+  routes.get('/metrics', async () => {
+    await refresh(deps)
+    const text = await (state.allMetrics?.() ?? deps.metrics.register.metrics())
+    return new Response(text, { headers: { 'content-type': deps.metrics.register.contentType } })
+  })
+}
+
+async function check(probe: () => Promise<unknown>): Promise<string> {
+  try {
+    await probe()
+    return 'ok'
+  } catch (error) {
+    if (error instanceof Failure && error.key === 'UNAVAILABLE') return 'down'
+    throw error
+  }
+}
+
+/** Figures that are asked for rather than counted. Without the database there is no count of uploads: it stays out. */
+async function refresh({ db, metrics }: Deps): Promise<void> {
+  showPool(db, metrics)
+  const open = await ask(db, (sql) => countOpenUploads(sql)).catch(() => undefined)
+  if (open === undefined) metrics.uploadsOpen.reset()
+  else metrics.uploadsOpen.set(open)
+}
+
+function showPool({ use }: Database, { pool }: Deps['metrics']): void {
+  pool.labels('active').set(use.active)
+  pool.labels('waiting').set(use.waiting)
+  pool.labels('max').set(use.max)
+}

@@ -1,0 +1,113 @@
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import type { Context } from 'hono'
+import type { LinkedBlob } from '../../db/blobs.ts'
+import type { Deps } from '../../deps.ts'
+import { Failure, unavailable } from '../../errors.ts'
+import { algorithmOf, type Digest, digestOf } from '../../oci/digest.ts'
+import { type ByteRange, parseRange } from '../../oci/range.ts'
+import { confirmBlob, removeBlob, smallBytes } from '../../registry/blobs.ts'
+import { requireAccess } from '../access.ts'
+import type { Env, Routes } from '../routes.ts'
+import { type Fields, inert, reply, unchanged } from './reply.ts'
+import { digestParam, nameOf } from './request.ts'
+import { sendFile, sendStream } from './send.ts'
+
+/** How long an address that a client is sent to stays good: long enough to begin, short enough to leak. */
+const presignSeconds = 300
+
+export function addBlobRoutes(routes: Routes, deps: Deps): void {
+  // end-2: HEAD arrives here too
+  routes.get('/v2/:name{.+}/blobs/:digest', async (c) => {
+    const name = nameOf(c)
+    requireAccess(c, name, 'pull')
+    const digest = digestParam(c)
+    const isHead = c.req.method === 'HEAD'
+    const blob = await (isHead
+      ? confirmBlob(deps, name, digest)
+      : deps.together.linkedBlob({ repository: name, digest }))
+    if (!blob) throw new Failure('BLOB_UNKNOWN', { detail: { name, digest } })
+    const fields: Fields = {
+      'content-type': 'application/octet-stream',
+      'docker-content-digest': digest,
+      etag: `"${digest}"`,
+      'accept-ranges': 'bytes',
+      'cache-control': 'private, max-age=31536000, immutable',
+      ...inert,
+    }
+    if (unchanged(c.req.header('if-none-match'), digest)) return reply(304, fields)
+    // Answered before anything is opened: a body that nobody reads would leak what it stands on.
+    if (isHead) return reply(200, { ...fields, 'content-length': blob.size })
+    return sendBlob(c, deps, digest, blob, fields)
+  })
+
+  // end-10
+  routes.delete('/v2/:name{.+}/blobs/:digest', async (c) => {
+    const name = nameOf(c)
+    requireAccess(c, name, 'delete')
+    const digest = digestParam(c)
+    if (!(await removeBlob(deps, name, digest))) throw new Failure('BLOB_UNKNOWN', { detail: { name, digest } })
+    return reply(202, {})
+  })
+}
+
+async function sendBlob(
+  c: Context<Env>,
+  deps: Deps,
+  digest: Digest,
+  blob: LinkedBlob,
+  fields: Fields,
+): Promise<Response> {
+  const header = c.req.header('range')
+  const range = header && ifRangeHolds(c, digest) ? parseRange(header, blob.size) : 'whole'
+  if (range === 'unsatisfiable')
+    throw new Failure('RANGE_INVALID', { detail: { size: blob.size }, headers: { 'content-range': `bytes */${blob.size}` } })
+  const status = range === 'whole' ? 200 : 206
+  const { first, last }: ByteRange = range === 'whole' ? { first: 0, last: blob.size - 1 } : range
+  const all: Fields = { ...fields, 'content-length': last - first + 1 }
+  if (range !== 'whole') all['content-range'] = `bytes ${first}-${last}/${blob.size}`
+
+  if (blob.size <= smallBytes) {
+    const bytes = await smallBlob(deps, digest, blob)
+    return reply(status, all, range === 'whole' ? bytes : bytes.subarray(first, last + 1))
+  }
+  if (deps.blobs.presign && deps.config.blobRedirect) {
+    const location = await deps.blobs.presign(blob.key, { expiresInSeconds: presignSeconds })
+    return reply(307, { location, 'docker-content-digest': digest, 'cache-control': 'no-store' })
+  }
+  const { outgoing } = c.env
+  const head = { status, fields: { 'docker-distribution-api-version': 'registry/2.0', ...all } }
+  if (deps.blobs.filePath) {
+    if (!(await sendFile(outgoing, deps.blobs.filePath(blob.key), { first, last }, head))) throw gone(deps, digest)
+  } else {
+    const stream = await deps.blobs.open(blob.key, { first, last })
+    if (!stream) throw gone(deps, digest)
+    await sendStream(outgoing, stream, head)
+  }
+  return RESPONSE_ALREADY_SENT
+}
+
+/** Small blobs are checked against their digest as they enter the cache, and served from memory then. */
+async function smallBlob(deps: Deps, digest: Digest, { key, size }: LinkedBlob): Promise<Buffer> {
+  const cached = deps.bytes.get(digest)
+  if (cached) return cached
+  const bytes = await deps.blobs.read(key)
+  if (!bytes) throw gone(deps, digest)
+  if (bytes.length !== size || digestOf(bytes, algorithmOf(digest)) !== digest) {
+    deps.log.error({ digest, key }, 'the stored bytes are not what their digest says')
+    throw unavailable('blob store', new Error(`${digest} is damaged`))
+  }
+  deps.bytes.set(digest, bytes)
+  return bytes
+}
+
+/** Linked, but without bytes: the collector was faster than this request, or the store has lost them. */
+function gone(deps: Deps, digest: Digest): Failure {
+  deps.log.error({ digest }, 'a linked blob has no object in the store')
+  return new Failure('BLOB_UNKNOWN', { detail: { digest } })
+}
+
+/** A Range with an If-Range counts only for the very content the client has a part of. RFC 9110, section 13.1.5. */
+function ifRangeHolds(c: Context<Env>, digest: Digest): boolean {
+  const header = c.req.header('if-range')
+  return header === undefined || header.trim() === `"${digest}"`
+}

@@ -1,0 +1,17 @@
+import { type Failure, failures } from '../../errors.ts'
+import { reply } from './reply.ts'
+
+/** The specification's error document. Source: distribution-spec, "Error Codes". */
+export function ociError(failure: Failure): Response {
+  const { status, title, ...own } = failures[failure.key]
+  const code = 'code' in own ? own.code : failure.key
+  const body = JSON.stringify({ errors: [{ code, message: title, detail: failure.detail ?? {} }] })
+  return reply(status, { 'content-type': 'application/json', ...failure.headers }, body)
+}
+
+/** The answer to what no rule foresaw: it says nothing about the inside. */
+export function ociInternalError(id: string): Response {
+  const detail = { requestId: id }
+  const body = JSON.stringify({ errors: [{ code: 'UNKNOWN', message: 'internal error; see the log', detail }] })
+  return reply(500, { 'content-type': 'application/json' }, body)
+}

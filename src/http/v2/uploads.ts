@@ -1,0 +1,98 @@
+import type { Context } from 'hono'
+import { mayAccess } from '../../auth/access.ts'
+import { isHeld } from '../../db/blobs.ts'
+import { ask } from '../../db/client.ts'
+import type { Deps } from '../../deps.ts'
+import { Failure } from '../../errors.ts'
+import type { Digest } from '../../oci/digest.ts'
+import { parseName, type RepositoryName } from '../../oci/name.ts'
+import { mount, storeContent } from '../../registry/blobs.ts'
+import { append, cancel, findSession, finish, sessionHeaders, startUpload } from '../../registry/uploads.ts'
+import { principalOf, requireAccess } from '../access.ts'
+import type { Env, Routes } from '../routes.ts'
+import { reply } from './reply.ts'
+import { algorithmQuery, bodyOf, chunkRangeOf, digestQuery, nameOf, sessionOf } from './request.ts'
+
+const session = '/v2/:name{.+}/blobs/uploads/:session'
+
+export function addUploadRoutes(routes: Routes, deps: Deps): void {
+  // end-4a, end-4b, end-4c, end-11
+  routes.post('/v2/:name{.+}/blobs/uploads/', async (c) => {
+    const name = nameOf(c)
+    requireAccess(c, name, 'push')
+    const mounted = digestQuery(c, 'mount')
+    if (mounted && (await tryMount(c, deps, name, mounted))) return created(name, mounted)
+    const digest = digestQuery(c)
+    if (digest && !mounted) {
+      const held = await ask(deps.db, (sql) => isHeld(sql, digest))
+      await patiently(c, () => storeContent(deps, { repository: name, digest, body: bodyOf(c) }, { held }))
+      return created(name, digest)
+    }
+    const id = await startUpload(deps, name, algorithmQuery(c))
+    return reply(202, sessionHeaders({ id, repository: name }, 0))
+  })
+
+  // end-13
+  routes.get(session, async (c) => {
+    const id = sessionOf(c)
+    requireAccess(c, id.repository, 'push')
+    const found = await findSession(deps, id)
+    if (found.closedAs) throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload is finished' })
+    return reply(204, sessionHeaders(id, found.offset))
+  })
+
+  // end-5
+  routes.patch(session, async (c) => {
+    const id = sessionOf(c)
+    requireAccess(c, id.repository, 'push')
+    const offset = await patiently(c, () => append(deps, id, bodyOf(c), chunkRangeOf(c)))
+    return reply(202, sessionHeaders(id, offset))
+  })
+
+  // end-6
+  routes.put(session, async (c) => {
+    const id = sessionOf(c)
+    requireAccess(c, id.repository, 'push')
+    const digest = digestQuery(c)
+    if (!digest) throw new Failure('DIGEST_INVALID', { detail: 'the closing request needs ?digest=' })
+    await patiently(c, () => finish(deps, id, digest, bodyOf(c), chunkRangeOf(c)))
+    return created(id.repository, digest)
+  })
+
+  // end-14
+  routes.delete(session, async (c) => {
+    const id = sessionOf(c)
+    requireAccess(c, id.repository, 'push')
+    await cancel(deps, id)
+    return reply(204, {})
+  })
+}
+
+/** A source that is no repository name, is absent, or may not be read by the client is no error: it uploads instead. */
+async function tryMount(c: Context<Env>, deps: Deps, to: RepositoryName, digest: Digest): Promise<boolean> {
+  const text = c.req.query('from')
+  const from = text === undefined ? undefined : parseName(text)
+  if (text !== undefined && !from) return false
+  return mount(deps, { from, to, digest }, (source) => mayAccess(principalOf(c), source, 'pull'))
+}
+
+/**
+ * While the registry works on what it received (moving a large object), no bytes pass, and the idle time-out must not
+ * take that for a dead client.
+ */
+async function patiently<T>(c: Context<Env>, work: () => Promise<T>): Promise<T> {
+  const { socket } = c.env.incoming
+  const idleMs = socket.timeout ?? 0
+  const wait = () => socket.setTimeout(0)
+  c.env.incoming.once('end', wait)
+  try {
+    return await work()
+  } finally {
+    c.env.incoming.off('end', wait)
+    socket.setTimeout(idleMs)
+  }
+}
+
+function created(name: RepositoryName, digest: Digest): Response {
+  return reply(201, { location: `/v2/${name}/blobs/${digest}`, 'docker-content-digest': digest })
+}

@@ -1,0 +1,37 @@
+import { type Logger, pino } from 'pino'
+
+export type Log = Logger
+
+/** Names under which a secret could arrive in a logged object. Their values are never written. */
+const secrets = ['authorization', 'cookie', 'password', 'token', 'secret', 'databaseUrl', 'DATABASE_URL']
+
+/** One JSON object a line, on standard output. Times are ISO 8601 in UTC. */
+export function openLog(level: string): Log {
+  return pino({
+    level,
+    base: { pid: process.pid },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    redact: { paths: secrets.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '(hidden)' },
+    serializers: { error: describeError },
+  })
+}
+
+/** An error and its causes, without what a query string or an address may carry. */
+export function describeError(error: unknown): unknown {
+  if (!(error instanceof Error)) return String(error)
+  const { code } = error as { code?: unknown }
+  return {
+    type: error.name,
+    message: withoutSecrets(error.message),
+    ...(code === undefined ? {} : { code }),
+    stack: error.stack === undefined ? undefined : withoutSecrets(error.stack),
+    ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }),
+  }
+}
+
+/** Hides the signature of a presigned address and the password of a database address in a text. */
+export function withoutSecrets(text: string): string {
+  return text
+    .replace(/([?&]X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s"']*/gi, '$1(hidden)')
+    .replace(/(:\/\/[^:@/?\s]*:)[^@/\s]*@/g, '$1***@')
+}

@@ -1,0 +1,50 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
+
+export type Metrics = ReturnType<typeof openMetrics>
+
+/** What `/metrics` shows, one instance a process. Names and units follow Prometheus' conventions (seconds, bytes). */
+export function openMetrics() {
+  const register = new Registry()
+  collectDefaultMetrics({ register })
+  const registers = [register]
+  return {
+    register,
+    requests: new Histogram({
+      name: 'packs_http_request_duration_seconds',
+      help: 'Requests by route, method and status, from the first byte of the head to the last byte of the answer',
+      labelNames: ['route', 'method', 'status'] as const,
+      buckets: latencyBuckets,
+      registers,
+    }),
+    inFlight: new Gauge({ name: 'packs_http_requests_in_flight', help: 'Requests being answered', registers }),
+    received: new Counter({ name: 'packs_http_received_bytes_total', help: 'Bytes of bodies received', registers }),
+    sent: new Counter({ name: 'packs_http_sent_bytes_total', help: 'Bytes of bodies sent', registers }),
+    uploadsOpen: new Gauge({
+      name: 'packs_uploads_open',
+      help: 'Upload sessions that are neither finished nor expired, in the whole registry',
+      registers,
+      aggregator: 'max',
+    }),
+    database: new Histogram({
+      name: 'packs_database_duration_seconds',
+      help: 'Statements and transactions, without the wait for a connection',
+      buckets: latencyBuckets,
+      registers,
+    }),
+    pool: new Gauge({
+      name: 'packs_database_connections',
+      help: 'Database connections: in use, the most there may be, and statements that wait for one',
+      labelNames: ['state'] as const,
+      registers,
+    }),
+    blobs: new Histogram({
+      name: 'packs_blob_store_duration_seconds',
+      help: 'Calls to the blob store',
+      labelNames: ['operation', 'outcome'] as const,
+      buckets: latencyBuckets,
+      registers,
+    }),
+  }
+}

@@ -1,0 +1,95 @@
+import cluster, { type Worker } from 'node:cluster'
+import { AggregatorRegistry } from 'prom-client'
+import type { Log } from './log.ts'
+
+// Several serving processes behind one address (node:cluster). The first process starts the others, hands each the
+// connections in turn, replaces one that ends, and joins their metrics; it serves nothing itself.
+//
+//   worker → first   { ask: 'metrics', id }      a client asked this worker for /metrics
+//   first → worker   { metrics: text, id }       the figures of all workers
+//   first → worker   { stop: true }              drain and end
+
+type ToFirst = { ask: 'metrics'; id: number }
+type ToWorker = { metrics: string; id: number } | { stop: true }
+
+export type Workers = {
+  /** Resolves with the port when all are listening; rejects with what the first failing one said. */
+  readonly listening: Promise<number>
+  stop(): Promise<void>
+}
+
+/** A worker that ends at once after its start is not replaced at full speed. */
+const restartDelayMs = 1_000
+
+/** Starts `count` copies of this program as workers, with `env` over this process's environment. */
+export function startWorkers(count: number, env: Record<string, string>, log: Log): Workers {
+  const aggregator = new AggregatorRegistry()
+  let stopping = false
+  const fork = () => {
+    const worker = cluster.fork(env)
+    worker.on('message', (message: ToFirst) => {
+      if (message.ask === 'metrics') answerMetrics(aggregator, worker, message.id, log)
+    })
+    worker.on('exit', (code, signal) => {
+      if (stopping) return
+      log.error({ worker: worker.process.pid, code, signal }, 'a serving process ended; starting another')
+      setTimeout(() => stopping || fork(), restartDelayMs)
+    })
+    return worker
+  }
+  const first = Array.from({ length: count }, fork)
+  const listening = Promise.all(first.map(whenListening)).then(([port]) => port ?? 0)
+  return {
+    listening,
+    async stop() {
+      stopping = true
+      const workers = Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined)
+      await Promise.all(
+        workers.map((worker) => {
+          const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
+          if (worker.isConnected()) worker.send({ stop: true } satisfies ToWorker, () => undefined)
+          return ended
+        }),
+      )
+    },
+  }
+}
+
+function whenListening(worker: Worker): Promise<number> {
+  return new Promise((resolve, reject) => {
+    worker.once('listening', ({ port }) => resolve(port))
+    worker.once('exit', (code) => reject(new Error(`a serving process ended with code ${code} while starting`)))
+  })
+}
+
+function answerMetrics(aggregator: AggregatorRegistry, worker: Worker, id: number, log: Log): void {
+  aggregator.clusterMetrics().then(
+    (metrics) => worker.isConnected() && worker.send({ metrics, id } satisfies ToWorker),
+    (error) => log.warn({ error }, 'could not join the metrics of all processes'),
+  )
+}
+
+/** In a worker: asks the first process for the metrics of all. */
+export function askForMetrics(): () => Promise<string> {
+  const waiting = new Map<number, (text: string) => void>()
+  let next = 0
+  process.on('message', (message: ToWorker) => {
+    if (!('metrics' in message)) return
+    waiting.get(message.id)?.(message.metrics)
+    waiting.delete(message.id)
+  })
+  return () =>
+    new Promise((resolve) => {
+      const id = next++
+      waiting.set(id, resolve)
+      process.send?.({ ask: 'metrics', id } satisfies ToFirst)
+    })
+}
+
+/** In a worker: calls back when the first process says so, or is gone. */
+export function onStopFromFirst(stop: () => void): void {
+  process.on('message', (message: ToWorker) => {
+    if ('stop' in message) stop()
+  })
+  process.on('disconnect', stop)
+}

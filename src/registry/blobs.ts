@@ -1,0 +1,164 @@
+import { createHash } from 'node:crypto'
+import { blobKey, type ObjectKey } from '../blobs/keys.ts'
+import {
+  type Arrival,
+  type LinkedBlob,
+  mountBlob,
+  postponeReview,
+  repositoriesWithBlob,
+  unlinkBlob,
+} from '../db/blobs.ts'
+import { ask, violated } from '../db/client.ts'
+import { type Deps, graceSeconds } from '../deps.ts'
+import { Failure, unavailable } from '../errors.ts'
+import { algorithmOf, type Digest, digestOf, digestSoFar } from '../oci/digest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import { type Body, cutOff, readWhole } from './body.ts'
+
+/** Bodies up to this size are taken into memory and stored by one call; they may be cached too. In bytes. */
+export const smallBytes = 64 * 1024
+
+type Content = { repository: RepositoryName; digest: Digest; body: Body; uploadId?: string }
+
+/**
+ * Takes content whose digest is known beforehand, and makes it readable in the repository.
+ * `held`: the registry has it already, so it is hashed and linked, and not stored again. That only saves work: whether
+ * the content is still there is decided by the statement that links it.
+ * Throws DIGEST_INVALID where the bytes are not what the digest says, SIZE_INVALID where they are not as many as
+ * announced; then nothing is stored.
+ */
+export async function storeContent(deps: Deps, content: Content, { held }: { held: boolean }): Promise<void> {
+  const { digest, body } = content
+  if (body.length !== undefined && body.length <= smallBytes) {
+    const bytes = await readWhole(body, smallBytes)
+    if (!bytes || bytes.length !== body.length) throw new Failure('SIZE_INVALID')
+    requireDigest(digest, digestOf(bytes, algorithmOf(digest)))
+    return storeSmall(deps, content, bytes, held)
+  }
+  if (held) {
+    const size = await hashOnly(content)
+    if (await link(deps, arrivalOf(content, size))) return
+    // The collector was faster, and the bytes have gone by. The client's next try stores them.
+    throw unavailable('blob store', new Error(`${digest} was collected while it was pushed again`))
+  }
+  await storeStream(deps, content)
+}
+
+async function storeSmall(deps: Deps, content: Content, bytes: Buffer, held: boolean): Promise<void> {
+  if (held && (await link(deps, arrivalOf(content, bytes.length)))) return
+  const key = blobKey(content.digest)
+  await deps.blobs.put(key, bytes)
+  await commit(deps, { ...arrivalOf(content, bytes.length), key })
+}
+
+async function storeStream(deps: Deps, content: Content): Promise<void> {
+  const { digest, body } = content
+  const key = blobKey(digest)
+  const check = checker(digest, body.length)
+  const size = await deps.blobs.putStream(key, body.stream, { onBytes: check.add, seal: check.seal })
+  await commit(deps, { ...arrivalOf(content, size), key })
+}
+
+/** Hashes as bytes go by, and at the end compares: the digest always, the length where one was announced. */
+export function checker(digest: Digest, length: number | undefined) {
+  const algorithm = algorithmOf(digest)
+  const hash = createHash(algorithm)
+  let size = 0
+  return {
+    add(bytes: Uint8Array) {
+      size += bytes.length
+      hash.update(bytes)
+    },
+    seal() {
+      if (length !== undefined && size !== length) throw new Failure('SIZE_INVALID', { detail: { length, size } })
+      requireDigest(digest, digestSoFar(algorithm, hash))
+    },
+  }
+}
+
+export function requireDigest(wanted: Digest, actual: Digest): void {
+  if (wanted !== actual) throw new Failure('DIGEST_INVALID', { detail: { digest: wanted, actual } })
+}
+
+async function hashOnly({ digest, body }: Content): Promise<number> {
+  const check = checker(digest, body.length)
+  let size = 0
+  try {
+    for await (const piece of body.stream) {
+      check.add(piece)
+      size += piece.length
+    }
+  } catch (cause) {
+    throw cutOff(cause)
+  }
+  check.seal()
+  return size
+}
+
+function arrivalOf({ repository, digest, uploadId }: Content, size: number): Arrival {
+  return { repository, digest, size, ...(uploadId ? { uploadId } : {}) }
+}
+
+/**
+ * Makes stored content visible. Should the database fail here, the object stays without a row: whether the statement
+ * was carried out cannot be known, and bytes that may have a row must not be deleted. Reconciling finds it later.
+ */
+export async function commit(deps: Deps, arrival: Arrival & { key: ObjectKey }): Promise<void> {
+  if (await link(deps, arrival)) return
+  throw unavailable('database', new Error(`could not link ${arrival.digest}`))
+}
+
+/** Links content into a repository. False where the registry does not have it. */
+export async function link(deps: Deps, arrival: Arrival): Promise<boolean> {
+  // A repository that another statement brought into being in the same moment is seen at the second try.
+  for (let tries = 0; tries < 3; tries++) if (await deps.together.arrival(arrival)) return true
+  return false
+}
+
+/** Whether content can be read in the repository; if so it stays for the grace, for the client relies on it now. */
+export async function confirmBlob(
+  deps: Deps,
+  repository: RepositoryName,
+  digest: Digest,
+): Promise<LinkedBlob | undefined> {
+  const found = await deps.together.linkedBlob({ repository, digest })
+  // Throttled: pushed forward at most once an hour.
+  if (found?.reviewDueSeconds !== undefined && found.reviewDueSeconds < graceSeconds - 3600)
+    await ask(deps.db, (sql) => postponeReview(sql, { repository, digest }, graceSeconds))
+  return found
+}
+
+/**
+ * Links a blob that another repository has. `from` undefined: any repository that `mayPull` allows.
+ * False where none has it that the client may read: it uploads then, and learns nothing.
+ */
+export async function mount(
+  deps: Deps,
+  { from, to, digest }: { from: RepositoryName | undefined; to: RepositoryName; digest: Digest },
+  mayPull: (repository: RepositoryName) => boolean,
+): Promise<boolean> {
+  const candidates = from ? [from] : await ask(deps.db, (sql) => repositoriesWithBlob(sql, digest, 100))
+  const source = candidates.find(mayPull)
+  if (!source) return false
+  // Twice: see link().
+  for (let tries = 0; tries < 2; tries++)
+    if (await ask(deps.db, (sql) => mountBlob(sql, { from: source, to, digest }, graceSeconds))) return true
+  return false
+}
+
+/**
+ * Takes a blob out of a repository. False where it was not there.
+ * Throws BLOB_IN_USE while a manifest of the repository needs it.
+ */
+export async function removeBlob(deps: Deps, repository: RepositoryName, digest: Digest): Promise<boolean> {
+  try {
+    return await ask(deps.db, (sql) => unlinkBlob(sql, { repository, digest }, graceSeconds))
+  } catch (cause) {
+    if (violated(cause) !== 'manifest_blobs_link') throw cause
+    throw new Failure('BLOB_IN_USE', {
+      detail: `${digest} is part of a manifest in ${repository}; delete that manifest first`,
+      cause,
+    })
+  }
+}
+

@@ -1,0 +1,100 @@
+import { ask, type Database, type Sql, type Transaction, violated } from '../db/client.ts'
+import { deleteManifest, findManifests, insertManifest, missingBlobs } from '../db/manifests.ts'
+import { deleteTag, lockTag } from '../db/tags.ts'
+import { type Deps, graceSeconds } from '../deps.ts'
+import { Failure, unavailable } from '../errors.ts'
+import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
+import { type Manifest, parseManifest } from '../oci/manifest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Reference, Tag } from '../oci/reference.ts'
+
+/** A manifest as it arrives. `ifMatch`: the digest the tag must have now (RFC 9110, section 13.1.1). */
+export type Push = {
+  repository: RepositoryName
+  reference: Reference
+  contentType: string | undefined
+  bytes: Buffer
+  extraTags: readonly Tag[]
+  ifMatch: Digest | undefined
+}
+
+/**
+ * Stores a manifest, its edges and its tags: all at once, or nothing.
+ * Throws MANIFEST_INVALID, DIGEST_INVALID (pushed by another digest than its bytes have), MANIFEST_BLOB_UNKNOWN with
+ * the blobs that are missing, PRECONDITION_FAILED.
+ */
+export async function putManifest(deps: Deps, push: Push): Promise<{ digest: Digest; manifest: Manifest }> {
+  const { reference, bytes } = push
+  const digest = digestOf(bytes, reference.digest ? algorithmOf(reference.digest) : 'sha256')
+  if (reference.digest && reference.digest !== digest)
+    throw new Failure('DIGEST_INVALID', { detail: { digest: reference.digest, actual: digest } })
+  const manifest = parseManifest(bytes, push.contentType)
+  const tags = [...new Set(reference.tag ? [reference.tag, ...push.extraTags] : push.extraTags)]
+  // A row that another request creates or deletes in the same moment (the repository, the manifest, a link) makes the
+  // statement fail or come to nothing; at the next try it is seen as it is now.
+  for (let tries = 0; tries < 5; tries++) {
+    if (await tryPut(deps.db, push, digest, manifest, tags)) return { digest, manifest }
+  }
+  throw unavailable('database', new Error(`manifest ${digest} kept meeting other writers`))
+}
+
+async function tryPut(
+  db: Database,
+  { repository, reference, bytes, ifMatch }: Push,
+  digest: Digest,
+  manifest: Manifest,
+  tags: readonly Tag[],
+): Promise<boolean> {
+  const insert = (sql: Sql | Transaction) => insertManifest(sql, repository, digest, manifest, bytes, tags)
+  try {
+    const outcome = await ask(db, async (sql) => {
+      const { tag } = reference
+      if (ifMatch === undefined || tag === undefined) return insert(sql)
+      return sql.begin(async (tx) => {
+        if ((await lockTag(tx, repository, tag)) !== ifMatch) throw new Failure('PRECONDITION_FAILED')
+        return insert(tx)
+      })
+    })
+    if (outcome === 'stored') return true
+  } catch (error) {
+    const constraint = violated(error)
+    if (constraint === undefined) throw error
+    if (constraint === 'manifest_blobs_link') {
+      const missing = await ask(db, (sql) => missingBlobs(sql, repository, manifest.blobs))
+      if (missing.length > 0)
+        throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: missing.slice(0, 100) }, cause: error })
+    }
+    return false
+  }
+  await refuseOtherMediaType(db, repository, digest, manifest)
+  return false
+}
+
+/** The same bytes under another media type would be read as something else by those who have the digest. */
+async function refuseOtherMediaType(
+  db: Database,
+  repository: RepositoryName,
+  digest: Digest,
+  { mediaType }: Manifest,
+): Promise<void> {
+  const question = { repository, digest, tag: undefined, known: 'all' as const }
+  const [present] = await ask(db, (sql) => findManifests(sql, [question]))
+  if (present && present.mediaType !== mediaType)
+    throw new Failure('MANIFEST_INVALID', {
+      detail: `${digest} is stored as ${present.mediaType}; it cannot be ${mediaType} as well`,
+    })
+}
+
+/**
+ * Deletes a tag, or a manifest with its tags and its untagged referrers.
+ * Throws MANIFEST_UNKNOWN where there is nothing to delete.
+ */
+export async function removeManifest(deps: Deps, repository: RepositoryName, reference: Reference): Promise<void> {
+  const { tag, digest } = reference
+  const gone = await ask(deps.db, async (sql) =>
+    tag === undefined
+      ? (await deleteManifest(sql, { repository, digest }, graceSeconds)).length > 0
+      : deleteTag(sql, repository, tag),
+  )
+  if (!gone) throw new Failure('MANIFEST_UNKNOWN', { detail: { reference: tag ?? digest } })
+}

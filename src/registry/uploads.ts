@@ -1,0 +1,197 @@
+import { createHash, randomUUID } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { blobKey, chunkKey } from '../blobs/keys.ts'
+import { queueDeletions } from '../db/blobs.ts'
+import { ask } from '../db/client.ts'
+import { appendChunk, cancelUpload, type Chunk, type UploadSession } from '../db/uploads.ts'
+import { type Deps, uploadLifeSeconds } from '../deps.ts'
+import { Failure, unavailable } from '../errors.ts'
+import { type Algorithm, algorithmOf, type Digest, digestSoFar } from '../oci/digest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { ByteRange } from '../oci/range.ts'
+import type { Body } from './body.ts'
+import { checker, commit, link, requireDigest, storeContent } from './blobs.ts'
+import { discardSoon } from './deletions.ts'
+
+// An upload, from its first request to its last. Any request may reach any process.
+//
+//   open ──chunk──▶ open ──…──▶ closed      closed: the row stays until it expires and answers a repeated closing PUT
+//     └──cancel──▶ gone
+//
+// A chunk is stored under a key of its own, and only then added to the row, by a statement that compares the offset:
+// of two writers at one offset one wins, and the other's object is queued for deletion. Until then nothing refers to
+// it, so a client that disappears leaves the session as it was.
+// The closing request makes the final object beside the chunks (a link or a server-side copy of the only chunk, else
+// one pass over all of them), then commits blob, link and closed session in one statement, and deletes the chunks
+// last. A process that dies anywhere in between leaves a session that can be closed again.
+
+export type SessionId = { id: string; repository: RepositoryName }
+
+/** Opens a session; nothing of it is kept if the machine fails in the same moment, and the client starts again. */
+export async function startUpload(deps: Deps, repository: RepositoryName, algorithm: Algorithm): Promise<string> {
+  const id = randomUUID()
+  await deps.together.newUpload({ id, repository, algorithm })
+  return id
+}
+
+/** The session, open or closed. Throws BLOB_UPLOAD_UNKNOWN. */
+export async function findSession(deps: Deps, { id, repository }: SessionId): Promise<UploadSession> {
+  const { session } = await deps.together.upload({ id, repository })
+  if (!session) throw new Failure('BLOB_UPLOAD_UNKNOWN')
+  return session
+}
+
+/** Throws BLOB_UPLOAD_UNKNOWN where there is no such session. */
+export async function cancel(deps: Deps, { id, repository }: SessionId): Promise<void> {
+  const chunks = await ask(deps.db, (sql) => cancelUpload(sql, { id, repository }))
+  if (!chunks) throw new Failure('BLOB_UPLOAD_UNKNOWN')
+  discardSoon(
+    deps,
+    chunks.map((chunk) => chunk.key),
+  )
+}
+
+/**
+ * Adds a chunk; answers the session's new offset.
+ * Throws UPLOAD_OUT_OF_ORDER where it does not start at the offset, SIZE_INVALID where it is not as long as announced.
+ */
+export async function append(deps: Deps, id: SessionId, body: Body, range: ByteRange | undefined): Promise<number> {
+  const session = await findSession(deps, id)
+  if (session.closedAs) throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload is finished' })
+  requireInOrder(session, range)
+  const staged = await stage(deps, session, body, range)
+  if (staged.chunk.size === 0) {
+    await drop(deps, [staged.chunk])
+    return session.offset
+  }
+  const added = await ask(deps.db, (sql) =>
+    appendChunk(
+      sql,
+      { id: session.id, from: session.offset, chunk: staged.chunk, digestSoFar: staged.digestSoFar },
+      uploadLifeSeconds,
+    ),
+  )
+  if (added) return session.offset + staged.chunk.size
+  await drop(deps, [staged.chunk])
+  throw outOfOrder(await findSession(deps, id))
+}
+
+/**
+ * Closes a session with the digest of everything it was sent, `body` being its last chunk or empty.
+ * Throws DIGEST_INVALID where the bytes have another digest; the session stays as it was.
+ */
+export async function finish(
+  deps: Deps,
+  { id, repository }: SessionId,
+  digest: Digest,
+  body: Body,
+  range: ByteRange | undefined,
+): Promise<void> {
+  const { session, held } = await deps.together.upload({ id, repository, digest })
+  if (!session) throw new Failure('BLOB_UPLOAD_UNKNOWN')
+  if (session.closedAs) {
+    // The client did not get our answer and asks again.
+    if (session.closedAs === digest) return
+    throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload is finished, with another digest' })
+  }
+  requireInOrder(session, range)
+  if (session.offset === 0) return storeContent(deps, { repository, digest, body, uploadId: id }, { held })
+  const last = body.length === 0 ? undefined : await stage(deps, session, body, range)
+  const chunks = last ? [...session.chunks, last.chunk] : session.chunks
+  try {
+    await assemble(deps, session, chunks, digest, held)
+  } catch (error) {
+    if (last) await drop(deps, [last.chunk])
+    throw error
+  }
+  await drop(deps, chunks)
+}
+
+/** Stores a chunk where nobody sees it. The running digest is known while there is only one chunk. */
+async function stage(
+  deps: Deps,
+  session: UploadSession,
+  body: Body,
+  range: ByteRange | undefined,
+): Promise<{ chunk: Chunk; digestSoFar: Digest | undefined }> {
+  const announced = range ? range.last - range.first + 1 : undefined
+  if (announced !== undefined && body.length !== undefined && announced !== body.length)
+    throw new Failure('SIZE_INVALID', { detail: 'Content-Range and Content-Length differ' })
+  const expected = announced ?? body.length
+  const hash = session.offset === 0 ? createHash(session.algorithm) : undefined
+  const key = chunkKey(session.id)
+  let received = 0
+  const size = await deps.blobs.putStream(key, body.stream, {
+    onBytes(bytes) {
+      received += bytes.length
+      hash?.update(bytes)
+    },
+    seal() {
+      if (expected !== undefined && received !== expected)
+        throw new Failure('SIZE_INVALID', { detail: { expected, received } })
+    },
+  })
+  return { chunk: { key, size }, digestSoFar: hash && digestSoFar(session.algorithm, hash) }
+}
+
+/** Makes the chunks one blob, and commits it. */
+async function assemble(
+  deps: Deps,
+  session: UploadSession,
+  chunks: readonly Chunk[],
+  digest: Digest,
+  held: boolean,
+): Promise<void> {
+  const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0)
+  const arrival = { repository: session.repository, digest, size, uploadId: session.id }
+  const [only] = chunks
+  const key = blobKey(digest)
+  if (only && chunks.length === 1 && session.digestSoFar && algorithmOf(digest) === session.algorithm) {
+    requireDigest(digest, session.digestSoFar)
+    if (held && (await link(deps, arrival))) return
+    await deps.blobs.link(only.key, key)
+  } else {
+    const check = checker(digest, size)
+    await deps.blobs.putStream(key, concatenated(deps, chunks), { onBytes: check.add, seal: check.seal })
+  }
+  await commit(deps, { ...arrival, key })
+}
+
+/** The bytes of all chunks, in order. */
+function concatenated(deps: Deps, chunks: readonly Chunk[]): Readable {
+  async function* pieces() {
+    for (const chunk of chunks) {
+      const bytes = await deps.blobs.open(chunk.key)
+      if (!bytes) throw unavailable('blob store', new Error(`staged object ${chunk.key} is missing`))
+      yield* bytes
+    }
+  }
+  return Readable.from(pieces(), { objectMode: false })
+}
+
+/** Queues staged objects for deletion, durably, and deletes them when there is time. */
+async function drop(deps: Deps, chunks: readonly Chunk[]): Promise<void> {
+  const keys = chunks.map((chunk) => chunk.key)
+  await ask(deps.db, (_, relaxed) => queueDeletions(relaxed, keys))
+  discardSoon(deps, keys)
+}
+
+function requireInOrder(session: UploadSession, range: ByteRange | undefined): void {
+  if (range && range.first !== session.offset) throw outOfOrder(session)
+}
+
+function outOfOrder(session: UploadSession): Failure {
+  return new Failure('UPLOAD_OUT_OF_ORDER', {
+    detail: { offset: session.offset },
+    headers: sessionHeaders(session, session.offset),
+  })
+}
+
+/** Where a session stands, as the specification says it: a root-relative Location that holds nothing but its id. */
+export function sessionHeaders({ id, repository }: SessionId, offset: number): Record<string, string> {
+  return {
+    location: `/v2/${repository}/blobs/uploads/${id}`,
+    range: `0-${Math.max(0, offset - 1)}`,
+    'docker-upload-uuid': id,
+  }
+}
