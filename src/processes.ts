@@ -12,6 +12,8 @@ import type { Log } from './log.ts'
 type ToFirst = { ask: 'metrics'; id: number }
 type ToWorker = { metrics: string; id: number } | { stop: true }
 
+type Aggregator = Pick<InstanceType<typeof AggregatorRegistry>, "clusterMetrics">
+
 export type Workers = {
   /** Resolves with the port when all are listening; rejects with what the first failing one said. */
   readonly listening: Promise<number>
@@ -62,7 +64,7 @@ function whenListening(worker: Worker): Promise<number> {
   })
 }
 
-function answerMetrics(aggregator: AggregatorRegistry, worker: Worker, id: number, log: Log): void {
+function answerMetrics(aggregator: Aggregator, worker: Worker, id: number, log: Log): void {
   aggregator.clusterMetrics().then(
     (metrics) => worker.isConnected() && worker.send({ metrics, id } satisfies ToWorker),
     (error) => log.warn({ error }, 'could not join the metrics of all processes'),
