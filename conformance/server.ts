@@ -100,7 +100,7 @@ async function spawnServer(options: ServerOptions, folder: string | undefined): 
       HOME: process.env.HOME,
       HOST: '127.0.0.1',
       PORT: String(port),
-      LOG_LEVEL: 'warn',
+      LOG_LEVEL: 'info',
       ...(options.withoutDataDir ? {} : { DATA_DIR: options.dataDir }),
       ...env,
     },
@@ -125,6 +125,7 @@ async function spawnServer(options: ServerOptions, folder: string | undefined): 
   }
 
   async function stop(signal: 'SIGTERM' | 'SIGINT' = 'SIGTERM') {
+    assert.equal(ended(), undefined, `the server had ended before it was told to; it said:\n${log()}`)
     const before = processes()
     process.kill(signal === 'SIGINT' ? -pid : pid, signal)
     await waitFor(`the server to end on ${signal}`, () => ended() !== undefined).catch(() => {})

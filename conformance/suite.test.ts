@@ -13,11 +13,9 @@ import { type Server, startServer, temporaryFolder } from './server.ts'
 const run = promisify(execFile)
 const module = 'github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111'
 
-/** What each version of the suite counts when every test in it has run. */
-const versions = [
-  { version: 'dev', tests: 1000 },
-  { version: '1.1', tests: 1000 },
-]
+const versions = ['dev', '1.1']
+/** What this release of the suite counts, in either version, when all of it has run. */
+const tests = 986
 
 // Tests that need a manifest with a layer nobody pushed to be taken. We refuse those (MANIFEST_BLOB_UNKNOWN), as the
 // specification allows; the suite has them off in every version.
@@ -86,7 +84,7 @@ function readResults(folder: string): Outcome {
   const head = /<testsuite name=[^>]*>/.exec(junit)?.[0] ?? assert.fail('no test suite in junit.xml')
   const count = (name: string) => Number(new RegExp(` ${name}="(\\d+)"`).exec(head)?.[1] ?? 0)
   const cases = junit.split('<testcase ').slice(1)
-  const troubles = cases.filter((one) => !/ status="passed"/.test(one)).map((one) => one.slice(0, 1500))
+  const troubles = cases.filter((one) => !/ status="passed"/.test(one)).map((one) => one.slice(0, 1000))
 
   // `apis:` and `data:` of results.yaml: one line `name: Pass` each.
   const features = new Map<string, string>()
@@ -127,10 +125,14 @@ describe('OCI conformance suite', () => {
       })
       after(() => server?.stop())
 
-      for (const { version, tests } of versions) {
+      for (const version of versions) {
         it(`version ${version}: all pass, none skipped`, async () => {
           const { counts, features, troubles } = await runSuite(program, server.host, version)
-          assert.deepEqual(troubles, [], `not passed:\n${troubles.join('\n')}`)
+          assert.equal(
+            troubles.length,
+            0,
+            `${troubles.length} not passed, among them:\n${troubles.slice(0, 10).join('\n')}`,
+          )
           assert.deepEqual(counts, { tests, failures: 0, errors: 0, skipped: 0, disabled: 0 })
           const notPassed = [...features].filter(([, status]) => status !== 'Pass').map(([name]) => name)
           assert.deepEqual(notPassed, off)

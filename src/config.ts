@@ -44,7 +44,10 @@ export const settings = {
     ),
   },
   PROCESSES: { fallback: '1', help: 'processes that serve requests', schema: wholeNumber(1, 256) },
-  TLS_CERT_FILE: { help: 'certificate chain (PEM); with TLS_KEY_FILE: serve https; read again on change', schema: text },
+  TLS_CERT_FILE: {
+    help: 'certificate chain (PEM); with TLS_KEY_FILE: serve https; read again on change',
+    schema: text,
+  },
   TLS_KEY_FILE: { help: 'private key (PEM)', schema: text },
   LOG_LEVEL: {
     fallback: 'info',

@@ -48,7 +48,11 @@ function openTogether(db: Database) {
 }
 
 /** Opens everything a process needs; `databaseUrl` is that of the embedded server where none is configured. */
-export async function openDeps(config: Config, databaseUrl: string, log: Log = openLog(config.logLevel)): Promise<Deps> {
+export async function openDeps(
+  config: Config,
+  databaseUrl: string,
+  log: Log = openLog(config.logLevel),
+): Promise<Deps> {
   const metrics = openMetrics()
   const blobs = timed(await openBlobStore(config.blobStore), metrics)
   const db = openDatabase(databaseUrl, { max: config.databasePool })

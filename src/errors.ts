@@ -21,7 +21,11 @@ export const failures = {
   TOOMANYREQUESTS: { status: 429, title: 'too many requests' },
 
   MANIFEST_TOO_LARGE: { status: 413, title: 'manifest larger than the registry accepts', code: 'SIZE_INVALID' },
-  UPLOAD_OUT_OF_ORDER: { status: 416, title: 'chunk does not start where the upload stands', code: 'BLOB_UPLOAD_INVALID' },
+  UPLOAD_OUT_OF_ORDER: {
+    status: 416,
+    title: 'chunk does not start where the upload stands',
+    code: 'BLOB_UPLOAD_INVALID',
+  },
   BLOB_IN_USE: { status: 409, title: 'blob is part of a manifest in this repository', code: 'DENIED' },
   RANGE_INVALID: { status: 416, title: 'range outside of the content' },
   QUERY_INVALID: { status: 400, title: 'query parameter invalid' },

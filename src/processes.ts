@@ -12,7 +12,7 @@ import type { Log } from './log.ts'
 type ToFirst = { ask: 'metrics'; id: number }
 type ToWorker = { metrics: string; id: number } | { stop: true }
 
-type Aggregator = Pick<InstanceType<typeof AggregatorRegistry>, "clusterMetrics">
+type Aggregator = Pick<InstanceType<typeof AggregatorRegistry>, 'clusterMetrics'>
 
 export type Workers = {
   /** Resolves with the port when all are listening; rejects with what the first failing one said. */

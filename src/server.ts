@@ -79,9 +79,12 @@ async function readCertificate({ certFile, keyFile }: TlsFiles): Promise<{ cert:
     createSecureContext({ cert, key })
     return { cert, key }
   } catch (cause) {
-    throw new Error(`TLS_CERT_FILE ${certFile} and TLS_KEY_FILE ${keyFile} cannot be used: ${(cause as Error).message}`, {
-      cause,
-    })
+    throw new Error(
+      `TLS_CERT_FILE ${certFile} and TLS_KEY_FILE ${keyFile} cannot be used: ${(cause as Error).message}`,
+      {
+        cause,
+      },
+    )
   }
 }
 

@@ -26,7 +26,7 @@ export type Rate = { readonly rate: number; readonly busy: number }
 export type Result = Rate | { readonly error: string }
 
 /** Packs are spread over this many repositories: a registry of packs has many, with some versions each. */
-const repositories = Number(process.env.XREPOS ?? 50)
+const repositories = 50
 const packBytes = 16 * 1024
 /** More than any registry here publishes in a second, so that what is prepared lasts. */
 const packsPerSecond = 1500

@@ -34,8 +34,6 @@ export async function openFolderStore(folder: string): Promise<BlobStore & { fil
     } catch (error) {
       await draft.discard()
       throw error
-    } finally {
-      drafts.end()
     }
   }
 

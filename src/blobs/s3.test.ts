@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes, randomUUID } from 'node:crypto'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
@@ -81,20 +81,21 @@ testS3('a server that hangs is UNAVAILABLE, and leaves nothing behind when it go
   const store = await openS3Store({ ...location, idleTimeoutMs: 300 })
   const chunk = chunkKey(randomUUID())
   await store.put(chunk, randomBytes(1000))
-  const frozen = Promise.withResolvers<void>()
-  const begun = Promise.withResolvers<void>()
+  const signals = new EventEmitter()
   const source = Readable.from(
     (async function* () {
       yield randomBytes(12 * MiB)
-      begun.resolve()
-      await frozen.promise
+      const frozen = once(signals, 'frozen')
+      signals.emit('begun')
+      await frozen
       for (;;) yield randomBytes(MiB)
     })(),
   )
+  const begun = once(signals, 'begun')
   const rejected = assert.rejects(store.putStream(someKey(), source, {}), unavailable)
-  await begun.promise
+  await begun
   await server.freeze()
-  frozen.resolve()
+  signals.emit('frozen')
   try {
     await rejected
     await assert.rejects(store.put(someKey(), randomBytes(1000)), unavailable)

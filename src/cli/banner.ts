@@ -5,7 +5,9 @@ import { version } from './version.ts'
 export function banner(config: Config, { url, store }: { url: string; store: string }): string {
   const address = url.replace(/^https?:\/\//, '')
   const plain = config.tls ? '' : '--plain-http '
-  const database = config.databaseUrl ? 'PostgreSQL at DATABASE_URL' : `embedded PostgreSQL in ${config.dataDir}/postgres`
+  const database = config.databaseUrl
+    ? 'PostgreSQL at DATABASE_URL'
+    : `embedded PostgreSQL in ${config.dataDir}/postgres`
   return `
   PacksRegistry ${version} is ready at ${url}
 

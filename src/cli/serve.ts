@@ -42,7 +42,9 @@ export async function serve(config: Config, source: NodeJS.ProcessEnv): Promise<
     const url = config.databaseUrl ?? embedded?.url ?? ''
     const applied = await migrate(url)
     if (applied.length > 0) log.info({ applied }, 'database schema brought up to date')
-    const running = await (config.processes > 1 ? startProcesses(config, url, log, stops) : startHere(config, url, log, stops))
+    const running = await (config.processes > 1
+      ? startProcesses(config, url, log, stops)
+      : startHere(config, url, log, stops))
     const readyMs = Math.round(performance.now() - started)
     log.info({ url: running.url, blobStore: running.store, processes: config.processes, readyMs }, 'ready')
     if (embedded || process.stdout.isTTY) process.stdout.write(banner(config, running))

@@ -9,11 +9,11 @@
  */
 export function batched<Key, Answer>(
   run: (keys: Key[]) => Promise<Answer[]>,
-  { lanes = 2, most = 200 } = {},
+  { lanes = 1, most = 200 } = {},
 ): (key: Key) => Promise<Answer> {
   type Waiter = { resolve: (answer: Answer) => void; reject: (error: unknown) => void }
-  let keys: Key[] = []
-  let waiters: Waiter[] = []
+  const keys: Key[] = []
+  const waiters: Waiter[] = []
   let underWay = 0
   let scheduled = false
 

@@ -47,7 +47,11 @@ export function connect(url: string, options: postgres.Options<{ bigint: postgre
 /** Opens the pools; nothing is connected until it is first asked. `max` connections in all. */
 export function openDatabase(url: string, { max = 12, limits = {} as Partial<Limits> } = {}): Database {
   const relaxedMax = Math.max(1, Math.floor(max / 4))
-  const settings = { application_name: 'packs-registry', statement_timeout: 30_000, plan_cache_mode: 'force_generic_plan' }
+  const settings = {
+    application_name: 'packs-registry',
+    statement_timeout: 30_000,
+    plan_cache_mode: 'force_generic_plan',
+  }
   const sql = connect(url, { max: Math.max(1, max - relaxedMax), idle_timeout: 300, connection: settings })
   const relaxed = connect(url, {
     max: relaxedMax,

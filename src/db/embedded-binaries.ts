@@ -75,7 +75,7 @@ async function copyBinaries(native: string, copy: string): Promise<void> {
   const stateDir = dirname(copy)
   await makePublicFolder(stateDir)
   await sweepUnfinished(stateDir)
-  const temp = unfinished(stateDir)
+  const [temp, damaged] = [unfinished(stateDir), unfinished(stateDir)]
   try {
     await mkdir(temp)
     for (const part of parts)
@@ -83,12 +83,12 @@ async function copyBinaries(native: string, copy: string): Promise<void> {
     await makeReadable(temp)
     // Only a damaged copy is put aside: an intact one, of a starter that was faster, is in use.
     if (await sameFiles(native, copy)) return
-    await rename(copy, unfinished(stateDir)).catch(() => undefined)
+    await rename(copy, damaged).catch(() => undefined)
     await rename(temp, copy)
   } catch (error) {
     if (!(await sameFiles(native, copy))) throw error
   } finally {
-    await rm(temp, { recursive: true, force: true })
+    for (const left of [temp, damaged]) await rm(left, { recursive: true, force: true })
   }
 }
 

@@ -6,7 +6,7 @@ import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { Binaries } from './embedded-binaries.ts'
-import { cannotRun, isAlive, spawnOptions } from './embedded-process.ts'
+import { cannotRun, isAlive, isTaken, spawnOptions } from './embedded-process.ts'
 import { socketFile, socketPathFits } from './embedded-url.ts'
 import { canEnter, type User } from './embedded-user.ts'
 
@@ -172,7 +172,7 @@ async function clearRemains(cluster: string): Promise<void> {
   const [pid, , , , socketFolder = ''] = text.split('\n')
   await removeSocketFolder(socketFolder)
   const isWhole = Number(pid) > 0
-  if (isWhole ? !isAlive(Number(pid)) : Date.now() - written.mtimeMs < 2_000) return
+  if (isWhole ? !isTaken(Number(pid)) : Date.now() - written.mtimeMs < 2_000) return
   const aside = `${file}.stale-${process.pid}`
   await rename(file, aside).catch(() => undefined)
   const found = await readFile(aside, 'utf8').catch(() => undefined)
@@ -226,7 +226,7 @@ export async function stopPostmaster(
     const until = Date.now() + patienceMs
     while (Date.now() < until) {
       await sleep(5)
-      if (!(await isPostmaster(pid, cluster, startedOn))) return
+      if (!isAlive(pid)) return
     }
   }
   throw new Error(`PostgreSQL (process ${pid}) on ${cluster} does not stop. End it with "kill -9 ${pid}".`)

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
 import type { User } from './embedded-user.ts'
 
@@ -31,12 +32,27 @@ export function cannotRun(program: string, cause: Error): Error {
   )
 }
 
-/** Whether there is a process of that id (with EPERM: one of another user). */
-export function isAlive(pid: number): boolean {
+/** Whether the system has that process id in use (with EPERM: for another user's process), be it only for a zombie. */
+export function isTaken(pid: number): boolean {
   try {
     process.kill(pid, 0)
     return true
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+/**
+ * Whether the process still runs. One that has ended but that its parent has not waited for does not: the first
+ * process of many containers never does that for those it inherits.
+ */
+export function isAlive(pid: number): boolean {
+  if (!isTaken(pid)) return false
+  if (process.platform !== 'linux') return true
+  try {
+    // Source: proc(5), /proc/pid/stat: the state follows the name, which may hold any character, in parentheses.
+    return !/\) [ZX] [^)]*$/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return isTaken(pid)
   }
 }

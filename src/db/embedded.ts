@@ -157,8 +157,17 @@ async function own(site: Site, deadline: number, log: EmbeddedLog): Promise<Owne
     throw await tooLate(site, launched, obstacle)
   } finally {
     clearTimeout(patience)
-    if (launched?.hasExited()) await removeSocketFolder(launched.socketFolder)
+    if (launched) await settle(site, launched)
   }
+}
+
+/** Sees a server of ours that lost to another one to its end. One that is the cluster's server stays, whoever owns it. */
+async function settle({ cluster }: Site, launched: Launched): Promise<void> {
+  while (!launched.hasExited()) {
+    if ((await findPostmaster(cluster))?.pid === launched.child.pid) return
+    await sleep(5)
+  }
+  await removeSocketFolder(launched.socketFolder)
 }
 
 /** Somebody else owns the server. */

@@ -33,7 +33,9 @@ export async function migrate(url: string): Promise<string[]> {
   try {
     const [server] = await sql<{ version: number }[]>`select current_setting('server_version_num')::int as version`
     if (server && server.version < 150000)
-      throw new Error(`This database server is PostgreSQL ${Math.floor(server.version / 10000)}; 15 or newer is needed.`)
+      throw new Error(
+        `This database server is PostgreSQL ${Math.floor(server.version / 10000)}; 15 or newer is needed.`,
+      )
     await sql`select pg_advisory_lock(${lockNumber}::bigint)`
     await sql`create table if not exists schema_migrations (
       number int primary key, name text not null, applied_at timestamptz not null default now())`

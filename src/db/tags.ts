@@ -20,10 +20,7 @@ export async function listTags(
 }
 
 /** Repositories that have a manifest, after `last` in byte order, at most `limit`. */
-export async function listRepositories(
-  sql: Sql,
-  { last, limit }: { last: string; limit: number },
-): Promise<string[]> {
+export async function listRepositories(sql: Sql, { last, limit }: { last: string; limit: number }): Promise<string[]> {
   const [row] = await sql<{ names: string[] }[]>`
     select coalesce(json_agg(page.name), '[]') as names from (
       select r.name from repositories r
@@ -43,11 +40,7 @@ export async function deleteTag(sql: Sql, repository: RepositoryName, tag: Tag):
 }
 
 /** What a tag points at, locked until the transaction ends. */
-export async function lockTag(
-  sql: Transaction,
-  repository: RepositoryName,
-  tag: Tag,
-): Promise<Digest | undefined> {
+export async function lockTag(sql: Transaction, repository: RepositoryName, tag: Tag): Promise<Digest | undefined> {
   const [row] = await sql<{ digest: Digest }[]>`
     select t.manifest_digest as digest from repositories r join tags t on t.repository_id = r.id
     where r.name = ${repository} and t.name = ${tag} for update of t`

@@ -41,11 +41,17 @@ export function parseDescriptor(value: unknown, where: string): Descriptor {
   }
 }
 
+/** What no database and few clients take as text: NUL, and a surrogate without its other half. */
+const notText = /\0|\p{Surrogate}/u
+
 /** Annotations: an object of texts, or absent. */
 export function parseAnnotations(value: unknown, where: string): Record<string, string> | undefined {
   if (value === undefined || value === null) return undefined
   if (!isObject(value)) throw invalid(where, 'annotations must be an object')
-  for (const [key, text] of Object.entries(value))
+  for (const [key, text] of Object.entries(value)) {
     if (typeof text !== 'string') throw invalid(where, `annotation ${JSON.stringify(key)} must be text`)
+    if (notText.test(key) || notText.test(text))
+      throw invalid(where, `annotation ${JSON.stringify(key)} has a NUL or half a surrogate pair in it`)
+  }
   return value as Record<string, string>
 }

@@ -161,4 +161,3 @@ export async function removeBlob(deps: Deps, repository: RepositoryName, digest:
     })
   }
 }
-

@@ -60,7 +60,10 @@ async function sendBlob(
   const header = c.req.header('range')
   const range = header && ifRangeHolds(c, digest) ? parseRange(header, blob.size) : 'whole'
   if (range === 'unsatisfiable')
-    throw new Failure('RANGE_INVALID', { detail: { size: blob.size }, headers: { 'content-range': `bytes */${blob.size}` } })
+    throw new Failure('RANGE_INVALID', {
+      detail: { size: blob.size },
+      headers: { 'content-range': `bytes */${blob.size}` },
+    })
   const status = range === 'whole' ? 200 : 206
   const { first, last }: ByteRange = range === 'whole' ? { first: 0, last: blob.size - 1 } : range
   const all: Fields = { ...fields, 'content-length': last - first + 1 }

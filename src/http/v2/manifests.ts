@@ -1,5 +1,5 @@
-import type { Deps } from '../../deps.ts'
 import type { StoredManifest } from '../../db/manifests.ts'
+import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { type Digest, parseDigest } from '../../oci/digest.ts'
 import { maxManifestBytes } from '../../oci/manifest.ts'

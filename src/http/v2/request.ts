@@ -70,7 +70,8 @@ const maxPage = 10_000
 /** `n` and `last` of a listing. Throws QUERY_INVALID where `n` is not a whole number. */
 export function pageOf(c: Request, fallback = maxPage): { limit: number; last: string } {
   const text = c.req.query('n')
-  if (text !== undefined && !/^\d+$/.test(text)) throw new Failure('QUERY_INVALID', { detail: 'n must be a whole number' })
+  if (text !== undefined && !/^\d+$/.test(text))
+    throw new Failure('QUERY_INVALID', { detail: 'n must be a whole number' })
   // NUL is no text to PostgreSQL, and nothing sorts before what follows it.
   const last = (c.req.query('last') ?? '').replaceAll('\0', '')
   return { limit: text === undefined ? fallback : Math.min(Number(text), maxPage), last }
