@@ -11,7 +11,7 @@ import { addListingRoutes } from './http/v2/listings.ts'
 import { addManifestRoutes } from './http/v2/manifests.ts'
 import { addUploadRoutes } from './http/v2/uploads.ts'
 
-/** What answers a request, whoever listens. */
+/** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
 /** Mounts every surface. Does not listen. */

@@ -9,18 +9,26 @@ export function openMetrics() {
   const register = new Registry()
   collectDefaultMetrics({ register })
   const registers = [register]
+  const requests = new Histogram({
+    name: 'packs_http_request_duration_seconds',
+    help: 'Requests by route, method and status, from the head of the request to the end of the answer',
+    labelNames: ['route', 'method', 'status'] as const,
+    buckets: latencyBuckets,
+    registers,
+  })
+  const timers = new Map<string, { observe(seconds: number): void }>()
   return {
     register,
-    requests: new Histogram({
-      name: 'packs_http_request_duration_seconds',
-      help: 'Requests by route, method and status, from the first byte of the head to the last byte of the answer',
-      labelNames: ['route', 'method', 'status'] as const,
-      buckets: latencyBuckets,
-      registers,
-    }),
+    /** The histogram of these labels, remembered: looking it up by its labels costs more than observing it. */
+    timerOf(route: string, method: string, status: number) {
+      const place = `${status} ${method} ${route}`
+      const timer = timers.get(place) ?? requests.labels(route, method, String(status))
+      timers.set(place, timer)
+      return timer
+    },
     inFlight: new Gauge({ name: 'packs_http_requests_in_flight', help: 'Requests being answered', registers }),
-    received: new Counter({ name: 'packs_http_received_bytes_total', help: 'Bytes of bodies received', registers }),
-    sent: new Counter({ name: 'packs_http_sent_bytes_total', help: 'Bytes of bodies sent', registers }),
+    received: new Counter({ name: 'packs_http_received_bytes_total', help: 'Bytes received from clients', registers }),
+    sent: new Counter({ name: 'packs_http_sent_bytes_total', help: 'Bytes sent to clients', registers }),
     uploadsOpen: new Gauge({
       name: 'packs_uploads_open',
       help: 'Upload sessions that are neither finished nor expired, in the whole registry',

@@ -1,14 +1,16 @@
 import { unwatchFile, watchFile } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import { createServer as createHttpServer, type Server } from 'node:http'
+import { createServer as createHttpServer, type RequestListener, type Server } from 'node:http'
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { createSecureContext } from 'node:tls'
-import { createAdaptorServer } from '@hono/node-server'
+import { getRequestListener } from '@hono/node-server'
 import { buildApp } from './app.ts'
 import type { Config } from './config.ts'
 import type { Deps } from './deps.ts'
+import { Traffic } from './http/observe.ts'
 import type { ServerState } from './http/ops.ts'
+import { answerDirectly } from './http/v2/direct.ts'
 import type { Log } from './log.ts'
 
 export type RunningServer = {
@@ -37,8 +39,14 @@ export async function startServer(
 ): Promise<RunningServer> {
   const { host, port, tls } = deps.config
   let draining = false
-  const state: ServerState = { isDraining: () => draining, ...(allMetrics ? { allMetrics } : {}) }
+  const traffic = new Traffic()
+  const state: ServerState = {
+    isDraining: () => draining,
+    traffic: () => traffic.total(),
+    ...(allMetrics ? { allMetrics } : {}),
+  }
   const { server, unwatch } = await makeServer(deps, state)
+  server.on(deps.config.tls ? 'secureConnection' : 'connection', (socket) => traffic.watch(socket))
   server.requestTimeout = 0
   server.headersTimeout = headersMs
   server.keepAliveTimeout = keepAliveMs
@@ -62,11 +70,12 @@ export async function startServer(
 }
 
 async function makeServer(deps: Deps, state: ServerState): Promise<{ server: Server; unwatch: () => void }> {
-  const fetch = buildApp(deps, state) as Parameters<typeof createAdaptorServer>[0]['fetch']
+  const throughRoutes = getRequestListener(buildApp(deps, state) as Parameters<typeof getRequestListener>[0])
+  const listener: RequestListener = (incoming, outgoing) =>
+    answerDirectly(deps, incoming, outgoing, () => throughRoutes(incoming, outgoing))
   const { tls } = deps.config
-  if (!tls) return { server: createAdaptorServer({ fetch, createServer: createHttpServer }) as Server, unwatch() {} }
-  const serverOptions = await readCertificate(tls)
-  const server = createAdaptorServer({ fetch, createServer: createHttpsServer, serverOptions }) as HttpsServer
+  if (!tls) return { server: createHttpServer(listener), unwatch() {} }
+  const server = createHttpsServer(await readCertificate(tls), listener)
   return { server, unwatch: reloadOnChange(server, tls, deps.log) }
 }
 

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, statfs } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, rm, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 
@@ -36,6 +36,8 @@ export async function scratchFolder(parent: string | undefined): Promise<string>
   }
   await mkdir(place, { recursive: true })
   const folder = await mkdtemp(join(place, 'packs-bench-'))
+  // As root, the embedded PostgreSQL runs as another user, and would keep its data elsewhere if it could not come here.
+  await chmod(folder, 0o755)
   atEnd(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }))
   return folder
 }

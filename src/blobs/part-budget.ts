@@ -24,7 +24,10 @@ export class PartBudget {
     }
     // Fresh memory costs a page fault for every 4 KiB, so a buffer of the right length is used again.
     const spare = this.#spare.findIndex((buffer) => buffer.length === bytes)
-    return spare < 0 ? Buffer.allocUnsafeSlow(bytes) : (this.#spare.splice(spare, 1)[0] as Buffer)
+    if (spare >= 0) return this.#spare.splice(spare, 1)[0] as Buffer
+    const held = () => this.#spare.reduce((sum, { length }) => sum + length, this.#used)
+    while (this.#spare.length > 0 && held() > this.#limit) this.#spare.shift()
+    return Buffer.allocUnsafeSlow(bytes)
   }
 
   /** Gives a buffer back. `reuse`: nobody can still be sending from it. */
@@ -36,8 +39,8 @@ export class PartBudget {
       this.#used += next.bytes
       next.admit()
     }
-    const room = Math.min(this.#used, this.#limit - this.#used)
-    while (this.#spare.reduce((sum, { length }) => sum + length, 0) > room) this.#spare.shift()
+    // Kept while anyone uploads: freed and allocated in turn, they leave holes in the heap that only grow.
+    if (this.#used === 0) this.#spare = []
   }
 
   // A part larger than the limit goes alone rather than never.

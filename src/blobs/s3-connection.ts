@@ -24,6 +24,8 @@ export type S3Connection = {
   prefix: string
   /** The server, in words. */
   where: string
+  /** Reached over TLS. */
+  secure: boolean
   idleTimeoutMs: number
   client: S3Client
   /** For reading objects: a reader may be slow, so it has sockets of its own and the time-out is ours (`s3.ts`). */
@@ -55,6 +57,7 @@ export function connect(location: S3Location): S3Connection {
     bucket,
     prefix,
     where: endpoint ?? 'AWS',
+    secure: !endpoint?.startsWith('http:'),
     idleTimeoutMs,
     client: new S3Client(options({ socketTimeout: idleTimeoutMs })),
     // The socket time-out goes on counting while a reader is not ready for more, so here it ends with the headers.

@@ -31,7 +31,9 @@ export async function serve(config: Config, source: NodeJS.ProcessEnv): Promise<
   const ended = endOf()
   try {
     await requireFreePort(config)
-    const embedded = config.databaseUrl ? undefined : await startEmbedded({ dataDir: config.dataDir, log })
+    const embedded = config.databaseUrl
+      ? undefined
+      : await startEmbedded({ dataDir: config.dataDir, log, settings: embeddedSettings(config) })
     if (embedded) {
       stops.push(() => embedded.stop())
       embedded.exited.then((error) => {
@@ -54,6 +56,11 @@ export async function serve(config: Config, source: NodeJS.ProcessEnv): Promise<
   } finally {
     for (const stop of stops.reverse()) await stop()
   }
+}
+
+/** Room for every process's pool, and for migrations, the lock and a person with psql. */
+function embeddedSettings({ processes, databasePool }: Config): { max_connections: number } {
+  return { max_connections: processes * databasePool + 15 }
 }
 
 type Running = { url: string; store: string }

@@ -209,10 +209,10 @@ async function afterExit({ cluster, logFile }: Site, launched: Launched): Promis
 async function tooLate({ cluster, logFile }: Site, launched: Launched | undefined, cause: unknown): Promise<Error> {
   if (launched && !launched.hasExited()) launched.child.kill('SIGINT')
   const { pid, status } = (await findPostmaster(cluster)) ?? {}
-  const state =
-    pid === undefined ? 'none runs' : `process ${pid} is ${status}; if it hangs, stop it with "kill -INT ${pid}"`
+  const reason = cause instanceof Error ? `: ${cause.message}` : ''
+  const state = pid === undefined ? '' : ` Process ${pid} is ${status}; if it hangs, stop it with "kill -INT ${pid}".`
   return new Error(
-    `PostgreSQL on ${cluster} was not ready in time: ${state}. The end of ${logFile}:\n${await tail(logFile)}`,
+    `PostgreSQL on ${cluster} could not be reached in time${reason}.${state} The end of ${logFile}:\n${await tail(logFile)}`,
     { cause },
   )
 }

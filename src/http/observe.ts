@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import type { Socket } from 'node:net'
 import type { Deps } from '../deps.ts'
 import { Failure, failures } from '../errors.ts'
 import type { Env, RequestFacts } from './routes.ts'
@@ -14,9 +15,6 @@ export function requestId(bindings: Bindings): string {
   return bindings.id
 }
 
-/** Bytes that went over each connection up to its last finished request. */
-const counted = new WeakMap<object, { read: number; written: number }>()
-
 /** Counts a request and writes it to the log when its answer has ended, or its client has left. */
 export function observe(deps: Deps, bindings: Bindings): void {
   const started = performance.now()
@@ -24,24 +22,51 @@ export function observe(deps: Deps, bindings: Bindings): void {
   deps.metrics.inFlight.inc()
   outgoing.once('close', () => {
     deps.metrics.inFlight.dec()
-    const seconds = (performance.now() - started) / 1000
     const route = bindings.route ?? 'none'
     const method = incoming.method ?? ''
     const status = outgoing.writableFinished ? outgoing.statusCode : 499
-    deps.metrics.requests.labels(route, method, String(status)).observe(seconds)
-    countBytes(deps, incoming.socket)
+    const seconds = countRequest(deps, route, method, status, started)
     logRequest(deps, bindings, { method, route, status, ms: Math.round(seconds * 1e5) / 100 })
   })
 }
 
-function countBytes({ metrics }: Deps, socket: Bindings['incoming']['socket']): void {
-  const before = counted.get(socket) ?? { read: 0, written: 0 }
-  const { bytesRead, bytesWritten } = socket
-  metrics.received.inc(Math.max(0, bytesRead - before.read))
-  metrics.sent.inc(Math.max(0, bytesWritten - before.written))
-  before.read = bytesRead
-  before.written = bytesWritten
-  counted.set(socket, before)
+/** Adds a finished request to the metrics; answers how long it took, in seconds. */
+export function countRequest(
+  { metrics }: Deps,
+  route: string,
+  method: string,
+  status: number,
+  started: number,
+): number {
+  const seconds = (performance.now() - started) / 1000
+  metrics.timerOf(route, method, status).observe(seconds)
+  return seconds
+}
+
+/** Counts the bytes of connections without a step for every request: what is open is added up when somebody asks. */
+export class Traffic {
+  readonly #open = new Set<Socket>()
+  #read = 0
+  #written = 0
+
+  watch(socket: Socket): void {
+    this.#open.add(socket)
+    socket.once('close', () => {
+      this.#open.delete(socket)
+      this.#read += socket.bytesRead
+      this.#written += socket.bytesWritten
+    })
+  }
+
+  /** Bytes so far, over connections that are open or were. */
+  total(): { read: number; written: number } {
+    let [read, written] = [this.#read, this.#written]
+    for (const socket of this.#open) {
+      read += socket.bytesRead
+      written += socket.bytesWritten
+    }
+    return { read, written }
+  }
 }
 
 type Line = { method: string; route: string; status: number; ms: number }

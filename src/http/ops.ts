@@ -8,6 +8,8 @@ import type { Routes } from './routes.ts'
 export type ServerState = {
   /** The server is finishing what it has and takes nothing new. */
   isDraining(): boolean
+  /** Bytes over all connections so far. */
+  traffic(): { read: number; written: number }
   /** The metrics of every process of this server, as Prometheus reads them; undefined: there is only this one. */
   allMetrics?: () => Promise<string>
 }
@@ -31,7 +33,7 @@ export function addOpsRoutes(routes: Routes, deps: Deps, state: ServerState): vo
   })
 
   routes.get('/metrics', async () => {
-    await refresh(deps)
+    await refresh(deps, state)
     const text = await (state.allMetrics?.() ?? deps.metrics.register.metrics())
     return new Response(text, { headers: { 'content-type': deps.metrics.register.contentType } })
   })
@@ -48,8 +50,13 @@ async function check(probe: () => Promise<unknown>): Promise<string> {
 }
 
 /** Figures that are asked for rather than counted. Without the database there is no count of uploads: it stays out. */
-async function refresh({ db, metrics }: Deps): Promise<void> {
+async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void> {
   showPool(db, metrics)
+  const { read, written } = state.traffic()
+  metrics.received.reset()
+  metrics.received.inc(read)
+  metrics.sent.reset()
+  metrics.sent.inc(written)
   const open = await ask(db, (sql) => countOpenUploads(sql)).catch(() => undefined)
   if (open === undefined) metrics.uploadsOpen.reset()
   else metrics.uploadsOpen.set(open)

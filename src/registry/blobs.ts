@@ -111,7 +111,7 @@ export async function commit(deps: Deps, arrival: Arrival & { key: ObjectKey }):
 /** Links content into a repository. False where the registry does not have it. */
 export async function link(deps: Deps, arrival: Arrival): Promise<boolean> {
   // A repository that another statement brought into being in the same moment is seen at the second try.
-  for (let tries = 0; tries < 3; tries++) if (await deps.together.arrival(arrival)) return true
+  for (let tries = 0; tries < 3; tries++) if (await deps.together.arrival.load(arrival)) return true
   return false
 }
 
@@ -121,7 +121,7 @@ export async function confirmBlob(
   repository: RepositoryName,
   digest: Digest,
 ): Promise<LinkedBlob | undefined> {
-  const found = await deps.together.linkedBlob({ repository, digest })
+  const found = await deps.together.linkedBlob.load({ repository, digest })
   // Throttled: pushed forward at most once an hour.
   if (found?.reviewDueSeconds !== undefined && found.reviewDueSeconds < graceSeconds - 3600)
     await ask(deps.db, (sql) => postponeReview(sql, { repository, digest }, graceSeconds))

@@ -30,13 +30,13 @@ export type SessionId = { id: string; repository: RepositoryName }
 /** Opens a session; nothing of it is kept if the machine fails in the same moment, and the client starts again. */
 export async function startUpload(deps: Deps, repository: RepositoryName, algorithm: Algorithm): Promise<string> {
   const id = randomUUID()
-  await deps.together.newUpload({ id, repository, algorithm })
+  await deps.together.newUpload.load({ id, repository, algorithm })
   return id
 }
 
 /** The session, open or closed. Throws BLOB_UPLOAD_UNKNOWN. */
 export async function findSession(deps: Deps, { id, repository }: SessionId): Promise<UploadSession> {
-  const { session } = await deps.together.upload({ id, repository })
+  const { session } = await deps.together.upload.load({ id, repository })
   if (!session) throw new Failure('BLOB_UPLOAD_UNKNOWN')
   return session
 }
@@ -87,7 +87,7 @@ export async function finish(
   body: Body,
   range: ByteRange | undefined,
 ): Promise<void> {
-  const { session, held } = await deps.together.upload({ id, repository, digest })
+  const { session, held } = await deps.together.upload.load({ id, repository, digest })
   if (!session) throw new Failure('BLOB_UPLOAD_UNKNOWN')
   if (session.closedAs) {
     // The client did not get our answer and asks again.

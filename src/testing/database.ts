@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect } from '../db/client.ts'
@@ -16,6 +16,8 @@ export type TestDatabases = {
 /** A real PostgreSQL of its own for one test file. Durability is off: it lives as long as the file. */
 export async function startDatabases(): Promise<TestDatabases> {
   const dataDir = await mkdtemp(join(tmpdir(), 'packs-test-'))
+  // As root, the server runs as a user that has to reach the folder; else its cluster would be made elsewhere, to stay.
+  await chmod(dataDir, 0o755)
   const server = await startEmbedded({ dataDir, settings: { fsync: 'off', synchronous_commit: 'off' } })
   const admin = connect(server.url, { max: 1 })
   const addressOf = (name: string) => {

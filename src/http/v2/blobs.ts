@@ -4,6 +4,7 @@ import type { LinkedBlob } from '../../db/blobs.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure, unavailable } from '../../errors.ts'
 import { algorithmOf, type Digest, digestOf } from '../../oci/digest.ts'
+import { mediaTypes } from '../../oci/media-types.ts'
 import { type ByteRange, parseRange } from '../../oci/range.ts'
 import { confirmBlob, removeBlob, smallBytes } from '../../registry/blobs.ts'
 import { requireAccess } from '../access.ts'
@@ -24,16 +25,9 @@ export function addBlobRoutes(routes: Routes, deps: Deps): void {
     const isHead = c.req.method === 'HEAD'
     const blob = await (isHead
       ? confirmBlob(deps, name, digest)
-      : deps.together.linkedBlob({ repository: name, digest }))
+      : deps.together.linkedBlob.load({ repository: name, digest }))
     if (!blob) throw new Failure('BLOB_UNKNOWN', { detail: { name, digest } })
-    const fields: Fields = {
-      'content-type': 'application/octet-stream',
-      'docker-content-digest': digest,
-      etag: `"${digest}"`,
-      'accept-ranges': 'bytes',
-      'cache-control': 'private, max-age=31536000, immutable',
-      ...inert,
-    }
+    const fields = blobFields(digest)
     if (unchanged(c.req.header('if-none-match'), digest)) return reply(304, fields)
     // Answered before anything is opened: a body that nobody reads would leak what it stands on.
     if (isHead) return reply(200, { ...fields, 'content-length': blob.size })
@@ -48,6 +42,18 @@ export function addBlobRoutes(routes: Routes, deps: Deps): void {
     if (!(await removeBlob(deps, name, digest))) throw new Failure('BLOB_UNKNOWN', { detail: { name, digest } })
     return reply(202, {})
   })
+}
+
+/** What is said of a blob beside its bytes, whole or not. */
+export function blobFields(digest: Digest): Fields {
+  return {
+    'content-type': mediaTypes.octetStream,
+    'docker-content-digest': digest,
+    etag: `"${digest}"`,
+    'accept-ranges': 'bytes',
+    'cache-control': 'private, max-age=31536000, immutable',
+    ...inert,
+  }
 }
 
 async function sendBlob(

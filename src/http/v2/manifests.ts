@@ -9,7 +9,7 @@ import { readWhole } from '../../registry/body.ts'
 import { putManifest, removeManifest } from '../../registry/manifests.ts'
 import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
-import { inert, reply, unchanged } from './reply.ts'
+import { type Fields, inert, reply, unchanged } from './reply.ts'
 import { bodyOf, nameOf } from './request.ts'
 
 /** The specification asks for at least ten. */
@@ -24,13 +24,9 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
     const isHead = c.req.method === 'HEAD'
     const found = await readManifest(deps, name, reference, isHead)
     if (!found) throw new Failure('MANIFEST_UNKNOWN', { detail: { name, reference: c.req.param('reference') } })
-    const fields = { 'docker-content-digest': found.digest, etag: `"${found.digest}"`, ...inert }
+    const fields = manifestFields(found)
     if (unchanged(c.req.header('if-none-match'), found.digest)) return reply(304, fields)
-    return reply(
-      200,
-      { ...fields, 'content-type': found.mediaType, 'content-length': found.size },
-      isHead ? null : (found.payload ?? null),
-    )
+    return reply(200, { ...fields, 'content-length': found.size }, isHead ? null : (found.payload ?? null))
   })
 
   // end-7a, end-7b
@@ -66,22 +62,42 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
  * The manifest and its bytes in one question: the bytes come along unless they are at hand. Whether it is there, and
  * what the tag points at, is the database's answer every time.
  */
-async function readManifest(
+export function askManifest(
   deps: Deps,
   repository: RepositoryName,
   { digest, tag }: Reference,
   withoutBytes: boolean,
-): Promise<StoredManifest | undefined> {
+  done: (found: StoredManifest | undefined, error?: unknown) => void,
+): void {
   const place = `${repository}:${tag}`
   const guess = digest ?? deps.guesses.get(place)
   const atHand = guess && deps.bytes.get(guess)
   const known = withoutBytes ? 'all' : atHand ? guess : undefined
-  const found = await deps.together.manifest({ repository, digest, tag, known })
-  if (!found || withoutBytes) return found
-  if (!found.payload) return { ...found, payload: atHand }
-  deps.bytes.set(found.digest, found.payload)
-  if (tag !== undefined) deps.guesses.set(place, found.digest)
-  return found
+  deps.together.manifest.ask({ repository, digest, tag, known }, (error, found) => {
+    if (found?.payload) {
+      deps.bytes.set(found.digest, found.payload)
+      if (tag !== undefined) deps.guesses.set(place, found.digest)
+    } else if (found && !withoutBytes) found.payload = atHand
+    done(found, error)
+  })
+}
+
+function readManifest(
+  deps: Deps,
+  repository: RepositoryName,
+  reference: Reference,
+  withoutBytes: boolean,
+): Promise<StoredManifest | undefined> {
+  return new Promise((resolve, reject) => {
+    askManifest(deps, repository, reference, withoutBytes, (found, error) =>
+      error === undefined ? resolve(found) : reject(error),
+    )
+  })
+}
+
+/** What is said of a manifest beside its bytes, whole or not. */
+export function manifestFields({ digest, mediaType }: StoredManifest): Fields {
+  return { 'content-type': mediaType, 'docker-content-digest': digest, etag: `"${digest}"`, ...inert }
 }
 
 /** A tag that cannot be one names nothing: 404, as for any that is not there. */

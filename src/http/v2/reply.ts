@@ -1,5 +1,5 @@
 /** On every answer of /v2: old clients look for it before they believe that this is a registry. */
-const always = { 'docker-distribution-api-version': 'registry/2.0' }
+export const always = { 'docker-distribution-api-version': 'registry/2.0' }
 
 /** Served content is never to be run in this origin, whatever type its publisher gave it. */
 export const inert = { 'x-content-type-options': 'nosniff', 'content-security-policy': "default-src 'none'; sandbox" }

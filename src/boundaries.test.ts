@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('.', import.meta.url))
+
+/** What each part may import of the others; itself always. The map is drawn in spec/architecture.md. */
+const allowed: Record<string, string[]> = {
+  'main.ts': ['cli'],
+  cli: ['server.ts', 'processes.ts', 'deps.ts', 'config.ts', 'log.ts', 'db', 'blobs'],
+  'server.ts': ['app.ts', 'deps.ts', 'config.ts', 'log.ts', 'http'],
+  'processes.ts': ['log.ts'],
+  'app.ts': ['http', 'deps.ts', 'errors.ts'],
+  http: ['registry', 'db', 'oci', 'auth', 'deps.ts', 'errors.ts'],
+  registry: ['db', 'blobs', 'oci', 'deps.ts', 'errors.ts'],
+  'deps.ts': ['db', 'blobs', 'oci', 'config.ts', 'log.ts', 'metrics.ts'],
+  db: ['blobs/keys.ts', 'oci', 'errors.ts'],
+  blobs: ['oci', 'errors.ts', 'metrics.ts'],
+  auth: ['oci'],
+  oci: ['errors.ts'],
+  'errors.ts': [],
+  'config.ts': [],
+  'log.ts': [],
+  'metrics.ts': [],
+}
+/** Packages that one part alone may use. */
+const owners: Record<string, string[]> = {
+  hono: ['http', 'app.ts'],
+  '@hono/node-server': ['http', 'server.ts'],
+  postgres: ['db'],
+  '@aws-sdk/client-s3': ['blobs'],
+  pino: ['log.ts'],
+  commander: ['cli', 'main.ts'],
+  valibot: ['config.ts'],
+}
+
+const files = (readdirSync(root, { recursive: true }) as string[]).filter(
+  (file) => file.endsWith('.ts') && !/\.test\.ts$|^testing\/|suite\.ts$/.test(file),
+)
+const importsOf = (file: string) =>
+  [...readFileSync(join(root, file), 'utf8').matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(
+    (match) => match[1] ?? '',
+  )
+const partOf = (file: string) => file.split('/')[0] ?? ''
+
+it('each part imports only what the map allows', () => {
+  assert.ok(files.length > 40)
+  const wrong: string[] = []
+  for (const file of files)
+    for (const target of importsOf(file).filter((name) => name.startsWith('.'))) {
+      const to = relative(root, join(root, dirname(file), target))
+      const may = [partOf(file), ...(allowed[partOf(file)] ?? [])]
+      if (!may.includes(partOf(to)) && !may.includes(to)) wrong.push(`${file} → ${to}`)
+    }
+  assert.deepEqual(wrong, [])
+})
+
+it('each package is used by its owner only', () => {
+  const wrong: string[] = []
+  for (const file of files)
+    for (const name of importsOf(file))
+      for (const [library, parts] of Object.entries(owners))
+        if ((name === library || name.startsWith(`${library}/`)) && !parts.includes(partOf(file)))
+          wrong.push(`${file} → ${name}`)
+  assert.deepEqual(wrong, [])
+})
+
+it('process.env and process.exit stay at the edge', () => {
+  const code = (file: string) => readFileSync(join(root, file), 'utf8').replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, '')
+  const wrong = files.filter((file) => file !== 'main.ts' && /process\.(?:env|exit\()/.test(code(file)))
+  assert.deepEqual(wrong, [])
+})

@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { ConfigError, describeSettings, isLoopback, readConfig } from './config.ts'
+
+describe('settings', () => {
+  it('have defaults for a laptop', () => {
+    const config = readConfig({})
+    assert.equal(config.host, '127.0.0.1')
+    assert.equal(config.port, 5000)
+    assert.equal(config.databaseUrl, undefined)
+    assert.match(config.blobStore, /^file:\/.*\/data\/blobs$/)
+  })
+  it('take an empty text for one that is not set', () => assert.equal(readConfig({ PORT: '' }).port, 5000))
+  it('are refused all at once, each by its name, without what is secret', () => {
+    assert.throws(
+      () => readConfig({ PORT: 'abc', PROCESSES: '0', DATABASE_URL: 'mysql://u:hunter2@h/d', LOG_LEVEL: 'loud' }),
+      (error) => {
+        assert.ok(error instanceof ConfigError)
+        for (const name of ['PORT="abc"', 'PROCESSES="0"', 'DATABASE_URL=(hidden)', 'LOG_LEVEL="loud"'])
+          assert.ok(error.message.includes(name), name)
+        assert.ok(!error.message.includes('hunter2'))
+        return true
+      },
+    )
+  })
+  it('do not open the registry to a network by accident', () => {
+    assert.throws(() => readConfig({ HOST: '0.0.0.0' }), /AUTH=none/)
+    assert.equal(readConfig({ HOST: '0.0.0.0', AUTH: 'none' }).host, '0.0.0.0')
+  })
+  it('take a certificate only with its key', () =>
+    assert.throws(() => readConfig({ TLS_CERT_FILE: 'a' }), /TLS_KEY_FILE/))
+  it('are shown with passwords masked', () => {
+    const shown = describeSettings({ DATABASE_URL: 'postgres://packs:hunter2@db/packs' })
+    assert.equal(shown.find(({ name }) => name === 'DATABASE_URL')?.value, 'postgres://packs:***@db/packs')
+  })
+  for (const [host, loopback] of [
+    ['127.0.0.1', true],
+    ['127.1.2.3', true],
+    ['::1', true],
+    ['localhost', true],
+    ['127.evil.example', false],
+    ['0.0.0.0', false],
+    ['::', false],
+  ] as const)
+    it(`know that ${host} is ${loopback ? '' : 'not '}loopback`, () => assert.equal(isLoopback(host), loopback))
+})

@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, it } from 'node:test'
+import { Failure } from '../errors.ts'
+import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { batched } from './batch.ts'
+import { ask, connect, openDatabase } from './client.ts'
+import { migrate } from './migrate.ts'
+
+let databases: TestDatabases
+before(async () => {
+  databases = await startDatabases()
+})
+after(() => databases?.stop())
+
+const isUnavailable = (error: unknown) =>
+  error instanceof Failure && error.key === 'UNAVAILABLE' && error.headers['retry-after'] !== undefined
+
+describe('migrate', () => {
+  it('is done once by ten starts at the same moment', async () => {
+    const url = await databases.empty()
+    const applied = await Promise.all(Array.from({ length: 10 }, () => migrate(url)))
+    assert.equal(applied.filter((names) => names.length > 0).length, 1)
+    assert.deepEqual(await migrate(url), [])
+  })
+  it('refuses a schema that is newer than this version', async () => {
+    const url = await databases.fresh()
+    const sql = connect(url, { max: 1 })
+    await sql`insert into schema_migrations (number, name) values (9999, '9999_future.sql')`
+    await sql.end({ timeout: 5 })
+    await assert.rejects(migrate(url), /9999_future\.sql.*newer/)
+  })
+})
+
+describe('ask', () => {
+  it('says 503 when the pool stays exhausted, and recovers', async () => {
+    const db = openDatabase(await databases.fresh(), { max: 2, limits: { waitMs: 50, maxWaiting: 2 } })
+    const slow = () => ask(db, (sql) => sql`select pg_sleep(0.5)`)
+    const answers = await Promise.allSettled(Array.from({ length: 8 }, slow))
+    assert.equal(answers.filter((answer) => answer.status === 'fulfilled').length, 2)
+    for (const answer of answers) if (answer.status === 'rejected') assert.ok(isUnavailable(answer.reason))
+    await slow()
+    assert.deepEqual({ ...db.use }, { active: 0, waiting: 0, max: 2 })
+    await db.close()
+  })
+  it('says 503 when the answer does not come', async () => {
+    const db = openDatabase(await databases.fresh(), { limits: { answerMs: 50 } })
+    await assert.rejects(
+      ask(db, (sql) => sql`select pg_sleep(1)`),
+      isUnavailable,
+    )
+    await db.close()
+  })
+  it('says 503 when there is no server, and uses one that comes', async () => {
+    const db = openDatabase('postgres://nobody@127.0.0.1:1/none', { limits: { answerMs: 3000 } })
+    await assert.rejects(
+      ask(db, (sql) => sql`select 1`),
+      isUnavailable,
+    )
+    await db.close()
+  })
+  it('is back after the server ends every connection', async () => {
+    const db = openDatabase(await databases.fresh())
+    await ask(db, (sql) => sql`select 1`)
+    await assert.rejects(
+      ask(db, (sql) => sql`select pg_terminate_backend(pg_backend_pid())`),
+      isUnavailable,
+    )
+    for (let i = 0; i < 20; i++) await ask(db, (sql) => sql`select 1`)
+    await db.close()
+  })
+  it('passes other errors on', async () => {
+    const db = openDatabase(await databases.fresh())
+    await assert.rejects(
+      ask(db, (sql) => sql`select * from nowhere`),
+      /nowhere/,
+    )
+    await db.close()
+  })
+})
+
+describe('batched', () => {
+  it('answers each its own, in few statements', async () => {
+    const sizes: number[] = []
+    const double = batched(async (keys: number[]) => {
+      sizes.push(keys.length)
+      await new Promise(setImmediate)
+      return keys.map((key) => key * 2)
+    })
+    const answers = await Promise.all(Array.from({ length: 450 }, (_, i) => double.load(i)))
+    assert.deepEqual(
+      answers,
+      Array.from({ length: 450 }, (_, i) => i * 2),
+    )
+    assert.ok(sizes.length <= 4 && Math.max(...sizes) <= 200, String(sizes))
+  })
+  it('starts a statement only after every question in it was asked', async () => {
+    let now = 0
+    const stamp = batched(async (keys: number[]) => {
+      const started = now
+      await new Promise((resolve) => setTimeout(resolve, 1))
+      return keys.map(() => started)
+    })
+    const check = async () => {
+      const asked = ++now
+      assert.ok((await stamp.load(asked)) >= asked)
+    }
+    await Promise.all(
+      Array.from({ length: 300 }, async (_, i) => {
+        await new Promise((resolve) => setTimeout(resolve, i % 7))
+        await check()
+      }),
+    )
+  })
+  it('fails all that were in the batch, and goes on', async () => {
+    let broken = true
+    const fragile = batched(async (keys: number[]) => {
+      if (broken) throw new Error('down')
+      return keys
+    })
+    const failed = await Promise.allSettled([fragile.load(1), fragile.load(2)])
+    assert.deepEqual(
+      failed.map((answer) => answer.status),
+      ['rejected', 'rejected'],
+    )
+    broken = false
+    assert.equal(await fragile.load(3), 3)
+  })
+})
