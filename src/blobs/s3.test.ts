@@ -78,9 +78,10 @@ async function eventually(what: string, holds: () => Promise<boolean>): Promise<
 
 testS3('a server that hangs is UNAVAILABLE, and leaves nothing behind when it goes on', async (server) => {
   const { location, traces } = place(server)
-  const store = await openS3Store({ ...location, idleTimeoutMs: 300 })
+  const patient = await openS3Store(location)
+  const store = await openS3Store({ ...location, idleTimeoutMs: 500 })
   const chunk = chunkKey(randomUUID())
-  await store.put(chunk, randomBytes(1000))
+  await patient.put(chunk, randomBytes(1000))
   const signals = new EventEmitter()
   const source = Readable.from(
     (async function* () {
@@ -97,26 +98,30 @@ testS3('a server that hangs is UNAVAILABLE, and leaves nothing behind when it go
   await server.freeze()
   signals.emit('frozen')
   try {
-    await rejected
-    await assert.rejects(store.put(someKey(), randomBytes(1000)), unavailable)
-    await assert.rejects(store.putStream(someKey(), random(12 * MiB), {}), unavailable)
-    await assert.rejects(store.link(chunk, someKey()), unavailable)
-    await assert.rejects(store.read(chunk), unavailable)
-    await assert.rejects(store.size(chunk), unavailable)
-    await assert.rejects(store.delete([someKey()]), unavailable)
+    const calls = [
+      store.put(someKey(), randomBytes(1000)),
+      store.putStream(someKey(), random(12 * MiB), {}),
+      store.link(chunk, someKey()),
+      store.read(chunk),
+      store.size(chunk),
+      store.delete([someKey()]),
+    ]
+    await Promise.all([rejected, ...calls.map((call) => assert.rejects(call, unavailable))])
   } finally {
     await server.thaw()
   }
   assert.equal(source.destroyed, false)
   await eventually('only the chunk is left', async () => (await traces()).length === 1)
-  assert.equal((await store.read(chunk))?.length, 1000)
-  await store.close()
+  assert.equal((await patient.read(chunk))?.length, 1000)
+  await Promise.all([store.close(), patient.close()])
 })
 
 testS3('a body that stops arriving ends in an error', async (server) => {
-  const store = await openS3Store({ ...place(server).location, idleTimeoutMs: 500 })
+  const { location } = place(server)
+  const patient = await openS3Store(location)
+  const store = await openS3Store({ ...location, idleTimeoutMs: 500 })
   const key = someKey()
-  await store.putStream(key, random(96 * MiB), {})
+  await patient.putStream(key, random(96 * MiB), {})
   const body = await store.open(key)
   assert.ok(body)
   await once(body, 'readable')
@@ -126,19 +131,22 @@ testS3('a body that stops arriving ends in an error', async (server) => {
   } finally {
     await server.thaw()
   }
-  await eventually('the server answers again', async () => (await store.size(key)) === 96 * MiB)
-  await store.close()
+  await eventually('the server answers again', async () => (await patient.size(key)) === 96 * MiB)
+  await Promise.all([store.close(), patient.close()])
 })
 
 testS3('a reader may take longer than the server may', async (server) => {
-  const idleTimeoutMs = 200
-  const store = await openS3Store({ ...place(server).location, idleTimeoutMs })
+  const { location } = place(server)
+  const writing = await openS3Store(location)
   const key = someKey()
-  await store.putStream(key, random(48 * MiB), {})
+  await writing.putStream(key, random(48 * MiB), {})
+  await writing.close()
+  const idleTimeoutMs = 1000
+  const store = await openS3Store({ ...location, idleTimeoutMs })
   const body = await store.open(key)
   assert.ok(body)
   await once(body, 'readable')
-  await new Promise((resolve) => setTimeout(resolve, idleTimeoutMs * 5))
+  await new Promise((resolve) => setTimeout(resolve, idleTimeoutMs * 3.5))
   assert.equal((await buffer(body)).length, 48 * MiB)
   await store.close()
 })

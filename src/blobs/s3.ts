@@ -112,15 +112,21 @@ async function open(
   return body
 }
 
-/** Ends a body that has stopped arriving. One whose reader takes its time has bytes buffered, and may stand. */
+/**
+ * Ends a body that has stopped arriving: none buffered at two looks, and not a byte between them. Where the reader takes
+ * its time some is buffered, and the body may stand; right after such a reader has gone on, one look could mistake it.
+ */
 function watch(body: Readable, idleTimeoutMs: number): void {
   const socket = (body as Readable & { socket?: { bytesRead: number } }).socket
-  let seen = -1
+  let empty = false
+  let arrived = 0
   const timer = setInterval(() => {
-    const arrived = socket?.bytesRead ?? 0
-    const stalled = arrived === seen && body.readableLength === 0
-    if (stalled) body.destroy(unavailable('blob store', new Error(`no byte from S3 for ${idleTimeoutMs} ms`)))
-    seen = arrived
+    const before = { empty, arrived }
+    empty = body.readableLength === 0
+    arrived = socket?.bytesRead ?? 0
+    if (empty && before.empty && arrived === before.arrived) {
+      body.destroy(unavailable('blob store', new Error(`no byte from S3 for ${idleTimeoutMs} ms`)))
+    }
   }, idleTimeoutMs)
   timer.unref()
   body.once('close', () => clearInterval(timer))

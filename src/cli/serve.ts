@@ -9,6 +9,7 @@ import { closeDeps, openDeps } from '../deps.ts'
 import { type Log, openLog } from '../log.ts'
 import { askForMetrics, onStopFromFirst, startWorkers } from '../processes.ts'
 import { cannotListen, startServer } from '../server.ts'
+import { startTidying } from '../worker/tidy.ts'
 import { banner } from './banner.ts'
 
 /** Under this name a worker learns the address of the database that the first process started or was given. */
@@ -69,7 +70,7 @@ async function startHere(config: Config, databaseUrl: string, log: Log, stops: S
   const deps = await openDeps(config, databaseUrl, log)
   stops.push(() => closeDeps(deps))
   const server = await startServer(deps)
-  stops.push(() => server.stop())
+  stops.push(() => server.stop(), startTidying(deps))
   return { url: server.url, store: deps.blobs.description }
 }
 
@@ -92,7 +93,9 @@ async function serveAsWorker(config: Config, databaseUrl: string, log: Log): Pro
   // Its constructor is what answers the first process when that collects the figures.
   new AggregatorRegistry()
   const server = await startServer(deps, { allMetrics: askForMetrics() })
+  const stopTidying = startTidying(deps)
   const code = await ended.code
+  await stopTidying()
   await server.stop()
   await closeDeps(deps)
   return code

@@ -181,3 +181,10 @@ export async function isHeld(sql: Sql, digest: Digest): Promise<boolean> {
   const [row] = await sql<{ held: boolean }[]>`select exists (select from blobs where digest = ${digest}) as held`
   return row?.held ?? false
 }
+
+/** The oldest queued objects. They stay queued until `forgetDeletions`; to delete one twice does no harm. */
+export async function queuedDeletions(sql: Sql, limit: number): Promise<ObjectKey[]> {
+  const rows = await sql<{ key: string }[]>`
+    select storage_key as key from blob_deletions order by queued_at limit ${limit}`
+  return rows.map((row) => storedKey(row.key))
+}

@@ -113,3 +113,18 @@ export async function countOpenUploads(sql: Sql): Promise<number> {
     select count(*)::int as count from uploads where state = 'open' and expires_at > now()`
   return row?.count ?? 0
 }
+
+/** Removes up to `limit` expired sessions and queues their staged objects; answers how many. Any number may call it. */
+export async function expireUploads(sql: Sql, limit: number): Promise<number> {
+  const rows = await sql`
+    with due as (
+      select id from uploads where expires_at <= now() order by expires_at limit ${limit} for update skip locked
+    ), gone as (
+      delete from uploads u using due where u.id = due.id returning u.chunks
+    ), spare as (
+      insert into blob_deletions (storage_key)
+      select chunk ->> 'key' from gone, jsonb_array_elements(gone.chunks) as chunk on conflict do nothing
+    )
+    select 1 from gone`
+  return rows.length
+}

@@ -1,6 +1,7 @@
 import type { ObjectKey } from '../blobs/keys.ts'
-import { forgetDeletions } from '../db/blobs.ts'
+import { forgetDeletions, queuedDeletions } from '../db/blobs.ts'
 import { ask } from '../db/client.ts'
+import { expireUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
 
 /**
@@ -15,4 +16,20 @@ export function discardSoon(deps: Deps, keys: readonly ObjectKey[]): void {
 async function discard(deps: Deps, keys: readonly ObjectKey[]): Promise<void> {
   await deps.blobs.delete(keys)
   await ask(deps.db, (_, relaxed) => forgetDeletions(relaxed, keys))
+}
+
+/** As many objects as S3 deletes in one call. */
+const batch = 1000
+
+/** Ends the sessions that nobody came back to, and deletes what is queued. Harmless in several processes at once. */
+export async function tidy(deps: Deps): Promise<{ expired: number; deleted: number }> {
+  let expired = 0
+  for (let more = batch; more === batch; expired += more) more = await ask(deps.db, (sql) => expireUploads(sql, batch))
+  let deleted = 0
+  for (let more = batch; more === batch; deleted += more) {
+    const keys = await ask(deps.db, (sql) => queuedDeletions(sql, batch))
+    if (keys.length > 0) await discard(deps, keys)
+    more = keys.length
+  }
+  return { expired, deleted }
 }

@@ -29,7 +29,10 @@ export function answerDirectly(
   otherwise: () => void,
 ): void {
   const question = parse(incoming)
-  if (!question || !mayAccess(anonymous, question.name, 'pull')) return otherwise()
+  if (!question || !mayAccess(anonymous, question.name, 'pull')) {
+    otherwise()
+    return
+  }
   const started = performance.now()
   const answer = (route: string, fields: Fields, body: Buffer | undefined, size: number) => {
     outgoing.writeHead(200, { ...always, ...fields, 'content-length': size })
@@ -40,13 +43,13 @@ export function answerDirectly(
   if (question.kind === 'manifests') {
     const isHead = incoming.method === 'HEAD'
     askManifest(deps, name, reference, isHead, (found) => {
-      if (!found || outgoing.destroyed) return otherwise()
-      answer(manifestRoute, manifestFields(found), isHead ? undefined : found.payload, found.size)
+      if (!found || outgoing.destroyed) otherwise()
+      else answer(manifestRoute, manifestFields(found), isHead ? undefined : found.payload, found.size)
     })
   } else if (reference.digest !== undefined && incoming.method === 'GET') {
     askSmallBlob(deps, name, reference.digest, (body) => {
-      if (!body || outgoing.destroyed) return otherwise()
-      answer(blobRoute, blobFields(reference.digest), body, body.length)
+      if (!body || outgoing.destroyed) otherwise()
+      else answer(blobRoute, blobFields(reference.digest), body, body.length)
     })
   } else otherwise()
 }
@@ -70,6 +73,6 @@ function parse({ method, url, rawHeaders }: IncomingMessage): Question | undefin
 /** The bytes of a blob that is in memory and, says the database now, in the repository. */
 function askSmallBlob(deps: Deps, repository: RepositoryName, digest: Digest, done: (bytes?: Buffer) => void): void {
   const bytes = deps.bytes.get(digest)
-  if (!bytes || bytes.length > smallBytes) return done()
-  deps.together.linkedBlob.ask({ repository, digest }, (_error, found) => done(found && bytes))
+  if (!bytes || bytes.length > smallBytes) done()
+  else deps.together.linkedBlob.ask({ repository, digest }, (_error, found) => done(found && bytes))
 }
