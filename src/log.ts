@@ -1,24 +1,25 @@
-import { type Logger, pino } from 'pino'
+import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'pino'
 
 export type Log = Logger
 
 /** Names under which a secret could arrive in a logged object. Their values are never written. */
 const secrets = ['authorization', 'cookie', 'password', 'token', 'secret', 'databaseUrl', 'DATABASE_URL']
 
-/** One JSON object a line, on standard output. Times are ISO 8601 in UTC. */
-export function openLog(level: string): Log {
-  return pino({
+/** One JSON object a line, on standard output or where told. Times are ISO 8601 in UTC. */
+export function openLog(level: string, destination: DestinationStream = pino.destination({ fd: 1, sync: true })): Log {
+  const options: LoggerOptions = {
     level,
     base: { pid: process.pid },
     timestamp: pino.stdTimeFunctions.isoTime,
     redact: { paths: secrets.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '(hidden)' },
     serializers: { error: describeError },
-  })
+  }
+  return pino(options, destination)
 }
 
 /** An error and its causes, without what a query string or an address may carry. */
 export function describeError(error: unknown): unknown {
-  if (!(error instanceof Error)) return String(error)
+  if (!(error instanceof Error)) return withoutSecrets(String(error))
   const { code } = error as { code?: unknown }
   return {
     type: error.name,

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { readConfig } from '../config.ts'
 import { closeDeps, type Deps, openDeps } from '../deps.ts'
-import { openLog } from '../log.ts'
+import { type Log, openLog } from '../log.ts'
 import { digestOf } from '../oci/digest.ts'
 import { startServer } from '../server.ts'
 
@@ -36,11 +36,18 @@ export function sampleManifest(over: object = {}): object {
 }
 
 /** A whole registry on a free port, over this database and a folder of its own. */
-export async function startRegistry(databaseUrl: string, env: Record<string, string> = {}): Promise<TestRegistry> {
+export async function startRegistry(
+  databaseUrl: string,
+  env: Record<string, string> = {},
+  log: Log = openLog('silent'),
+): Promise<TestRegistry> {
   const dataDir = await mkdtemp(join(tmpdir(), 'packs-registry-'))
   const config = readConfig({ DATA_DIR: dataDir, PORT: '0', ...env })
-  const deps = await openDeps(config, databaseUrl, openLog('silent'))
-  const server = await startServer(deps)
+  const deps = await openDeps(config, databaseUrl, log)
+  const server = await startServer(deps).catch(async (error) => {
+    await closeDeps(deps)
+    throw error
+  })
   const call = (method: string, path: string, init: CallInit = {}) =>
     fetch(server.url + path, { method, redirect: 'manual', ...init, ...(init.body ? { duplex: 'half' } : {}) })
   const registry: TestRegistry = {

@@ -1,0 +1,166 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, renameSync, rmSync } from 'node:fs'
+import http from 'node:http'
+import https from 'node:https'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import type { TLSSocket } from 'node:tls'
+import { readConfig } from './config.ts'
+import { openDeps } from './deps.ts'
+import { openLog } from './log.ts'
+import { digestOf } from './oci/digest.ts'
+import { startServer } from './server.ts'
+import { startDatabases, type TestDatabases } from './testing/database.ts'
+import { startRegistry } from './testing/registry.ts'
+
+let databases: TestDatabases
+before(async () => {
+  databases = await startDatabases()
+})
+after(() => databases?.stop())
+
+async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20))
+}
+
+describe('operations', () => {
+  it('says that it lives and is ready, and counts what it does', async () => {
+    const registry = await startRegistry(await databases.fresh())
+    assert.equal((await registry.call('GET', '/healthz')).status, 200)
+    assert.equal((await registry.call('HEAD', '/healthz')).status, 200)
+    const ready = await registry.call('GET', '/readyz')
+    assert.deepEqual(await ready.json(), { status: 'ok', parts: { database: 'ok', blobStore: 'ok', server: 'ok' } })
+    await registry.pushManifest('counted', 'v1')
+    await registry.call('GET', '/v2/counted/manifests/v1')
+    await registry.call('GET', '/v2/counted/manifests/none')
+    await registry.call('POST', '/v2/counted/blobs/uploads/')
+    const figures = async () => await (await registry.call('GET', '/metrics')).text()
+    await until(async () => /method="GET",status="404"/.test(await figures()))
+    const text = await figures()
+    for (const figure of [
+      /packs_http_request_duration_seconds_count\{route="\/v2\/:name\{\.\+\}\/manifests\/:reference",method="PUT",status="201"\} 1/,
+      /packs_http_request_duration_seconds_count\{route="\/v2\/:name\{\.\+\}\/manifests\/:reference",method="GET",status="200"\} 1/,
+      /packs_http_received_bytes_total [1-9]/,
+      /packs_http_sent_bytes_total [1-9]/,
+      /packs_uploads_open 1/,
+      /packs_database_duration_seconds_count [1-9]/,
+      /packs_database_connections\{state="max"\} 12/,
+      /packs_blob_store_duration_seconds_count\{operation="put",outcome="ok"\} [1-9]/,
+      /process_resident_memory_bytes [1-9]/,
+    ])
+      assert.match(text, figure)
+    await registry.stop()
+  })
+  it('keeps no secret and no query in the log', async () => {
+    const lines: string[] = []
+    const log = openLog('debug', { write: (line) => lines.push(line) })
+    const registry = await startRegistry(await databases.fresh(), {}, log)
+    const headers = { authorization: 'Bearer hunter2', 'x-request-id': 'from-the-proxy' }
+    await registry.call('GET', '/v2/quiet/blobs/sha256:zz?X-Amz-Signature=hunter2', { headers })
+    log.error({
+      error: new Error('GET https://s3/b?X-Amz-Signature=hunter2', { cause: 'postgres://u:hunter2@h/d' }),
+      password: 'hunter2',
+    })
+    await registry.stop()
+    const text = lines.join('')
+    assert.match(text, /"id":"from-the-proxy","path":"\/v2\/quiet\/blobs\/sha256:zz"/)
+    assert.ok(!text.includes('hunter2'), text)
+  })
+})
+
+describe('stopping', () => {
+  it('finishes what is under way, takes nothing new, and says so', async () => {
+    const registry = await startRegistry(await databases.fresh())
+    const port = Number(new URL(registry.url).port)
+    const bytes = Buffer.alloc(200_000, 'slow')
+    const upload = (await registry.call('POST', '/v2/slow/blobs/uploads/')).headers.get('location')
+    const status = new Promise<number>((resolve, reject) => {
+      const path = `${upload}?digest=${digestOf(bytes)}`
+      const headers = { 'content-length': bytes.length }
+      const request = http.request({ port, method: 'PUT', path, headers, agent: false }, (answer) => {
+        answer.resume()
+        resolve(answer.statusCode ?? 0)
+      })
+      request.on('error', reject)
+      request.write(bytes.subarray(0, 100_000))
+      setTimeout(() => request.end(bytes.subarray(100_000)), 300)
+    })
+    await until(async () =>
+      /packs_http_requests_in_flight 2/.test(await (await registry.call('GET', '/metrics')).text()),
+    )
+    const stopped = registry.stop()
+    await until(
+      () =>
+        new Promise((resolve) => {
+          const probe = connect({ port, host: '127.0.0.1' })
+          probe.on('error', () => resolve(true))
+          probe.on('connect', () => probe.destroy(undefined).once('close', () => resolve(false)))
+        }),
+    )
+    assert.equal(await status, 201)
+    await stopped
+  })
+  it('closes what does not end in time', async () => {
+    const deps = await openDeps(
+      readConfig({ PORT: '0', DATA_DIR: mkdtempSync(join(tmpdir(), 'packs-')) }),
+      await databases.fresh(),
+      openLog('silent'),
+    )
+    const server = await startServer(deps)
+    const request = http.request(`${server.url}/v2/x/blobs/uploads/?digest=${digestOf(Buffer.from('x'))}`, {
+      method: 'POST',
+      headers: { 'content-length': 10 },
+    })
+    const cut = new Promise((resolve) => request.on('error', resolve))
+    request.write('x')
+    await until(async () => /in_flight 1/.test(await deps.metrics.register.metrics()))
+    await server.stop({ drainMs: 50 })
+    assert.match(String(await cut), /hang up|ECONNRESET/)
+    await deps.db.close()
+  })
+  it('says in words that the port is taken', async () => {
+    const registry = await startRegistry(await databases.fresh())
+    const port = new URL(registry.url).port
+    await assert.rejects(startRegistry(await databases.fresh(), { PORT: port }), /in use.*PORT=/)
+    await registry.stop()
+  })
+})
+
+describe('TLS', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'packs-tls-'))
+  const [certFile, keyFile] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
+  const make = (name: string, cert = certFile, key = keyFile) => {
+    const options = ['-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', `/CN=${name}`]
+    execFileSync('openssl', ['req', ...options, '-keyout', `${key}.new`, '-out', `${cert}.new`], { stdio: 'ignore' })
+    renameSync(`${key}.new`, key)
+    renameSync(`${cert}.new`, cert)
+  }
+  after(() => rmSync(folder, { recursive: true }))
+
+  it('serves the certificate from the files, and the new one when they change', async () => {
+    make('first')
+    const registry = await startRegistry(await databases.fresh(), { TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile })
+    const nameOnTheWire = () =>
+      new Promise<string>((resolve, reject) => {
+        https
+          .get(`${registry.url}/v2/`, { rejectUnauthorized: false, agent: false }, (answer) => {
+            answer.resume()
+            assert.equal(answer.statusCode, 200)
+            resolve(String((answer.socket as TLSSocket).getPeerCertificate().subject.CN))
+          })
+          .on('error', reject)
+      })
+    assert.match(registry.url, /^https:/)
+    assert.equal(await nameOnTheWire(), 'first')
+    make('second')
+    await until(async () => (await nameOnTheWire()) === 'second')
+    await registry.stop()
+  })
+  it('says in words which files cannot be used', async () => {
+    const missing = { TLS_CERT_FILE: '/nowhere/cert.pem', TLS_KEY_FILE: keyFile }
+    await assert.rejects(startRegistry(await databases.fresh(), missing), /\/nowhere\/cert\.pem.*cannot be used/)
+  })
+})
