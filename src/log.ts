@@ -18,7 +18,7 @@ export function openLog(level: string, destination: DestinationStream = pino.des
 }
 
 /** An error and its causes, without what a query string or an address may carry. */
-export function describeError(error: unknown): unknown {
+function describeError(error: unknown): unknown {
   if (!(error instanceof Error)) return withoutSecrets(String(error))
   const { code } = error as { code?: unknown }
   return {
@@ -31,7 +31,7 @@ export function describeError(error: unknown): unknown {
 }
 
 /** Hides the signature of a presigned address and the password of a database address in a text. */
-export function withoutSecrets(text: string): string {
+function withoutSecrets(text: string): string {
   return text
     .replace(/([?&]X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s"']*/gi, '$1(hidden)')
     .replace(/(:\/\/[^:@/?\s]*:)[^@/\s]*@/g, '$1***@')

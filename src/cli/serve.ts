@@ -13,7 +13,7 @@ import { startTidying } from '../worker/tidy.ts'
 import { banner } from './banner.ts'
 
 /** Under this name a worker learns the address of the database that the first process started or was given. */
-export const workerDatabase = 'PACKS_WORKER_DATABASE'
+const workerDatabase = 'PACKS_WORKER_DATABASE'
 
 /** Something running that must be stopped, the last started first. */
 type Stops = (() => Promise<void>)[]
