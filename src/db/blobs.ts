@@ -6,22 +6,27 @@ import type { Sql } from './client.ts'
 /** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at it; undefined: it will not. */
 export type LinkedBlob = { size: number; key: ObjectKey; reviewDueSeconds: number | undefined }
 
-/** Looks up many blobs, each in its repository; the answers stand in the order of the questions. */
+/** Looks up many blobs, each in its repository; the answers stand in the order of the questions. See findManifests. */
 export async function findLinkedBlobs(
   sql: Sql,
   asked: { repository: RepositoryName; digest: Digest }[],
 ): Promise<(LinkedBlob | undefined)[]> {
-  const rows = await sql<{ i: number; size: number; key: string; due: number | null }[]>`
-    select q.i::int, b.size, b.storage_key as key,
-      extract(epoch from least(l.review_at, b.review_at) - now())::float8 as due
-    from unnest(${asked.map((a) => a.repository)}::text[], ${asked.map((a) => a.digest)}::text[])
+  const rows = await sql`
+    select concat_ws(' ', q.i, b.size, b.storage_key,
+      extract(epoch from least(l.review_at, b.review_at) - now())::bigint)
+    from unnest(
+      string_to_array(${asked.map((a) => a.repository).join(' ')}::text, ' '),
+      string_to_array(${asked.map((a) => a.digest).join(' ')}::text, ' '))
       with ordinality as q (name, digest, i)
     join repositories r on r.name = q.name
     join repository_blobs l on l.repository_id = r.id and l.digest = q.digest
-    join blobs b on b.digest = q.digest`
+    join blobs b on b.digest = q.digest`.values()
   const found: (LinkedBlob | undefined)[] = new Array(asked.length)
-  for (const row of rows)
-    found[row.i - 1] = { size: row.size, key: storedKey(row.key), reviewDueSeconds: row.due ?? undefined }
+  for (const [text] of rows as unknown as [string][]) {
+    const [i = '', size, key = '', due] = text.split(' ')
+    const reviewDueSeconds = due === undefined ? undefined : Number(due)
+    found[Number(i) - 1] = { size: Number(size), key: storedKey(key), reviewDueSeconds }
+  }
   return found
 }
 

@@ -9,7 +9,7 @@ import { type ByteRange, parseRange } from '../../oci/range.ts'
 import { confirmBlob, removeBlob, smallBytes } from '../../registry/blobs.ts'
 import { requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
-import { type Fields, inert, reply, unchanged } from './reply.ts'
+import { type Fields, fieldsOf, type Head, inert, reply, unchanged } from './reply.ts'
 import { digestParam, nameOf } from './request.ts'
 import { sendFile, sendStream } from './send.ts'
 
@@ -27,7 +27,7 @@ export function addBlobRoutes(routes: Routes, deps: Deps): void {
       ? confirmBlob(deps, name, digest)
       : deps.together.linkedBlob.load({ repository: name, digest }))
     if (!blob) throw new Failure('BLOB_UNKNOWN', { detail: { name, digest } })
-    const fields = blobFields(digest)
+    const fields = fieldsOf(blobHead(digest))
     if (unchanged(c.req.header('if-none-match'), digest)) return reply(304, fields)
     // Answered before anything is opened: a body that nobody reads would leak what it stands on.
     if (isHead) return reply(200, { ...fields, 'content-length': blob.size })
@@ -45,15 +45,11 @@ export function addBlobRoutes(routes: Routes, deps: Deps): void {
 }
 
 /** What is said of a blob beside its bytes, whole or not. */
-export function blobFields(digest: Digest): Fields {
-  return {
-    'content-type': mediaTypes.octetStream,
-    'docker-content-digest': digest,
-    etag: `"${digest}"`,
-    'accept-ranges': 'bytes',
-    'cache-control': 'private, max-age=31536000, immutable',
-    ...inert,
-  }
+export function blobHead(digest: Digest): Head {
+  return [
+    ...['content-type', mediaTypes.octetStream, 'docker-content-digest', digest, 'etag', `"${digest}"`],
+    ...['accept-ranges', 'bytes', 'cache-control', 'private, max-age=31536000, immutable', ...inert],
+  ]
 }
 
 async function sendBlob(

@@ -9,7 +9,7 @@ import { readWhole } from '../../registry/body.ts'
 import { putManifest, removeManifest } from '../../registry/manifests.ts'
 import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
-import { type Fields, inert, reply, unchanged } from './reply.ts'
+import { fieldsOf, type Head, inert, reply, unchanged } from './reply.ts'
 import { bodyOf, nameOf } from './request.ts'
 
 /** The specification asks for at least ten. */
@@ -24,7 +24,7 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
     const isHead = c.req.method === 'HEAD'
     const found = await readManifest(deps, name, reference, isHead)
     if (!found) throw new Failure('MANIFEST_UNKNOWN', { detail: { name, reference: c.req.param('reference') } })
-    const fields = manifestFields(found)
+    const fields = fieldsOf(manifestHead(found))
     if (unchanged(c.req.header('if-none-match'), found.digest)) return reply(304, fields)
     return reply(200, { ...fields, 'content-length': found.size }, isHead ? null : (found.payload ?? null))
   })
@@ -96,8 +96,8 @@ function readManifest(
 }
 
 /** What is said of a manifest beside its bytes, whole or not. */
-export function manifestFields({ digest, mediaType }: StoredManifest): Fields {
-  return { 'content-type': mediaType, 'docker-content-digest': digest, etag: `"${digest}"`, ...inert }
+export function manifestHead({ digest, mediaType }: StoredManifest): Head {
+  return ['content-type', mediaType, 'docker-content-digest', digest, 'etag', `"${digest}"`, ...inert]
 }
 
 /** A tag that cannot be one names nothing: 404, as for any that is not there. */
