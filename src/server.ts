@@ -31,11 +31,11 @@ const tlsCheckMs = 2_000
 
 /**
  * Listens and serves. Throws an Error in words when the address cannot be had, or the certificate not be read.
- * `allMetrics`: see ServerState.
+ * `allMetrics`: see ServerState. `hurry`: when it aborts, a stop under way does not wait any longer.
  */
 export async function startServer(
   deps: Deps,
-  { allMetrics }: { allMetrics?: () => Promise<string> } = {},
+  { allMetrics, hurry }: { allMetrics?: () => Promise<string>; hurry?: AbortSignal } = {},
 ): Promise<RunningServer> {
   const { host, port, tls } = deps.config
   let draining = false
@@ -51,6 +51,7 @@ export async function startServer(
   server.headersTimeout = headersMs
   server.keepAliveTimeout = keepAliveMs
   server.timeout = idleMs
+  hurry?.addEventListener('abort', () => server.closeAllConnections())
   await listen(server, host, port)
   return {
     url: `${tls ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`,

@@ -47,7 +47,7 @@ export async function serve(config: Config, source: NodeJS.ProcessEnv): Promise<
     if (applied.length > 0) log.info({ applied }, 'database schema brought up to date')
     const running = await (config.processes > 1
       ? startProcesses(config, url, log, stops)
-      : startHere(config, url, log, stops))
+      : startHere(config, url, log, stops, ended.hurry))
     const readyMs = Math.round(performance.now() - started)
     log.info({ url: running.url, blobStore: running.store, processes: config.processes, readyMs }, 'ready')
     if (embedded || process.stdout.isTTY) process.stdout.write(banner(config, running))
@@ -66,10 +66,16 @@ function embeddedSettings({ processes, databasePool }: Config): { max_connection
 
 type Running = { url: string; store: string }
 
-async function startHere(config: Config, databaseUrl: string, log: Log, stops: Stops): Promise<Running> {
+async function startHere(
+  config: Config,
+  databaseUrl: string,
+  log: Log,
+  stops: Stops,
+  hurry: AbortSignal,
+): Promise<Running> {
   const deps = await openDeps(config, databaseUrl, log)
   stops.push(() => closeDeps(deps))
-  const server = await startServer(deps)
+  const server = await startServer(deps, { hurry })
   stops.push(() => server.stop(), startTidying(deps))
   return { url: server.url, store: deps.blobs.description }
 }
@@ -92,7 +98,7 @@ async function serveAsWorker(config: Config, databaseUrl: string, log: Log): Pro
   AggregatorRegistry.setRegistries([deps.metrics.register])
   // Its constructor is what answers the first process when that collects the figures.
   new AggregatorRegistry()
-  const server = await startServer(deps, { allMetrics: askForMetrics() })
+  const server = await startServer(deps, { allMetrics: askForMetrics(), hurry: ended.hurry })
   const stopTidying = startTidying(deps)
   const code = await ended.code
   await stopTidying()
@@ -101,20 +107,24 @@ async function serveAsWorker(config: Config, databaseUrl: string, log: Log): Pro
   return code
 }
 
-/** The wish to end: a first signal drains, a second one ends at once. */
-function endOf(): { code: Promise<number>; end: (code: number) => void } {
+/** The same Ctrl-C may arrive twice: from the terminal, and handed on by npm. */
+const sameSignalMs = 1_000
+
+/** The wish to end: a first signal drains; a later one, by somebody who will not wait, cuts what is under way. */
+function endOf(): { code: Promise<number>; end: (code: number) => void; hurry: AbortSignal } {
   let end: (code: number) => void = () => undefined
   const code = new Promise<number>((resolve) => {
     end = resolve
   })
-  let asked = false
+  const hurry = new AbortController()
+  let askedAt: number | undefined
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.on(signal, () => {
-      if (asked && !cluster.isWorker) process.kill(process.pid, 'SIGKILL')
-      asked = true
+      askedAt ??= performance.now()
+      if (performance.now() - askedAt > sameSignalMs) hurry.abort()
       end(0)
     })
-  return { code, end }
+  return { code, end, hurry: hurry.signal }
 }
 
 /** Says that a port is taken before anything is started for it. */
