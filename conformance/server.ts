@@ -125,7 +125,10 @@ async function spawnServer(options: ServerOptions, folder: string | undefined): 
   }
 
   async function stop(signal: 'SIGTERM' | 'SIGINT' = 'SIGTERM') {
-    assert.equal(ended(), undefined, `the server had ended before it was told to; it said:\n${log()}`)
+    if (ended() !== undefined) {
+      await kill()
+      assert.fail(`the server had ended before it was told to, with ${ended()}; it said:\n${log()}`)
+    }
     const before = processes()
     process.kill(signal === 'SIGINT' ? -pid : pid, signal)
     await waitFor(`the server to end on ${signal}`, () => ended() !== undefined).catch(() => {})

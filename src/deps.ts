@@ -7,7 +7,7 @@ import { batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
 import { ask, type Database, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
-import { createUploads, findUploads } from './db/uploads.ts'
+import { findUploads, uploadSecret } from './db/uploads.ts'
 import { type Log, openLog } from './log.ts'
 import { type Metrics, openMetrics } from './metrics.ts'
 import type { Digest } from './oci/digest.ts'
@@ -21,6 +21,8 @@ export type Deps = {
   blobs: BlobStore
   /** The statements that many requests ask at the same moment, joined into one. */
   together: ReturnType<typeof openTogether>
+  /** What upload session ids are signed with. */
+  uploadSecret: Buffer
   /** Bytes by their digest: manifests and small blobs. Never facts, so nothing in it can be out of date. */
   bytes: LRUCache<Digest, Buffer>
   /** The digest a tag had when it was last read: only a guess at which bytes need not be fetched again. */
@@ -39,11 +41,10 @@ function openTogether(db: Database) {
     linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) => ask(db, (sql) => findLinkedBlobs(sql, keys))),
     manifest: batched((keys: Parameters<typeof findManifests>[1]) => ask(db, (sql) => findManifests(sql, keys))),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
-    newUpload: batched(async (keys: Parameters<typeof createUploads>[1]) => {
-      await ask(db, (_, relaxed) => createUploads(relaxed, keys, uploadLifeSeconds))
-      return keys
+    // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
+    arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds)), {
+      lanes: 2,
     }),
-    arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds))),
   }
 }
 
@@ -58,6 +59,7 @@ export async function openDeps(
   const db = openDatabase(databaseUrl, { max: config.databasePool })
   db.onAnswer = (seconds) => metrics.database.observe(seconds)
   return {
+    uploadSecret: await ask(db, uploadSecret),
     config,
     log,
     metrics,

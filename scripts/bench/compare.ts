@@ -4,8 +4,8 @@ import { cpus, loadavg } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { freeBytes, scratchFolder } from './cleanup.ts'
-import { type ContestantName, startContestant } from './contestants.ts'
-import { diskCeiling } from './disk.ts'
+import { type ContestantName, startContestant, startPacks } from './contestants.ts'
+import { breakIn, diskCeiling } from './disk.ts'
 import { failuresOf, type Line, met, type Outcome, table } from './figures.ts'
 import type { Options } from './main.ts'
 import { type Memory, memoryOf, type Server } from './processes.ts'
@@ -25,8 +25,11 @@ type Arena = {
 
 /** Starts all servers, drives them in turn, and prints one table. Gives whether nothing failed or missed its target. */
 export async function compare(options: Options): Promise<boolean> {
+  const busy = loadavg()[0] ?? 0
   const arena = await openArena(options)
   const notes = [...arena.absent]
+  if (busy > 0.3)
+    notes.push(`the machine was not idle at the start (load ${busy.toFixed(1)}): take the figures with care`)
   const idle = await memories(arena.running, 3)
   const lines: Line[] = []
   const load = await loadFor(options, arena, notes)
@@ -34,6 +37,7 @@ export async function compare(options: Options): Promise<boolean> {
     if (options.only.includes(name)) lines.push(await runRow(row, arena.running, load, options.rounds))
   }
   if (options.only.includes('put') || options.only.includes('patch')) {
+    await settle()
     notes.push(
       `disk: ${Math.round(await diskCeiling(arena.folder))} MB/s for 64 MiB files written and synced by 4 at once`,
     )
@@ -71,11 +75,13 @@ function describe(error: unknown): string {
 
 /** How much to push, within 60 % of the free disk: nothing that was pushed is removed before the end. */
 async function loadFor(options: Options, { folder, samples, running }: Arena, notes: string[]): Promise<Load> {
-  const pushers = [...running.keys()].filter((name) => name !== 'nginx').length
-  const perCount = 2 * (options.rounds + 1) * pushers * samples.large.bytes.length
-  const fits = Math.floor(((await freeBytes(folder)) * 0.6) / Math.max(1, perCount))
+  const pushers = [...running].filter(([name]) => name !== 'nginx').map(([, server]) => server.folder)
+  const pushed = ['put', 'patch'].filter((row) => options.only.includes(row)).length
+  const perCount = pushed * (options.rounds + 1) * samples.large.bytes.length
+  const fits = Math.floor(((await freeBytes(folder)) * 0.6) / Math.max(1, perCount * pushers.length))
   const largeCount = Math.max(4, Math.min(options.large, fits))
   if (largeCount < options.large) notes.push(`only ${largeCount} large blobs per round, to fit the disk`)
+  for (const place of pushers) await breakIn(place, perCount * largeCount)
   return { samples, seconds: options.seconds, largeCount }
 }
 
@@ -83,17 +89,17 @@ async function loadFor(options: Options, { folder, samples, running }: Arena, no
 async function runRow(row: Row, running: Running, load: Load, rounds: number): Promise<Line> {
   const outcomes: Partial<Record<ContestantName, Outcome>> = {}
   const participants = [...running].filter(([name]) => !(row.writes && name === 'nginx'))
-  const warmUp: Load = { ...load, seconds: 1, largeCount: 4 }
+  const warmUp: Load = { ...load, seconds: 2, largeCount: 8 }
   for (let round = 0; round <= rounds; round++) {
-    for (const [name, { origin }] of participants) {
+    for (const [name, server] of participants) {
       const before = outcomes[name]
       if (before && 'failed' in before) continue
       await settle()
       try {
-        const value = await row.measure(origin, round === 0 ? warmUp : load)
+        const value = await row.measure(server.origin, round === 0 ? warmUp : load)
         outcomes[name] = { rounds: round === 0 ? [] : [...(before?.rounds ?? []), value] }
       } catch (error) {
-        outcomes[name] = { failed: describe(error) }
+        outcomes[name] = { failed: server.ended() ?? describe(error) }
       }
     }
   }
@@ -133,8 +139,8 @@ async function memoryLines(arena: Arena, idle: Map<ContestantName, Memory>): Pro
   return arena.running.has('packs') ? [...lines, await oneProcessIdle(arena)] : lines
 }
 
-async function oneProcessIdle({ folder, samples }: Arena): Promise<Line> {
-  const server = await startContestant('packs', { folder, label: 'packs-one-process', processes: 1, samples })
+async function oneProcessIdle({ folder }: Arena): Promise<Line> {
+  const server = await startPacks({ folder, label: 'packs-one-process', processes: 1 })
   await sleep(5000)
   const { own } = await memoryOf(server, 'Rss')
   await server.stop()
@@ -145,9 +151,7 @@ async function oneProcessIdle({ folder, samples }: Arena): Promise<Line> {
 async function report(options: Options, lines: readonly Line[], notes: readonly string[]): Promise<void> {
   const model = cpus()[0]?.model ?? 'unknown processor'
   const { rounds, seconds, processes } = options
-  console.log(
-    `\n${cpus().length} × ${model}, node ${process.version}, PROCESSES=${processes}, load ${loadavg()[0]?.toFixed(1)}`,
-  )
+  console.log(`\n${cpus().length} × ${model}, node ${process.version}, PROCESSES=${processes}`)
   console.log(
     `median of ${rounds} rounds in turn; reads by wrk -t1 -c32 -d${seconds}s (64 MiB: -c4), pushes by a Node driver\n`,
   )

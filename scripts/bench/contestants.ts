@@ -10,9 +10,8 @@ type Contestant = (place: Place) => Promise<Pick<Launch, 'command' | 'args' | 'r
 
 const run = promisify(execFile)
 
-/** How each server is started. A function throws, in words for the table, when its program is not to be had. */
-export const contestants = {
-  packs: async ({ folder, port, processes }) => ({
+function packsLaunch({ folder, port, processes }: Omit<Place, 'samples'>) {
+  return {
     command: process.execPath,
     args: ['--import', 'tsx', 'src/main.ts', 'serve'],
     ready: '/readyz',
@@ -25,7 +24,12 @@ export const contestants = {
       DATABASE_URL: undefined,
       BLOB_STORE: undefined,
     },
-  }),
+  }
+}
+
+/** How each server is started. A function throws, in words for the table, when its program is not to be had. */
+export const contestants = {
+  packs: async (place) => packsLaunch(place),
 
   olareg: async ({ folder, port }) => ({
     command: await program({
@@ -79,6 +83,25 @@ export async function startContestant(
   const port = await freePort()
   const how = await contestants[name]({ folder, port, processes, samples })
   return startServer({ ...how, origin: `http://127.0.0.1:${port}`, folder })
+}
+
+/** This registry by itself; `env` over the settings that the comparison uses. */
+export async function startPacks({
+  folder: parent,
+  label,
+  processes,
+  env = {},
+}: {
+  folder: string
+  label: string
+  processes: number
+  env?: Record<string, string>
+}): Promise<Server> {
+  const folder = join(parent, label)
+  await mkdir(folder)
+  const port = await freePort()
+  const how = packsLaunch({ folder, port, processes })
+  return startServer({ ...how, env: { ...how.env, ...env }, origin: `http://127.0.0.1:${port}`, folder })
 }
 
 /**

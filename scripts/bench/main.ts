@@ -1,7 +1,9 @@
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { cleanUp } from './cleanup.ts'
 import { compare } from './compare.ts'
 import { type ContestantName, contestantNames } from './contestants.ts'
+import { listSpeed } from './lists.ts'
+import { uploadMemory } from './memory.ts'
 import { rowNames } from './rows.ts'
 
 export type Options = {
@@ -14,6 +16,12 @@ export type Options = {
   readonly json?: string
   readonly dir?: string
   readonly check: boolean
+  readonly memory: boolean
+  readonly lists: boolean
+  readonly uploads: number
+  readonly size: number
+  readonly stores: readonly ('file' | 's3')[]
+  readonly s3?: string
 }
 
 function positive(text: string): number {
@@ -22,12 +30,14 @@ function positive(text: string): number {
   return value
 }
 
-function listOf<T extends string>(known: readonly T[]) {
-  return (text: string): T[] => {
-    const unknown = text.split(',').filter((name) => !known.includes(name as T))
-    if (unknown.length > 0) throw new InvalidArgumentError(`known are ${known.join(', ')}`)
-    return known.filter((name) => text.split(',').includes(name))
+/** Some of the known names, separated by commas; all of them by default. */
+function someOf(flags: string, known: readonly string[]): Option {
+  const parse = (text: string): string[] => {
+    const given = text.split(',')
+    if (!given.every((name) => known.includes(name))) throw new InvalidArgumentError(`known are ${known.join(', ')}`)
+    return known.filter((name) => given.includes(name))
   }
+  return new Option(flags, `of ${known.join(', ')}`).argParser(parse).default(known, 'all')
 }
 
 const command = new Command('npm run bench --')
@@ -36,11 +46,17 @@ const command = new Command('npm run bench --')
   .option('--seconds <n>', 'how long each measurement of requests or packs runs', positive, 5)
   .option('--processes <n>', 'PROCESSES of this registry', positive, 2)
   .option('--large <n>', '64 MiB blobs per measurement of PUT and PATCH', positive, 16)
-  .option('--only <rows>', `of ${rowNames.join(', ')}`, listOf(rowNames), rowNames)
-  .option('--peers <names>', `of ${contestantNames.join(', ')}`, listOf(contestantNames), contestantNames)
+  .addOption(someOf('--only <rows>', rowNames))
+  .addOption(someOf('--peers <names>', contestantNames))
   .option('--dir <folder>', "where the scratch folder goes, on a disk (default: the system's folder for such)")
   .option('--json <file>', 'write every figure to this file too')
   .option('--check', 'fail when a target is missed', false)
+  .option('--memory', 'instead: the memory that many large uploads at once take', false)
+  .option('--uploads <n>', 'for --memory: how many uploads', positive, 64)
+  .option('--size <MiB>', 'for --memory: how large each of them is', positive, 1024)
+  .addOption(someOf('--stores <names>', ['file', 's3']))
+  .option('--s3 <address>', 'for --memory: BLOB_STORE of an S3 to use in place of a Ceph in memory')
+  .option('--lists', 'instead: pages of long lists beside a short one', false)
   .addHelpText(
     'after',
     `
@@ -50,7 +66,8 @@ or named by OLAREG and DISTRIBUTION, or built by Go. What is not to be had is sa
 
 try {
   const options = command.parse().opts<Options>()
-  process.exitCode = (await compare(options)) ? 0 : 1
+  const run = options.memory ? uploadMemory : options.lists ? listSpeed : compare
+  process.exitCode = (await run(options)) ? 0 : 1
 } finally {
   await cleanUp()
 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { readdir, readFile, readlink } from 'node:fs/promises'
+import { readdir, readFile, readlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -16,7 +16,14 @@ export type Launch = {
   readonly folder: string
 }
 
-export type Server = { readonly origin: string; readonly folder: string; readonly pid: number; stop(): Promise<void> }
+export type Server = {
+  readonly origin: string
+  readonly folder: string
+  readonly pid: number
+  /** Once it has ended: how, and what it said last. */
+  ended(): string | undefined
+  stop(): Promise<void>
+}
 
 export async function freePort(): Promise<number> {
   const server = createServer()
@@ -44,9 +51,13 @@ export async function startServer(launch: Launch, { timeoutSeconds = 60 } = {}):
   }
   child.stdout.on('data', keep)
   child.stderr.on('data', keep)
+  let end: string | undefined
   const failed = new Promise<string>((resolve) => {
     child.once('error', (error) => resolve(error.message))
-    child.once('exit', (code, signal) => resolve(`stopped with ${code ?? signal}`))
+    child.once('exit', (code, signal) => {
+      end = `it stopped with ${code ?? signal}`
+      resolve(end)
+    })
   })
   const answered = answers(origin + ready, timeoutSeconds)
   const problem = await Promise.race([failed, answered])
@@ -54,7 +65,8 @@ export async function startServer(launch: Launch, { timeoutSeconds = 60 } = {}):
     await stop(child, folder)
     throw new Error(`${basename(command)} did not start (${problem}): ${output.trim()}`)
   }
-  return { origin, folder, pid: child.pid ?? 0, stop: () => stop(child, folder) }
+  const ended = () => end && `${end}: ${output.trim()}`
+  return { origin, folder, pid: child.pid ?? 0, ended, stop: () => stop(child, folder) }
 }
 
 async function answers(url: string, timeoutSeconds: number): Promise<string | undefined> {
@@ -129,11 +141,26 @@ export type Memory = { readonly own: number; readonly postgres: number }
  * Memory of a server in megabytes (10^6 bytes), its PostgreSQL apart. `Pss` shares what several processes map among
  * them, so it can be summed; `Rss` counts it in each.
  */
-export async function memoryOf({ pid, folder }: Server, measure: 'Pss' | 'Rss' = 'Pss'): Promise<Memory> {
+export function memoryOf(server: Server, measure: 'Pss' | 'Rss' = 'Pss'): Promise<Memory> {
+  return sumOf(server, 'smaps_rollup', measure)
+}
+
+/** The highest `Rss` of each process since `resetPeaks`, summed: the kernel keeps it, so no moment is missed. */
+export function peakOf(server: Server): Promise<Memory> {
+  return sumOf(server, 'status', 'VmHWM')
+}
+
+export async function resetPeaks({ pid, folder }: Server): Promise<void> {
+  // proc(5): 5 resets the peak resident set size to the current one.
+  for (const one of await processesOf(pid, folder))
+    await writeFile(`/proc/${one.pid}/clear_refs`, '5').catch(() => undefined)
+}
+
+async function sumOf({ pid, folder }: Server, file: string, field: string): Promise<Memory> {
   const sum = { own: 0, postgres: 0 }
   for (const one of await processesOf(pid, folder)) {
-    const text = await readFile(`/proc/${one.pid}/smaps_rollup`, 'utf8').catch(() => '')
-    const kilobytes = Number(new RegExp(`^${measure}:\\s+(\\d+) kB`, 'm').exec(text)?.[1] ?? 0)
+    const text = await readFile(`/proc/${one.pid}/${file}`, 'utf8').catch(() => '')
+    const kilobytes = Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text)?.[1] ?? 0)
     sum[one.name === 'postgres' ? 'postgres' : 'own'] += (kilobytes * 1024) / 1e6
   }
   return sum

@@ -1,10 +1,17 @@
 /** The load generator for what wrk cannot do: pushes, and HEAD (wrk waits for a body). Runs as a process of its own. */
 import { createHash, randomBytes } from 'node:crypto'
-import { acceptFor, type Content, content, manifestOf, patchBlob, putBlob, putManifest } from './oci.ts'
+import { acceptFor, type Content, content, manifestOf, patchBlob, patchUpload, putBlob, putManifest } from './oci.ts'
 import { expectStatus, Wire } from './wire.ts'
 
 export type Job =
-  | { readonly kind: 'packs'; readonly origin: string; readonly seconds: number; readonly clients: number }
+  | {
+      readonly kind: 'packs'
+      readonly origin: string
+      readonly seconds: number
+      readonly clients: number
+      /** New ones, over which the packs are spread. */
+      readonly repositories: number
+    }
   | {
       readonly kind: 'blobs'
       readonly origin: string
@@ -12,6 +19,14 @@ export type Job =
       readonly count: number
       readonly bytes: number
       readonly clients: number
+    }
+  | {
+      readonly kind: 'uploads'
+      readonly origin: string
+      readonly clients: number
+      /** Of each session, and how many of them each client has, one after the other. */
+      readonly bytes: number
+      readonly repeats: number
     }
   | {
       readonly kind: 'head'
@@ -25,22 +40,21 @@ export type Job =
 export type Rate = { readonly rate: number; readonly busy: number }
 export type Result = Rate | { readonly error: string }
 
-/** Packs are spread over this many repositories: a registry of packs has many, with some versions each. */
-const repositories = 50
 const packBytes = 16 * 1024
 /** More than any registry here publishes in a second, so that what is prepared lasts. */
-const packsPerSecond = 1500
+const packsPerSecond = 2500
 
 type Pack = { repository: string; tag: string; blobs: readonly Content[]; manifest: Content }
 
 let counter = 0
 const run = randomBytes(4).toString('hex')
 
-function makePack(): Pack {
+/** The `index`th pack of a job whose repositories have names that start with `names`. */
+function makePack(names: string, repositories: number, index: number): Pack {
   const id = counter++
   const config = content(Buffer.from(JSON.stringify({ run, id })))
   const layer = content(randomBytes(packBytes))
-  const repository = `bench/packs-${id % repositories}`
+  const repository = `${names}${index % repositories}`
   return { repository, tag: `1.${run}.${id}`, blobs: [config, layer], manifest: manifestOf(config, [layer]) }
 }
 
@@ -95,9 +109,34 @@ async function drive<T>(
   return { rate: done / elapsed, busy: (user + system) / 1e6 / elapsed }
 }
 
+/** Every client sends a whole session at the same time; when all of them are in, all are cancelled. */
+async function holdUploads(job: Job & { kind: 'uploads' }): Promise<Rate> {
+  const block = randomBytes(1 << 20)
+  const slices = Array<Buffer>(job.bytes / block.length).fill(block)
+  const rate = { rate: 0, busy: 0 }
+  for (let session = 0; session < job.repeats; session++) {
+    const locations: string[] = []
+    const sent = await drive(
+      job,
+      (at) => (at < job.clients ? at : undefined),
+      async (wire) => locations.push(await patchUpload(wire, 'bench/held', { slices })),
+    )
+    await drive(
+      job,
+      (at) => locations[at],
+      async (wire, location) => expectStatus(await wire.request('DELETE', location), 204, 'DELETE upload'),
+    )
+    rate.rate += (sent.rate * job.bytes) / 1e6 / job.repeats
+    rate.busy += sent.busy / job.repeats
+  }
+  return rate
+}
+
 async function perform(job: Job): Promise<Rate> {
   if (job.kind === 'packs') {
-    const packs = Array.from({ length: Math.ceil(job.seconds * packsPerSecond) }, makePack)
+    const names = `bench/packs-${counter++}-`
+    const length = Math.ceil(job.seconds * packsPerSecond)
+    const packs = Array.from({ length }, (_, index) => makePack(names, job.repositories, index))
     return drive(job, (at) => packs[at], publish)
   }
   if (job.kind === 'blobs') {
@@ -110,6 +149,7 @@ async function perform(job: Job): Promise<Rate> {
     )
     return { rate: (rate * job.bytes) / 1e6, busy }
   }
+  if (job.kind === 'uploads') return holdUploads(job)
   return drive(
     job,
     () => job.path,

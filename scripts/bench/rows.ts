@@ -23,6 +23,10 @@ async function requests(origin: string, path: string, { seconds }: Load): Promis
   return (await wrk(origin + path, { seconds, accept: acceptFor(path) })).perSecond
 }
 
+async function publish(origin: string, { seconds }: Load, repositories: number): Promise<number> {
+  return (await drive({ kind: 'packs', origin, seconds, clients: 8, repositories })).rate
+}
+
 async function pushLarge(origin: string, form: 'put' | 'patch', { largeCount }: Load): Promise<number> {
   return (await drive({ kind: 'blobs', origin, form, count: largeCount, bytes: largeBytes, clients: 4 })).rate
 }
@@ -70,7 +74,14 @@ export const rows: Readonly<Record<string, Row>> = {
     unit: 'packs/s',
     writes: true,
     target: { atLeast: 1, of: 'olareg' },
-    measure: async (origin, { seconds }) => (await drive({ kind: 'packs', origin, seconds, clients: 8 })).rate,
+    measure: (origin, load) => publish(origin, load, 50),
+  },
+  // A registry that keeps one list per repository writes the whole list again for every tag.
+  'packs-one': {
+    title: '  all in one repository',
+    unit: 'packs/s',
+    writes: true,
+    measure: (origin, load) => publish(origin, load, 1),
   },
   put: {
     title: '64 MiB pushed by PUT',

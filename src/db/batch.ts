@@ -1,3 +1,6 @@
+/** How many turns of the event loop a batch may wait while each brings more. */
+const mostTurns = 8
+
 /** What many requests ask at the same moment, joined into one statement. See `batched`. */
 export type Batched<Key, Answer> = {
   /** `done` is called with the answer, or with the error of the statement. The hottest reads use this form. */
@@ -10,10 +13,11 @@ type Done<Answer> = (error: unknown, answer?: Answer) => void
 /**
  * Joins what many requests ask at the same moment into one statement.
  *
- * A key is put in the open batch. The batch leaves when the event loop has handled every socket that was readable
- * (`setImmediate`), or, while `lanes` statements are under way already, when one of them is back: the busier the
- * server, the larger the batches, and an idle one adds no wait. Nothing is remembered from one batch to the next, so
- * an answer is never older than its question. `run` gives one answer per key, in the order of the keys.
+ * A key is put in the open batch. The batch leaves when a turn of the event loop has brought no more keys, or after
+ * `mostTurns` of them; while `lanes` statements are under way it waits for one to be back, and for what comes in
+ * answer to it. So the busier the server, the larger the batches (a statement for 16 keys costs little more than one
+ * for a single key), and an idle one adds no wait. Nothing is remembered from one batch to the next, so an answer is
+ * never older than its question. `run` gives one answer per key, in the order of the keys.
  * A batch that fails fails all of its callers.
  */
 export function batched<Key, Answer>(
@@ -24,9 +28,22 @@ export function batched<Key, Answer>(
   let waiting: Done<Answer>[] = []
   let underWay = 0
   let scheduled = false
+  let turns = 0
+  let seen = 0
 
-  const leave = () => {
+  // Another turn of the event loop as long as turns bring more.
+  const gather = () => {
+    if (keys.length > seen && keys.length < most && ++turns < mostTurns) {
+      seen = keys.length
+      setImmediate(gather)
+      return
+    }
     scheduled = false
+    leave()
+  }
+  const leave = () => {
+    turns = 0
+    seen = 0
     while (keys.length > 0 && underWay < lanes) {
       const asked = keys.length <= most ? keys : keys.slice(0, most)
       const asking = asked === keys ? waiting : waiting.slice(0, most)
@@ -39,18 +56,20 @@ export function batched<Key, Answer>(
       )
     }
   }
-  // The next batch leaves before this one's callers act on their answers: the database works while they do.
   const back = (asking: Done<Answer>[], tell: (done: Done<Answer>, i: number) => void) => {
     underWay--
-    if (keys.length > 0) leave()
     for (const [i, done] of asking.entries()) tell(done, i)
+    if (keys.length > 0 && !scheduled && underWay < lanes) {
+      scheduled = true
+      setImmediate(gather)
+    }
   }
   const ask = (key: Key, done: Done<Answer>) => {
     keys.push(key)
     waiting.push(done)
     if (scheduled || underWay >= lanes) return
     scheduled = true
-    setImmediate(leave)
+    setImmediate(gather)
   }
   return {
     ask,

@@ -42,7 +42,8 @@ export type Arrival = {
 /**
  * Commits stored content, in one statement: the blob's row (or, if another upload of the same content was first, its
  * row is kept and our object queued for deletion), the link, and the session's end. Answers true for each arrival that
- * is now linked; false: a row it needs came or went in the same moment, and the caller asks again.
+ * is now linked; false: a row it needs came or went in the same moment, and the caller asks again, or its session was
+ * cancelled.
  *
  * `on conflict do update`, not `do nothing`: it locks the row against the collector, and inserts it anew where the
  * collector has just deleted it.
@@ -55,6 +56,7 @@ export async function linkArrivals(sql: Sql, arrivals: Arrival[], graceSeconds: 
         ${arrivals.map((a) => a.size)}::bigint[], ${arrivals.map((a) => a.key ?? null)}::text[],
         ${arrivals.map((a) => a.uploadId ?? null)}::uuid[])
         with ordinality as g (name, digest, size, key, upload, i)
+      where not exists (select from uploads u where u.id = g.upload and u.state = 'cancelled')
     ), made as (
       insert into repositories (name)
       select distinct g.name from given g where not exists (select from repositories r where r.name = g.name)

@@ -5,7 +5,7 @@ import type { Sql } from './client.ts'
 
 export type Chunk = { key: ObjectKey; size: number }
 
-/** An upload session. `closedAs`: it is finished, and this is what it became. */
+/** An upload session. `closedAs`: what it became, where it is closed. */
 export type UploadSession = {
   id: string
   repository: RepositoryName
@@ -13,19 +13,15 @@ export type UploadSession = {
   offset: number
   digestSoFar: Digest | undefined
   chunks: Chunk[]
+  state: 'open' | 'closed' | 'cancelled'
   closedAs: Digest | undefined
 }
 
-export async function createUploads(
-  sql: Sql,
-  asked: { id: string; repository: RepositoryName; algorithm: Algorithm }[],
-  lifeSeconds: number,
-): Promise<void> {
-  await sql`
-    insert into uploads (id, repository, algorithm, expires_at)
-    select id, repository, algorithm, now() + make_interval(secs => ${lifeSeconds})
-    from unnest(${asked.map((a) => a.id)}::uuid[], ${asked.map((a) => a.repository)}::text[],
-      ${asked.map((a) => a.algorithm)}::text[]) as q (id, repository, algorithm)`
+/** The key that session ids are signed with, the same for every process. */
+export async function uploadSecret(sql: Sql): Promise<Buffer> {
+  const [row] = await sql<{ secret: Buffer }[]>`select secret from secrets where name = 'uploads'`
+  if (!row) throw new Error('The database has no key for upload sessions; its row in "secrets" was deleted.')
+  return row.secret
 }
 
 /**
@@ -43,68 +39,105 @@ export async function findUploads(
     soFar: Digest | null
     chunks: { key: string; size: number }[]
     digest: Digest | null
+    state: UploadSession['state'] | null
     held: boolean
   }
   const rows = await sql<Row[]>`
-    select q.i::int, u.algorithm, u."offset", u.digest_so_far as "soFar", u.chunks, u.digest,
+    select q.i::int, u.algorithm, u."offset", u.digest_so_far as "soFar", u.chunks, u.digest, u.state,
       exists (select from blobs b where b.digest = q.digest) as held
     from unnest(${asked.map((a) => a.id)}::uuid[], ${asked.map((a) => a.repository)}::text[],
       ${asked.map((a) => a.digest ?? null)}::text[]) with ordinality as q (id, repository, digest, i)
-    join uploads u on u.id = q.id and u.repository = q.repository and u.expires_at > now()`
+    left join uploads u on u.id = q.id and u.repository = q.repository and u.expires_at > now()`
   const found = asked.map(() => ({ session: undefined as UploadSession | undefined, held: false }))
   for (const row of rows) {
     const question = asked[row.i - 1]
     if (!question) continue
-    found[row.i - 1] = {
-      held: row.held,
-      session: {
-        id: question.id,
-        repository: question.repository,
-        algorithm: row.algorithm,
-        offset: row.offset,
-        digestSoFar: row.soFar ?? undefined,
-        chunks: row.chunks.map(({ key, size }) => ({ key: storedKey(key), size })),
-        closedAs: row.digest ?? undefined,
-      },
+    const session = row.state && {
+      id: question.id,
+      repository: question.repository,
+      algorithm: row.algorithm,
+      offset: row.offset,
+      digestSoFar: row.soFar ?? undefined,
+      chunks: row.chunks.map(({ key, size }) => ({ key: storedKey(key), size })),
+      state: row.state,
+      closedAs: row.digest ?? undefined,
     }
+    found[row.i - 1] = { held: row.held, session: session ?? undefined }
   }
   return found
+}
+
+type Append = {
+  id: string
+  repository: RepositoryName
+  algorithm: Algorithm
+  from: number
+  chunk: Chunk
+  digestSoFar: Digest | undefined
 }
 
 /**
  * Adds a staged chunk to a session that still stands at `from`; false where it does not (another writer was first, or
  * it was cancelled). The comparison and the write are one statement, so of two writers at one offset one wins.
  */
-export async function appendChunk(
-  sql: Sql,
-  session: { id: string; from: number; chunk: Chunk; digestSoFar: Digest | undefined },
-  lifeSeconds: number,
-): Promise<boolean> {
+export async function appendChunk(sql: Sql, { id, from, chunk, digestSoFar }: Append, life: number): Promise<boolean> {
   const rows = await sql`
     update uploads set
-      "offset" = "offset" + ${session.chunk.size},
-      chunks = chunks || ${sql.json([session.chunk])}::jsonb,
-      digest_so_far = ${session.digestSoFar ?? null},
-      expires_at = now() + make_interval(secs => ${lifeSeconds})
-    where id = ${session.id} and state = 'open' and "offset" = ${session.from}
+      "offset" = "offset" + ${chunk.size},
+      chunks = chunks || ${sql.json([chunk])}::jsonb,
+      digest_so_far = ${digestSoFar ?? null},
+      expires_at = now() + make_interval(secs => ${life})
+    where id = ${id} and state = 'open' and "offset" = ${from}
     returning id`
   return rows.length > 0
 }
 
-/** Ends a session without a result and queues its staged objects for deletion: these. Undefined where there was none. */
+/** The first chunk of a session brings its row into being; false where there is one already. */
+export async function insertFirstChunk(sql: Sql, append: Append, life: number): Promise<boolean> {
+  const { id, repository, algorithm, chunk, digestSoFar } = append
+  const rows = await sql`
+    insert into uploads (id, repository, algorithm, "offset", digest_so_far, chunks, expires_at)
+    values (${id}, ${repository}, ${algorithm}, ${chunk.size}, ${digestSoFar ?? null}, ${sql.json([chunk])},
+      now() + make_interval(secs => ${life}))
+    on conflict (id) do nothing
+    returning id`
+  return rows.length > 0
+}
+
+/**
+ * Ends an open session without a result and queues its staged objects for deletion: these. Undefined where there was
+ * none. The row stays until it expires, so that a signed id does not begin anew.
+ */
 export async function cancelUpload(
   sql: Sql,
   { id, repository }: { id: string; repository: RepositoryName },
 ): Promise<Chunk[] | undefined> {
   const [row] = await sql<{ chunks: Chunk[] }[]>`
-    with gone as (
-      delete from uploads where id = ${id} and repository = ${repository} and expires_at > now() returning chunks
+    with open as (
+      select id, chunks from uploads
+      where id = ${id} and repository = ${repository} and state = 'open' and expires_at > now() for update
+    ), ended as (
+      update uploads u set state = 'cancelled', chunks = '[]' from open where u.id = open.id
     ), spare as (
       insert into blob_deletions (storage_key)
-      select chunk ->> 'key' from gone, jsonb_array_elements(gone.chunks) as chunk on conflict do nothing
+      select chunk ->> 'key' from open, jsonb_array_elements(open.chunks) as chunk on conflict do nothing
     )
-    select chunks from gone`
+    select chunks from open`
   return row?.chunks
+}
+
+/** Notes that a session without a chunk is cancelled; false where it has a row. */
+export async function insertCancelled(
+  sql: Sql,
+  { id, repository }: { id: string; repository: RepositoryName },
+  life: number,
+): Promise<boolean> {
+  const rows = await sql`
+    insert into uploads (id, repository, state, expires_at)
+    values (${id}, ${repository}, 'cancelled', now() + make_interval(secs => ${life}))
+    on conflict (id) do nothing
+    returning id`
+  return rows.length > 0
 }
 
 /** Sessions that are neither finished nor expired. */

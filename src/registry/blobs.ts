@@ -2,9 +2,11 @@ import { createHash } from 'node:crypto'
 import { blobKey, type ObjectKey } from '../blobs/keys.ts'
 import {
   type Arrival,
+  isHeld,
   type LinkedBlob,
   mountBlob,
   postponeReview,
+  queueDeletions,
   repositoriesWithBlob,
   unlinkBlob,
 } from '../db/blobs.ts'
@@ -22,20 +24,21 @@ type Content = { repository: RepositoryName; digest: Digest; body: Body; uploadI
 
 /**
  * Takes content whose digest is known beforehand, and makes it readable in the repository.
- * `held`: the registry has it already, so it is hashed and linked, and not stored again. That only saves work: whether
- * the content is still there is decided by the statement that links it.
+ * Content that the registry has already is hashed and linked, and not stored again. Whether it has it is `held` or,
+ * where the caller has not asked, for a small body a guess, for a large one a question: that only saves work, and the
+ * statement that links it decides.
  * Throws DIGEST_INVALID where the bytes are not what the digest says, SIZE_INVALID where they are not as many as
  * announced; then nothing is stored.
  */
-export async function storeContent(deps: Deps, content: Content, { held }: { held: boolean }): Promise<void> {
+export async function storeContent(deps: Deps, content: Content, held?: boolean): Promise<void> {
   const { digest, body } = content
   if (body.length !== undefined && body.length <= smallBytes) {
     const bytes = await readWhole(body, smallBytes)
     if (!bytes || bytes.length !== body.length) throw new Failure('SIZE_INVALID')
     requireDigest(digest, digestOf(bytes, algorithmOf(digest)))
-    return storeSmall(deps, content, bytes, held)
+    return storeSmall(deps, content, bytes, held ?? deps.bytes.has(digest))
   }
-  if (held) {
+  if (held ?? (await ask(deps.db, (sql) => isHeld(sql, digest)))) {
     const size = await hashOnly(content)
     if (await link(deps, arrivalOf(content, size))) return
     // The collector was faster, and the bytes have gone by. The client's next try stores them.
@@ -45,10 +48,13 @@ export async function storeContent(deps: Deps, content: Content, { held }: { hel
 }
 
 async function storeSmall(deps: Deps, content: Content, bytes: Buffer, held: boolean): Promise<void> {
+  const { digest } = content
   if (held && (await link(deps, arrivalOf(content, bytes.length)))) return
-  const key = blobKey(content.digest)
+  const key = blobKey(digest)
   await deps.blobs.put(key, bytes)
   await commit(deps, { ...arrivalOf(content, bytes.length), key })
+  // Whoever pushes it will pull it soon, and the next push of the same finds out here that it is held.
+  deps.bytes.set(digest, bytes)
 }
 
 async function storeStream(deps: Deps, content: Content): Promise<void> {
@@ -105,6 +111,12 @@ function arrivalOf({ repository, digest, uploadId }: Content, size: number): Arr
  */
 export async function commit(deps: Deps, arrival: Arrival & { key: ObjectKey }): Promise<void> {
   if (await link(deps, arrival)) return
+  const { uploadId: id, repository } = arrival
+  const { session } = id ? await deps.together.upload.load({ id, repository }) : { session: undefined }
+  if (session?.state === 'cancelled') {
+    await ask(deps.db, (sql) => queueDeletions(sql, [arrival.key]))
+    throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload was cancelled' })
+  }
   throw unavailable('database', new Error(`could not link ${arrival.digest}`))
 }
 

@@ -24,8 +24,8 @@ async function objects(prefix: string): Promise<string[]> {
 it('ends forgotten uploads with their chunks, and leaves the others alone', async () => {
   const start = async () => {
     const location = (await registry.call('POST', '/v2/tidy/blobs/uploads/')).headers.get('location') ?? ''
-    await registry.call('PATCH', location, { body: 'a chunk' })
-    return location
+    const patch = await registry.call('PATCH', location, { body: 'a chunk' })
+    return patch.headers.get('location') ?? ''
   }
   const [forgotten, current] = [await start(), await start()]
   assert.equal((await objects('uploads/')).length, 2)

@@ -1,23 +1,35 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { blobKey, chunkKey } from '../blobs/keys.ts'
 import { queueDeletions } from '../db/blobs.ts'
 import { ask } from '../db/client.ts'
-import { appendChunk, type Chunk, cancelUpload, type UploadSession } from '../db/uploads.ts'
+import {
+  appendChunk,
+  type Chunk,
+  cancelUpload,
+  insertCancelled,
+  insertFirstChunk,
+  type UploadSession,
+} from '../db/uploads.ts'
 import { type Deps, uploadLifeSeconds } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import { type Algorithm, algorithmOf, type Digest, digestSoFar } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { ByteRange } from '../oci/range.ts'
-import { checker, commit, link, requireDigest, storeContent } from './blobs.ts'
+import { checker, commit, link, requireDigest, smallBytes, storeContent } from './blobs.ts'
 import type { Body } from './body.ts'
 import { discardSoon } from './deletions.ts'
+import { newSessionId, parseSessionId, type SessionId } from './session-ids.ts'
 
 // An upload, from its first request to its last. Any request may reach any process.
 //
-//   open ──chunk──▶ open ──…──▶ closed      closed: the row stays until it expires and answers a repeated closing PUT
-//     └──cancel──▶ gone
+//   fresh ──chunk──▶ open ──chunk──▶ open ──…──▶ closed    closed: its row answers a repeated closing PUT
+//     │                └──cancel──▶ cancelled
+//     ├──whole body──▶ (no row)
+//     └──cancel──▶ cancelled
 //
+// A fresh session has no row: what there is to know is signed into its id. So the common push, an opening POST and a
+// closing PUT with the whole body, costs no statement but the one that commits the blob.
 // A chunk is stored under a key of its own, and only then added to the row, by a statement that compares the offset:
 // of two writers at one offset one wins, and the other's object is queued for deletion. Until then nothing refers to
 // it, so a client that disappears leaves the session as it was.
@@ -25,25 +37,40 @@ import { discardSoon } from './deletions.ts'
 // one pass over all of them), then commits blob, link and closed session in one statement, and deletes the chunks
 // last. A process that dies anywhere in between leaves a session that can be closed again.
 
-export type SessionId = { id: string; repository: RepositoryName }
+/** Opens a session; answers its id. Nothing is kept of it, so nothing can be lost. */
+export function startUpload(deps: Deps, repository: RepositoryName, algorithm: Algorithm): string {
+  const expiresAt = Date.now() / 1000 + uploadLifeSeconds
+  return newSessionId(deps.uploadSecret, { repository, algorithm, expiresAt })
+}
 
-/** Opens a session; nothing of it is kept if the machine fails in the same moment, and the client starts again. */
-export async function startUpload(deps: Deps, repository: RepositoryName, algorithm: Algorithm): Promise<string> {
-  const id = randomUUID()
-  await deps.together.newUpload.load({ id, repository, algorithm })
+/** The session that a Location names. Throws BLOB_UPLOAD_UNKNOWN. */
+export function sessionIdOf(deps: Deps, repository: RepositoryName, text: string): SessionId {
+  const id = parseSessionId(deps.uploadSecret, repository, text, Date.now() / 1000)
+  if (!id) throw new Failure('BLOB_UPLOAD_UNKNOWN')
   return id
 }
 
-/** The session, open or closed. Throws BLOB_UPLOAD_UNKNOWN. */
-export async function findSession(deps: Deps, { id, repository }: SessionId): Promise<UploadSession> {
-  const { session } = await deps.together.upload.load({ id, repository })
-  if (!session) throw new Failure('BLOB_UPLOAD_UNKNOWN')
-  return session
+/** Where an open session stands. Throws BLOB_UPLOAD_UNKNOWN. */
+export async function findSession(deps: Deps, id: SessionId): Promise<UploadSession> {
+  const { session } = await deps.together.upload.load({ id: id.id, repository: id.repository })
+  return openSession(id, session)
 }
 
-/** Throws BLOB_UPLOAD_UNKNOWN where there is no such session. */
-export async function cancel(deps: Deps, { id, repository }: SessionId): Promise<void> {
-  const chunks = await ask(deps.db, (sql) => cancelUpload(sql, { id, repository }))
+/** The row where there is one, else what a fresh id says. */
+function openSession({ id, repository, fresh }: SessionId, row: UploadSession | undefined): UploadSession {
+  if (row?.state === 'closed') throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload is finished' })
+  if (row?.state === 'cancelled') throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload was cancelled' })
+  if (row) return row
+  if (!fresh) throw new Failure('BLOB_UPLOAD_UNKNOWN')
+  const nothing = { offset: 0, digestSoFar: undefined, chunks: [], closedAs: undefined }
+  return { id, repository, algorithm: fresh.algorithm, state: 'open', ...nothing }
+}
+
+/** Throws BLOB_UPLOAD_UNKNOWN where there is no open session. */
+export async function cancel(deps: Deps, { id, repository, fresh }: SessionId): Promise<void> {
+  const session = { id, repository }
+  if (fresh && (await ask(deps.db, (sql) => insertCancelled(sql, session, uploadLifeSeconds)))) return
+  const chunks = await ask(deps.db, (sql) => cancelUpload(sql, session))
   if (!chunks) throw new Failure('BLOB_UPLOAD_UNKNOWN')
   discardSoon(
     deps,
@@ -57,20 +84,15 @@ export async function cancel(deps: Deps, { id, repository }: SessionId): Promise
  */
 export async function append(deps: Deps, id: SessionId, body: Body, range: ByteRange | undefined): Promise<number> {
   const session = await findSession(deps, id)
-  if (session.closedAs) throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload is finished' })
   requireInOrder(session, range)
   const staged = await stage(deps, session, body, range)
   if (staged.chunk.size === 0) {
     await drop(deps, [staged.chunk])
     return session.offset
   }
-  const added = await ask(deps.db, (sql) =>
-    appendChunk(
-      sql,
-      { id: session.id, from: session.offset, chunk: staged.chunk, digestSoFar: staged.digestSoFar },
-      uploadLifeSeconds,
-    ),
-  )
+  const append = { ...session, ...staged, from: session.offset }
+  const first = id.fresh && session.offset === 0
+  const added = await ask(deps.db, (sql) => (first ? insertFirstChunk : appendChunk)(sql, append, uploadLifeSeconds))
   if (added) return session.offset + staged.chunk.size
   await drop(deps, [staged.chunk])
   throw outOfOrder(await findSession(deps, id))
@@ -82,20 +104,21 @@ export async function append(deps: Deps, id: SessionId, body: Body, range: ByteR
  */
 export async function finish(
   deps: Deps,
-  { id, repository }: SessionId,
+  sessionId: SessionId,
   digest: Digest,
   body: Body,
   range: ByteRange | undefined,
 ): Promise<void> {
-  const { session, held } = await deps.together.upload.load({ id, repository, digest })
-  if (!session) throw new Failure('BLOB_UPLOAD_UNKNOWN')
-  if (session.closedAs) {
-    // The client did not get our answer and asks again.
-    if (session.closedAs === digest) return
-    throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload is finished, with another digest' })
-  }
+  const { id, repository, fresh } = sessionId
+  const content = { repository, digest, body, uploadId: id }
+  // The whole of a small blob under a fresh id: what else there may be of this session does not matter.
+  if (fresh && body.length && body.length <= smallBytes && !range) return storeContent(deps, content)
+  const { session: row, held } = await deps.together.upload.load({ id, repository, digest })
+  // The client did not get our answer and asks again.
+  if (row?.closedAs === digest) return
+  const session = openSession(sessionId, row)
   requireInOrder(session, range)
-  if (session.offset === 0) return storeContent(deps, { repository, digest, body, uploadId: id }, { held })
+  if (session.offset === 0) return storeContent(deps, content, held)
   const last = body.length === 0 ? undefined : await stage(deps, session, body, range)
   const chunks = last ? [...session.chunks, last.chunk] : session.chunks
   try {
@@ -188,10 +211,13 @@ function outOfOrder(session: UploadSession): Failure {
 }
 
 /** Where a session stands, as the specification says it: a root-relative Location that holds nothing but its id. */
-export function sessionHeaders({ id, repository }: SessionId, offset: number): Record<string, string> {
+export function sessionHeaders(
+  { id, repository }: { id: string; repository: RepositoryName },
+  offset: number,
+): Record<string, string> {
   return {
     location: `/v2/${repository}/blobs/uploads/${id}`,
     range: `0-${Math.max(0, offset - 1)}`,
-    'docker-upload-uuid': id,
+    'docker-upload-uuid': id.slice(0, 36),
   }
 }

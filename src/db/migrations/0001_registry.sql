@@ -104,7 +104,16 @@ end $$;
 create trigger record_tag_move after insert or update or delete on tags
   for each row execute function record_tag_move();
 
--- An upload in progress. It names its repository by name: a session alone brings no repository into being.
+-- Keys that all processes share and nobody else has.
+create table secrets (
+  name text primary key,
+  secret bytea not null check (octet_length(secret) = 32)
+);
+insert into secrets (name, secret)
+values ('uploads', decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'));
+
+-- An upload that has a chunk, or is over. One without a chunk has no row: its id is signed (registry/session-ids.ts).
+-- It names its repository by name: a session alone brings no repository into being.
 -- chunks: the staged objects in order, [{"key": …, "size": …}]. digest_so_far: of all bytes up to "offset", kept while
 -- there is one chunk. A closed session keeps its digest for a while, so that a repeated closing PUT gets its answer.
 create table uploads (
@@ -114,7 +123,7 @@ create table uploads (
   "offset" bigint not null default 0 check ("offset" >= 0),
   digest_so_far text collate "C",
   chunks jsonb not null default '[]',
-  state text not null default 'open' check (state in ('open', 'closed')),
+  state text not null default 'open' check (state in ('open', 'closed', 'cancelled')),
   digest text collate "C" check ((state = 'closed') = (digest is not null)),
   started_at timestamptz not null default now(),
   expires_at timestamptz not null

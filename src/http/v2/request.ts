@@ -4,7 +4,6 @@ import { type Algorithm, type Digest, parseAlgorithm, parseDigest } from '../../
 import { parseName, type RepositoryName } from '../../oci/name.ts'
 import { type ByteRange, parseChunkRange } from '../../oci/range.ts'
 import type { Body } from '../../registry/body.ts'
-import type { SessionId } from '../../registry/uploads.ts'
 import type { Env } from '../routes.ts'
 
 type Request = Context<Env>
@@ -37,16 +36,6 @@ function checkedDigest(text: string): Digest {
 export function algorithmQuery(c: Request): Algorithm {
   const text = c.req.query('digest-algorithm') ?? 'sha256'
   return parseAlgorithm(text) ?? fail('DIGEST_INVALID', `digest-algorithm must be sha256 or sha512`)
-}
-
-const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
-
-/** Throws NAME_INVALID, BLOB_UPLOAD_UNKNOWN. */
-export function sessionOf(c: Request): SessionId {
-  const repository = nameOf(c)
-  const id = c.req.param('session') ?? ''
-  if (!uuid.test(id)) throw new Failure('BLOB_UPLOAD_UNKNOWN')
-  return { id, repository }
 }
 
 /** The chunk's place in the upload, or undefined where the client leaves it open. Throws BLOB_UPLOAD_INVALID. */

@@ -55,6 +55,8 @@ async function copy(outgoing: Outgoing, file: number, { first, last }: ByteRange
       position += bytes
       await written
       written = write(outgoing, buffer.subarray(0, bytes))
+      // It is awaited a turn later; should the client leave before that, the rejection has a handler already.
+      written.catch(() => undefined)
     }
     await written
   } finally {

@@ -1,21 +1,36 @@
 import type { Context } from 'hono'
 import { mayAccess } from '../../auth/access.ts'
-import { isHeld } from '../../db/blobs.ts'
-import { ask } from '../../db/client.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import type { Digest } from '../../oci/digest.ts'
 import { parseName, type RepositoryName } from '../../oci/name.ts'
 import { mount, storeContent } from '../../registry/blobs.ts'
-import { append, cancel, findSession, finish, sessionHeaders, startUpload } from '../../registry/uploads.ts'
+import {
+  append,
+  cancel,
+  findSession,
+  finish,
+  sessionHeaders,
+  sessionIdOf,
+  startUpload,
+} from '../../registry/uploads.ts'
 import { principalOf, requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import { reply } from './reply.ts'
-import { algorithmQuery, bodyOf, chunkRangeOf, digestQuery, nameOf, sessionOf } from './request.ts'
+import { algorithmQuery, bodyOf, chunkRangeOf, digestQuery, nameOf } from './request.ts'
 
 const session = '/v2/:name{.+}/blobs/uploads/:session'
 
 export function addUploadRoutes(routes: Routes, deps: Deps): void {
+  /** The session in the path; whoever asks must be allowed to push there. */
+  const sessionOf = (c: Context<Env>) => {
+    const name = nameOf(c)
+    requireAccess(c, name, 'push')
+    return sessionIdOf(deps, name, c.req.param('session') ?? '')
+  }
+  /** The session under the name that the client used: one without a chunk has no other. */
+  const named = (c: Context<Env>) => ({ id: c.req.param('session') ?? '', repository: nameOf(c) })
+
   // end-4a, end-4b, end-4c, end-11
   routes.post('/v2/:name{.+}/blobs/uploads/', async (c) => {
     const name = nameOf(c)
@@ -24,35 +39,30 @@ export function addUploadRoutes(routes: Routes, deps: Deps): void {
     if (mounted && (await tryMount(c, deps, name, mounted))) return created(name, mounted)
     const digest = digestQuery(c)
     if (digest && !mounted) {
-      const held = await ask(deps.db, (sql) => isHeld(sql, digest))
-      await patiently(c, () => storeContent(deps, { repository: name, digest, body: bodyOf(c) }, { held }))
+      await patiently(c, () => storeContent(deps, { repository: name, digest, body: bodyOf(c) }))
       return created(name, digest)
     }
-    const id = await startUpload(deps, name, algorithmQuery(c))
+    const id = startUpload(deps, name, algorithmQuery(c))
     return reply(202, sessionHeaders({ id, repository: name }, 0))
   })
 
   // end-13
   routes.get(session, async (c) => {
     const id = sessionOf(c)
-    requireAccess(c, id.repository, 'push')
     const found = await findSession(deps, id)
-    if (found.closedAs) throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload is finished' })
-    return reply(204, sessionHeaders(id, found.offset))
+    return reply(204, sessionHeaders(found.offset > 0 ? found : named(c), found.offset))
   })
 
   // end-5
   routes.patch(session, async (c) => {
     const id = sessionOf(c)
-    requireAccess(c, id.repository, 'push')
     const offset = await patiently(c, () => append(deps, id, bodyOf(c), chunkRangeOf(c)))
-    return reply(202, sessionHeaders(id, offset))
+    return reply(202, sessionHeaders(offset > 0 ? id : named(c), offset))
   })
 
   // end-6
   routes.put(session, async (c) => {
     const id = sessionOf(c)
-    requireAccess(c, id.repository, 'push')
     const digest = digestQuery(c)
     if (!digest) throw new Failure('DIGEST_INVALID', { detail: 'the closing request needs ?digest=' })
     await patiently(c, () => finish(deps, id, digest, bodyOf(c), chunkRangeOf(c)))
@@ -62,7 +72,6 @@ export function addUploadRoutes(routes: Routes, deps: Deps): void {
   // end-14
   routes.delete(session, async (c) => {
     const id = sessionOf(c)
-    requireAccess(c, id.repository, 'push')
     await cancel(deps, id)
     return reply(204, {})
   })

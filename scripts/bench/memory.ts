@@ -1,0 +1,59 @@
+import { freeBytes, scratchFolder } from './cleanup.ts'
+import { startPacks } from './contestants.ts'
+import { drive } from './driver.ts'
+import type { Options } from './main.ts'
+import { memoryOf, peakOf, resetPeaks } from './processes.ts'
+import { openS3ForBench } from './s3.ts'
+
+const mebibyte = 1 << 20
+/** Of the S3 server that runs in memory here: what all uploads together may take. */
+const s3Room = 3 * 1024 * mebibyte
+
+/** The most that one process may take while it receives `uploads` at once, in megabytes (10^6 bytes). */
+const limits = { file: 400, s3: 700 }
+
+/**
+ * Many large uploads at once into one process, by POST and a streamed PATCH, cancelled when all of them are in; prints
+ * the peak of its resident memory. Where the store has no room for all of them at full size, they are cut into several
+ * sessions, one after the other, and that is said. Gives whether every peak stayed within its limit.
+ */
+export async function uploadMemory(options: Options): Promise<boolean> {
+  const folder = await scratchFolder(options.dir)
+  let within = true
+  for (const kind of options.stores) {
+    const store = kind === 's3' ? await openS3ForBench(options.s3) : { env: {}, room: (await freeBytes(folder)) * 0.6 }
+    if (store === undefined) console.log('s3: left out, no S3 server to be had (give one with --s3, or install Ceph)')
+    else within = (await measure(kind, folder, { room: s3Room, ...store }, options)) && within
+  }
+  return within
+}
+
+type Store = { readonly env: Record<string, string>; readonly room: number }
+
+async function measure(
+  kind: 'file' | 's3',
+  folder: string,
+  store: Store,
+  { uploads, size }: Options,
+): Promise<boolean> {
+  const server = await startPacks({ folder, label: `memory-${kind}`, processes: 1, env: store.env })
+  const idle = await memoryOf(server, 'Rss')
+  const bytes = Math.min(size, Math.max(1, Math.floor(store.room / uploads / mebibyte))) * mebibyte
+  const repeats = Math.ceil((size * mebibyte) / bytes)
+  await resetPeaks(server)
+  const started = performance.now()
+  const { rate } = await drive({ kind: 'uploads', origin: server.origin, clients: uploads, bytes, repeats })
+  const seconds = (performance.now() - started) / 1000
+  const peak = await peakOf(server)
+  const after = await memoryOf(server, 'Rss')
+  await server.stop()
+  const amount =
+    repeats === 1 ? `${size} MiB each` : `${size} MiB each, as ${repeats} sessions of ${bytes / mebibyte} MiB`
+  const round = (value: number) => `${Math.round(value)} MB`
+  console.log(`${kind}: ${uploads} uploads at once, ${amount}, ${Math.round(rate)} MB/s for ${Math.round(seconds)} s`)
+  console.log(`  one process: ${round(idle.own)} idle, ${round(peak.own)} at its peak, ${round(after.own)} afterwards`)
+  console.log(`  its PostgreSQL: ${round(peak.postgres)} at its peak (shared memory counted in every process)`)
+  const verdict = peak.own < limits[kind]
+  console.log(`  target < ${limits[kind]} MB: ${verdict ? 'met' : 'MISSED'}`)
+  return verdict
+}
