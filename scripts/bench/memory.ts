@@ -3,11 +3,9 @@ import { startPacks } from './contestants.ts'
 import { drive } from './driver.ts'
 import type { Options } from './main.ts'
 import { memoryOf, peakOf, resetPeaks } from './processes.ts'
-import { openS3ForBench } from './s3.ts'
+import { type BenchStore, openS3ForBench } from './s3.ts'
 
 const mebibyte = 1 << 20
-/** Of the S3 server that runs in memory here: what all uploads together may take. */
-const s3Room = 3 * 1024 * mebibyte
 
 /** The most that one process may take while it receives `uploads` at once, in megabytes (10^6 bytes). */
 const limits = { file: 400, s3: 700 }
@@ -15,31 +13,33 @@ const limits = { file: 400, s3: 700 }
 /**
  * Many large uploads at once into one process, by POST and a streamed PATCH, cancelled when all of them are in; prints
  * the peak of its resident memory. Where the store has no room for all of them at full size, they are cut into several
- * sessions, one after the other, and that is said. Gives whether every peak stayed within its limit.
+ * rounds, and that is said. Gives whether every peak stayed within its limit.
  */
 export async function uploadMemory(options: Options): Promise<boolean> {
   const folder = await scratchFolder(options.dir)
   let within = true
   for (const kind of options.stores) {
-    const store = kind === 's3' ? await openS3ForBench(options.s3) : { env: {}, room: (await freeBytes(folder)) * 0.6 }
-    if (store === undefined) console.log('s3: left out, no S3 server to be had (give one with --s3, or install Ceph)')
-    else within = (await measure(kind, folder, { room: s3Room, ...store }, options)) && within
+    const store = kind === 's3' ? await openS3ForBench(options.s3) : await folderStore(folder)
+    if (store === undefined) console.log('s3: left out, no S3 server to be had (name one with --s3, or install Ceph)')
+    else within = (await measure(kind, folder, store, options)) && within
   }
   return within
 }
 
-type Store = { readonly env: Record<string, string>; readonly room: number }
+async function folderStore(folder: string): Promise<BenchStore> {
+  return { env: {}, room: (await freeBytes(folder)) * 0.6, frees: true }
+}
 
 async function measure(
   kind: 'file' | 's3',
   folder: string,
-  store: Store,
+  store: BenchStore,
   { uploads, size }: Options,
 ): Promise<boolean> {
   const server = await startPacks({ folder, label: `memory-${kind}`, processes: 1, env: store.env })
   const idle = await memoryOf(server, 'Rss')
   const bytes = Math.min(size, Math.max(1, Math.floor(store.room / uploads / mebibyte))) * mebibyte
-  const repeats = Math.ceil((size * mebibyte) / bytes)
+  const repeats = store.frees ? Math.ceil((size * mebibyte) / bytes) : 1
   await resetPeaks(server)
   const started = performance.now()
   const { rate } = await drive({ kind: 'uploads', origin: server.origin, clients: uploads, bytes, repeats })

@@ -31,8 +31,14 @@ export class Directories {
    * Gives the file at `from` the name `to`, instead of its own or as well, and resolves when that is durable. Where that
    * fails, the file is not at `to`. Throws ENOENT where there is no `from`.
    * `lasting`: remember the target's folder, so that the next file in it costs no mkdir and no sync of its parents.
+   * `alongside`: another sync that has to be done, started once the file has its new name.
    */
-  async enter(how: 'rename' | 'link', from: string, to: string, { lasting }: { lasting: boolean }): Promise<void> {
+  async enter(
+    how: 'rename' | 'link',
+    from: string,
+    to: string,
+    { lasting, alongside }: { lasting: boolean; alongside?: () => Promise<void> },
+  ): Promise<void> {
     const folder = dirname(to)
     const enter = how === 'rename' ? fs.renameSync : fs.linkSync
     const stale = this.#known.has(folder) ? [] : this.#make(folder)
@@ -45,11 +51,12 @@ export class Directories {
       stale.push(...this.#make(folder))
       enter(from, to)
     }
-    try {
-      await Promise.all([folder, ...stale].map((path) => this.sync(path)))
-    } catch (error) {
+    // All of them settled: a file must not be closed under its sync.
+    const outcomes = await Promise.allSettled([alongside?.(), ...[folder, ...stale].map((path) => this.sync(path))])
+    const failed = outcomes.find((outcome) => outcome.status === 'rejected')
+    if (failed) {
       fs.rmSync(to, { force: true })
-      throw error
+      throw failed.reason
     }
     if (lasting) this.#known.add(folder)
   }

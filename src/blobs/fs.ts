@@ -29,8 +29,9 @@ export async function openFolderStore(folder: string): Promise<BlobStore & { fil
     const draft = drafts.begin()
     try {
       await fill(draft)
-      await refused(draft.finish())
-      await refused(directories.enter('rename', draft.path, filePath(key), { lasting: !isStaged(key) }))
+      const alongside = await refused(draft.finish())
+      const options = { lasting: !isStaged(key), ...(alongside && { alongside }) }
+      await refused(directories.enter('rename', draft.path, filePath(key), options))
     } catch (error) {
       await draft.discard()
       throw error
