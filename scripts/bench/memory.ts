@@ -47,8 +47,9 @@ async function measure(
   const peak = await peakOf(server)
   const after = await memoryOf(server, 'Rss')
   await server.stop()
-  const amount =
-    repeats === 1 ? `${size} MiB each` : `${size} MiB each, as ${repeats} sessions of ${bytes / mebibyte} MiB`
+  const times = repeats === 1 ? '' : `, ${repeats} times in a row`
+  const why = bytes < size * mebibyte ? ` (the store has no room for ${size} MiB)` : ''
+  const amount = `${bytes / mebibyte} MiB each${times}${why}`
   const round = (value: number) => `${Math.round(value)} MB`
   console.log(`${kind}: ${uploads} uploads at once, ${amount}, ${Math.round(rate)} MB/s for ${Math.round(seconds)} s`)
   console.log(`  one process: ${round(idle.own)} idle, ${round(peak.own)} at its peak, ${round(after.own)} afterwards`)

@@ -36,7 +36,7 @@ const sockets = 128
 
 export function connect(location: S3Location): S3Connection {
   const { bucket, prefix = '', endpoint, region, pathStyle = false } = location
-  const { idleTimeoutMs = 20_000, connectTimeoutMs = 3_000 } = location
+  const { idleTimeoutMs = 10_000, connectTimeoutMs = 3_000 } = location
   const options = (timeouts: { socketTimeout: number; requestTimeout?: number; throwOnRequestTimeout?: boolean }) => ({
     ...(endpoint && { endpoint }),
     ...((region || endpoint) && { region: region || 'us-east-1' }),
@@ -45,7 +45,7 @@ export function connect(location: S3Location): S3Connection {
     requestChecksumCalculation: 'WHEN_REQUIRED' as const,
     responseChecksumValidation: 'WHEN_REQUIRED' as const,
     expectContinueHeader: false,
-    maxAttempts: 3,
+    maxAttempts: 2,
     requestHandler: new NodeHttpHandler({
       connectionTimeout: connectTimeoutMs,
       ...timeouts,

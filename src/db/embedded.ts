@@ -109,9 +109,8 @@ export async function startEmbedded({
   const cluster = await prepareCluster({ dataDir: folder, stateDir, binaries, user })
   const site = { dataDir: folder, cluster, binaries, user, logFile: join(folder, 'postgres.log'), settings }
   const owned = await own(site, Date.now() + timeoutMs, log)
-  const { pid } = owned.postmaster
   log.info(
-    { pid, cluster, ...(user && { user: user.name }) },
+    { postgres: owned.postmaster.pid, cluster, ...(user && { user: user.name }) },
     owned.adopted ? 'adopted the PostgreSQL left running' : 'PostgreSQL started',
   )
   return watch(site, owned, log)
@@ -228,7 +227,7 @@ function watch(site: Site, { lock, postmaster, adopted }: Owned, log: EmbeddedLo
       await lock.release()
       try {
         lock = await takeAgain(site, postmaster)
-        log.warn({ pid: postmaster.pid }, 'PostgreSQL ended its sessions; it is ready again')
+        log.warn({ postgres: postmaster.pid }, 'PostgreSQL ended its sessions; it is ready again')
       } catch (error) {
         isOurs = !(error instanceof Refused)
         // After stop() this is no news.
@@ -242,7 +241,7 @@ function watch(site: Site, { lock, postmaster, adopted }: Owned, log: EmbeddedLo
     await stopPostmaster(site.cluster, postmaster)
     await lock.release()
     await removeSocketFolder(postmaster.socketFolder)
-    log.info({ pid: postmaster.pid }, 'PostgreSQL stopped')
+    log.info({ postgres: postmaster.pid }, 'PostgreSQL stopped')
   }
 
   return {
