@@ -54,7 +54,17 @@ function databaseRequests(server: Server, digest: string): (readonly [string, ()
     ['tags', () => call('GET', `${v2}/tags/list`)],
     ['catalog', () => call('GET', `${server.url}/v2/_catalog`)],
     ['referrers', () => call('GET', `${v2}/referrers/${digest}`)],
-    ['POST upload', () => call('POST', `${v2}/blobs/uploads/`)],
+    [
+      // Opening it takes no database: what there is to know is in the answer. Its content does.
+      'POST upload and PUT',
+      async () => {
+        const { headers } = await call('POST', `${v2}/blobs/uploads/`)
+        return call('PUT', withQuery(`${server.url}${headers.location}`, { digest: sha256('y') }), {
+          headers: octets,
+          body: 'y',
+        })
+      },
+    ],
     [
       'POST blob',
       () => call('POST', withQuery(`${v2}/blobs/uploads/`, { digest: sha256('x') }), { headers: octets, body: 'x' }),
