@@ -30,74 +30,76 @@ export async function findLinkedBlobs(
   return found
 }
 
-/** Content to be linked into a repository. `key`: where its bytes were just stored; absent: the registry has them. */
+/**
+ * Content to be linked into a repository. `key`: where its bytes were just stored; absent: the registry has them.
+ * `closes`: its upload session has a row, which is closed along with it.
+ */
 export type Arrival = {
   repository: RepositoryName
   digest: Digest
   size: number
   key?: ObjectKey
   uploadId?: string
+  closes?: boolean
 }
 
 /**
  * Commits stored content, in one statement: the blob's row (or, if another upload of the same content was first, its
  * row is kept and our object queued for deletion), the link, and the session's end. Answers true for each arrival that
- * is now linked; false: a row it needs came or went in the same moment, and the caller asks again, or its session was
- * cancelled.
+ * is now linked; false: its repository does not exist yet, or the content is not held, or the session was cancelled.
  *
  * `on conflict do update`, not `do nothing`: it locks the row against the collector, and inserts it anew where the
  * collector has just deleted it.
  */
 export async function linkArrivals(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> {
+  // The parts that few arrivals need are left out where none does: each costs the server as much as the rest does.
+  const held = sql`, held as (
+      update blobs set review_at = now() + make_interval(secs => ${graceSeconds})
+      where digest in (select g.digest from given g where g.key is null and g.digest not in (select digest from stored))
+      returning digest, storage_key
+    )`
+  const closed = sql`, closed as (
+      update uploads u set state = 'closed', digest = g.digest, chunks = '[]'
+      from given g where u.id = g.upload and u.state = 'open'
+    )`
+  const someHeld = arrivals.some((arrival) => !arrival.key)
   const rows = await sql<{ i: number }[]>`
     with given as materialized (
-      select * from unnest(
+      select g.*, r.id as repository_id from unnest(
         ${arrivals.map((a) => a.repository)}::text[], ${arrivals.map((a) => a.digest)}::text[],
         ${arrivals.map((a) => a.size)}::bigint[], ${arrivals.map((a) => a.key ?? null)}::text[],
         ${arrivals.map((a) => a.uploadId ?? null)}::uuid[])
         with ordinality as g (name, digest, size, key, upload, i)
+      join repositories r on r.name = g.name
       where not exists (select from uploads u where u.id = g.upload and u.state = 'cancelled')
-    ), made as (
-      insert into repositories (name)
-      select distinct g.name from given g where not exists (select from repositories r where r.name = g.name)
-      order by g.name
-      on conflict do nothing returning id, name
-    ), repository as (
-      select id, name from made
-      union all select r.id, r.name from repositories r where r.name in (select name from given)
     ), stored as (
       insert into blobs (digest, size, storage_key, verified_at, review_at)
       select distinct on (g.digest) g.digest, g.size, g.key, now(), now() + make_interval(secs => ${graceSeconds})
       from given g where g.key is not null order by g.digest
       on conflict (digest) do update set review_at = excluded.review_at
       returning digest, storage_key
-    ), held as (
-      update blobs set review_at = now() + make_interval(secs => ${graceSeconds})
-      where digest in (select g.digest from given g where g.key is null and g.digest not in (select digest from stored))
-      returning digest, storage_key
-    ), present as (
-      select digest, storage_key from stored union all select digest, storage_key from held
+    )${someHeld ? held : sql``}, present as (
+      select digest, storage_key from stored ${someHeld ? sql`union all select digest, storage_key from held` : sql``}
     ), linked as (
       insert into repository_blobs (repository_id, digest, review_at)
-      select distinct r.id, g.digest, now() + make_interval(secs => ${graceSeconds})
-      from given g join repository r on r.name = g.name join present p on p.digest = g.digest
+      select distinct g.repository_id, g.digest, now() + make_interval(secs => ${graceSeconds})
+      from given g join present p on p.digest = g.digest
       order by 1, 2
       on conflict (repository_id, digest) do update set review_at = excluded.review_at
-      returning repository_id, digest
-    ), closed as (
-      update uploads u set state = 'closed', digest = g.digest, chunks = '[]'
-      from given g where u.id = g.upload and u.state = 'open'
-    ), spare as (
+    )${arrivals.some((arrival) => arrival.closes) ? closed : sql``}, spare as (
       insert into blob_deletions (storage_key)
       select g.key from given g join stored s on s.digest = g.digest where s.storage_key <> g.key
       on conflict do nothing
     )
-    select g.i::int from given g
-    join repository r on r.name = g.name
-    join linked l on l.repository_id = r.id and l.digest = g.digest`
+    select g.i::int from given g join present p on p.digest = g.digest`
   const done: boolean[] = new Array(arrivals.length).fill(false)
   for (const { i } of rows) done[i - 1] = true
   return done
+}
+
+/** Brings a repository into being. */
+export async function ensureRepository(sql: Sql, name: RepositoryName): Promise<void> {
+  await sql`insert into repositories (name) values (${name}) on conflict do nothing`
 }
 
 /** Links a blob of repository `from` into `to`. False where `from` does not have it. */

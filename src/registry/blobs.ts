@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { blobKey, type ObjectKey } from '../blobs/keys.ts'
 import {
   type Arrival,
+  ensureRepository,
   isHeld,
   type LinkedBlob,
   mountBlob,
@@ -120,11 +121,12 @@ export async function commit(deps: Deps, arrival: Arrival & { key: ObjectKey }):
   throw unavailable('database', new Error(`could not link ${arrival.digest}`))
 }
 
-/** Links content into a repository. False where the registry does not have it. */
+/** Links content into a repository. False where the registry does not have it, or the session was cancelled. */
 export async function link(deps: Deps, arrival: Arrival): Promise<boolean> {
-  // A repository that another statement brought into being in the same moment is seen at the second try.
-  for (let tries = 0; tries < 3; tries++) if (await deps.together.arrival.load(arrival)) return true
-  return false
+  if (await deps.together.arrival.load(arrival)) return true
+  // The first push to a repository comes here.
+  await ask(deps.db, (sql) => ensureRepository(sql, arrival.repository))
+  return deps.together.arrival.load(arrival)
 }
 
 /** Whether content can be read in the repository; if so it stays for the grace, for the client relies on it now. */

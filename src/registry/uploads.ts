@@ -166,7 +166,7 @@ async function assemble(
   held: boolean,
 ): Promise<void> {
   const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0)
-  const arrival = { repository: session.repository, digest, size, uploadId: session.id }
+  const arrival = { repository: session.repository, digest, size, uploadId: session.id, closes: true }
   const [only] = chunks
   const key = blobKey(digest)
   if (only && chunks.length === 1 && session.digestSoFar && algorithmOf(digest) === session.algorithm) {
