@@ -7,15 +7,15 @@ import type { Log } from './log.ts'
 //
 //   worker → first   { ask: 'metrics', id }      a client asked this worker for /metrics
 //   first → worker   { metrics: text, id }       the figures of all workers
-//   first → worker   { stop: true }              drain and end
+// SIGTERM tells a worker to drain and end; one that has not got so far as to listen for it just ends.
 
 type ToFirst = { ask: 'metrics'; id: number }
-type ToWorker = { metrics: string; id: number } | { stop: true }
+type ToWorker = { metrics: string; id: number }
 
 type Aggregator = Pick<InstanceType<typeof AggregatorRegistry>, 'clusterMetrics'>
 
 export type Workers = {
-  /** Resolves with the port when all are listening; rejects with what the first failing one said. */
+  /** Resolves with the port when one is listening (the others follow); rejects when every one ended before that. */
   readonly listening: Promise<number>
   stop(): Promise<void>
 }
@@ -39,8 +39,9 @@ export function startWorkers(count: number, env: Record<string, string>, log: Lo
     })
     return worker
   }
-  const first = Array.from({ length: count }, fork)
-  const listening = Promise.all(first.map(whenListening)).then(([port]) => port ?? 0)
+  const listening = Promise.any(Array.from({ length: count }, fork).map(whenListening)).catch((cause) => {
+    throw new Error('no serving process could start; what each said stands above', { cause })
+  })
   return {
     listening,
     async stop() {
@@ -49,7 +50,8 @@ export function startWorkers(count: number, env: Record<string, string>, log: Lo
       await Promise.all(
         workers.map((worker) => {
           const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
-          if (worker.isConnected()) worker.send({ stop: true } satisfies ToWorker, () => undefined)
+          if (worker.isDead()) return undefined
+          worker.process.kill('SIGTERM')
           return ended
         }),
       )
@@ -76,7 +78,6 @@ export function askForMetrics(): () => Promise<string> {
   const waiting = new Map<number, (text: string) => void>()
   let next = 0
   process.on('message', (message: ToWorker) => {
-    if (!('metrics' in message)) return
     waiting.get(message.id)?.(message.metrics)
     waiting.delete(message.id)
   })
@@ -86,12 +87,4 @@ export function askForMetrics(): () => Promise<string> {
       waiting.set(id, resolve)
       process.send?.({ ask: 'metrics', id } satisfies ToFirst)
     })
-}
-
-/** In a worker: calls back when the first process says so, or is gone. */
-export function onStopFromFirst(stop: () => void): void {
-  process.on('message', (message: ToWorker) => {
-    if ('stop' in message) stop()
-  })
-  process.on('disconnect', stop)
 }

@@ -25,6 +25,9 @@ export async function drive(job: Job): Promise<Rate> {
 
 function startDriver(): ChildProcess {
   const child = fork(fileURLToPath(new URL('push.ts', import.meta.url)), { execArgv: ['--import', 'tsx'] })
+  child.once('exit', () => {
+    driver = undefined
+  })
   atEnd(async () => {
     if (child.exitCode !== null || child.signalCode !== null) return
     child.kill('SIGKILL')

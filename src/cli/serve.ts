@@ -7,7 +7,7 @@ import { startEmbedded } from '../db/embedded.ts'
 import { migrate } from '../db/migrate.ts'
 import { closeDeps, openDeps } from '../deps.ts'
 import { type Log, openLog } from '../log.ts'
-import { askForMetrics, onStopFromFirst, startWorkers } from '../processes.ts'
+import { askForMetrics, startWorkers } from '../processes.ts'
 import { cannotListen, startServer } from '../server.ts'
 import { startTidying } from '../worker/tidy.ts'
 import { banner } from './banner.ts'
@@ -45,9 +45,12 @@ export async function serve(config: Config, source: NodeJS.ProcessEnv): Promise<
     const url = config.databaseUrl ?? embedded?.url ?? ''
     const applied = await migrate(url)
     if (applied.length > 0) log.info({ applied }, 'database schema brought up to date')
-    const running = await (config.processes > 1
-      ? startProcesses(config, url, log, stops)
-      : startHere(config, url, log, stops, ended.hurry))
+    const starting =
+      config.processes > 1 ? startProcesses(config, url, log, stops) : startHere(config, url, log, stops, ended.hurry)
+    const running = await Promise.race([starting, ended.code.then(() => undefined)])
+    // Told to stop before it was ready: what the start still has to say does not matter any more.
+    starting.catch(() => undefined)
+    if (!running) return await ended.code
     const readyMs = Math.round(performance.now() - started)
     log.info({ url: running.url, blobStore: running.store, processes: config.processes, readyMs }, 'ready')
     if (embedded || process.stdout.isTTY) process.stdout.write(banner(config, running))
@@ -93,7 +96,8 @@ async function startProcesses(config: Config, databaseUrl: string, log: Log, sto
 
 async function serveAsWorker(config: Config, databaseUrl: string, log: Log): Promise<number> {
   const ended = endOf()
-  onStopFromFirst(() => ended.end(0))
+  // The first process is gone, however that came: a worker without it is no use to anybody.
+  process.on('disconnect', () => ended.end(0))
   const deps = await openDeps(config, databaseUrl, log)
   AggregatorRegistry.setRegistries([deps.metrics.register])
   // Its constructor is what answers the first process when that collects the figures.
