@@ -3,6 +3,10 @@ import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
 import { observe, requestId } from './http/observe.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
+import { addPackChanges } from './http/packs/changes.ts'
+import { addPackContent } from './http/packs/content.ts'
+import { addPackPublish } from './http/packs/publish.ts'
+import { addPackReads } from './http/packs/reads.ts'
 import { problem, problemInternalError } from './http/problem.ts'
 import { type App, type Env, methods, newApp, routesOf } from './http/routes.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
@@ -22,6 +26,10 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addManifestRoutes(routes, deps)
   addUploadRoutes(routes, deps)
   addBlobRoutes(routes, deps)
+  addPackReads(routes, deps)
+  addPackContent(routes, deps)
+  addPackPublish(routes, deps)
+  addPackChanges(routes, deps)
   addOpsRoutes(routes, deps, state)
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)

@@ -14,12 +14,13 @@ const allowed: Record<string, string[]> = {
   'processes.ts': ['log.ts'],
   'app.ts': ['http', 'deps.ts', 'errors.ts'],
   worker: ['registry', 'deps.ts'],
-  http: ['registry', 'db', 'oci', 'auth', 'deps.ts', 'errors.ts'],
-  registry: ['db', 'blobs', 'oci', 'deps.ts', 'errors.ts'],
+  http: ['registry', 'db', 'oci', 'packs', 'auth', 'deps.ts', 'errors.ts'],
+  registry: ['db', 'blobs', 'oci', 'packs', 'deps.ts', 'errors.ts'],
   'deps.ts': ['db', 'blobs', 'oci', 'config.ts', 'log.ts', 'metrics.ts'],
-  db: ['blobs/keys.ts', 'oci', 'errors.ts'],
+  db: ['blobs/keys.ts', 'oci', 'packs', 'errors.ts'],
   blobs: ['oci', 'errors.ts', 'metrics.ts'],
   auth: ['oci'],
+  packs: ['oci', 'errors.ts'],
   oci: ['errors.ts'],
   'errors.ts': [],
   'config.ts': [],
@@ -34,7 +35,8 @@ const owners: Record<string, string[]> = {
   '@aws-sdk/client-s3': ['blobs'],
   pino: ['log.ts'],
   commander: ['cli', 'main.ts'],
-  valibot: ['config.ts'],
+  valibot: ['config.ts', 'packs', 'http'],
+  semver: ['packs'],
 }
 
 const files = (readdirSync(root, { recursive: true }) as string[]).filter(

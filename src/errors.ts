@@ -33,25 +33,47 @@ export const failures = {
   TOO_MANY_TAGS: { status: 414, title: 'too many tag parameters' },
   PRECONDITION_FAILED: { status: 412, title: 'the condition given in the request does not hold' },
   NOT_FOUND: { status: 404, title: 'no such endpoint' },
+  PACK_INVALID: { status: 422, title: 'not a valid pack', code: 'MANIFEST_INVALID' },
+  PACK_UNKNOWN: { status: 404, title: 'no such pack' },
+  VERSION_UNKNOWN: { status: 404, title: 'no such version of this pack' },
+  VERSION_EXISTS: { status: 409, title: 'this version is published, and versions never change', code: 'DENIED' },
+  VERSION_SPENT: { status: 409, title: 'this version was deleted, and its number is not used again', code: 'DENIED' },
+  CHANNEL_INVALID: { status: 409, title: 'a channel points at a published version of its pack', code: 'DENIED' },
+  DEPENDENCY_INVALID: { status: 422, title: 'dependencies cannot be satisfied', code: 'MANIFEST_INVALID' },
+  DEPENDENTS_EXIST: { status: 409, title: 'other packs depend on this version', code: 'DENIED' },
+  RUNNER_TOO_OLD: { status: 409, title: 'this version needs another runner' },
+  UNRESOLVABLE: { status: 409, title: 'no set of versions satisfies all of this' },
+  REQUEST_INVALID: { status: 400, title: 'the request cannot be understood' },
+  CONTENT_TOO_LARGE: { status: 413, title: 'the request is larger than this form of it may be' },
   UNAVAILABLE: { status: 503, title: 'a part of the registry does not answer; try again' },
 } as const satisfies Record<string, { status: number; title: string; code?: string }>
 
 export type FailureKey = keyof typeof failures
 
-/** What travels with a failure beside its key. `detail` is shown to the client; `headers` are sent along. */
-export type FailureOptions = { detail?: unknown; headers?: Record<string, string>; cause?: unknown }
+/**
+ * What travels with a failure beside its key. `detail` is shown to the client, in words or as facts; `about`: facts
+ * beside the words; `headers` are sent along.
+ */
+export type FailureOptions = {
+  detail?: unknown
+  about?: Record<string, unknown>
+  headers?: Record<string, string>
+  cause?: unknown
+}
 
 /** A failure with a place in the table: thrown anywhere below `http`, rendered there. */
 export class Failure extends Error {
   readonly key: FailureKey
   readonly detail: unknown
+  readonly about: Record<string, unknown> | undefined
   readonly headers: Record<string, string>
 
-  constructor(key: FailureKey, { detail, headers = {}, cause }: FailureOptions = {}) {
+  constructor(key: FailureKey, { detail, about, headers = {}, cause }: FailureOptions = {}) {
     super(failures[key].title, cause === undefined ? undefined : { cause })
     this.name = 'Failure'
     this.key = key
     this.detail = detail
+    this.about = about
     this.headers = headers
   }
 }

@@ -106,7 +106,7 @@ export async function missingBlobs(sql: Sql, repository: RepositoryName, blobs: 
  * What they held is reviewed after the grace. Answers the digests that are gone, none where there was no such manifest.
  */
 export async function deleteManifest(
-  sql: Sql,
+  sql: Sql | Transaction,
   { repository, digest }: { repository: RepositoryName; digest: Digest },
   graceSeconds: number,
 ): Promise<Digest[]> {

@@ -31,7 +31,7 @@ export async function listRepositories(sql: Sql, { last, limit }: { last: string
 }
 
 /** Deletes a tag; the manifest stays. False where there was none. */
-export async function deleteTag(sql: Sql, repository: RepositoryName, tag: Tag): Promise<boolean> {
+export async function deleteTag(sql: Sql | Transaction, repository: RepositoryName, tag: Tag): Promise<boolean> {
   const rows = await sql`
     delete from tags t using repositories r
     where r.name = ${repository} and t.repository_id = r.id and t.name = ${tag}
@@ -45,4 +45,13 @@ export async function lockTag(sql: Transaction, repository: RepositoryName, tag:
     select t.manifest_digest as digest from repositories r join tags t on t.repository_id = r.id
     where r.name = ${repository} and t.name = ${tag} for update of t`
   return row?.digest
+}
+
+/** Points a tag at a manifest that is there. */
+export async function setTag(tx: Transaction, repository: RepositoryName, tag: Tag, digest: Digest): Promise<void> {
+  await tx`
+    insert into tags (repository_id, name, manifest_digest)
+    select id, ${tag}, ${digest} from repositories where name = ${repository}
+    on conflict (repository_id, name) do update
+      set manifest_digest = excluded.manifest_digest, updated_at = excluded.updated_at`
 }

@@ -5,8 +5,13 @@ const headers = { 'content-type': 'application/problem+json' }
 /** A problem document. Source: RFC 9457. */
 export function problem(failure: Failure): Response {
   const { status, title } = failures[failure.key]
-  const { detail } = failure
-  const told = typeof detail === 'string' ? { detail } : detail === undefined ? {} : { detail: title, about: detail }
+  const { detail, about } = failure
+  const told =
+    typeof detail === 'string'
+      ? { detail, ...(about ? { about } : {}) }
+      : detail === undefined
+        ? {}
+        : { detail: title, about: detail }
   const body = JSON.stringify({ type: `urn:packs-registry:${failure.key}`, title, status, ...told })
   return new Response(body, { status, headers: { ...headers, ...failure.headers } })
 }

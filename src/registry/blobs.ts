@@ -121,6 +121,30 @@ export async function commit(deps: Deps, arrival: Arrival & { key: ObjectKey }):
   throw unavailable('database', new Error(`could not link ${arrival.digest}`))
 }
 
+/** The whole of a small blob, from memory or the store; checked against its digest as it enters memory. */
+export async function readSmall(
+  deps: Deps,
+  digest: Digest,
+  { key, size }: Pick<LinkedBlob, 'key' | 'size'>,
+): Promise<Buffer> {
+  const cached = deps.bytes.get(digest)
+  if (cached) return cached
+  const bytes = await deps.blobs.read(key)
+  if (!bytes) throw gone(deps, digest)
+  if (bytes.length !== size || digestOf(bytes, algorithmOf(digest)) !== digest) {
+    deps.log.error({ digest, key }, 'the stored bytes are not what their digest says')
+    throw unavailable('blob store', new Error(`${digest} is damaged`))
+  }
+  deps.bytes.set(digest, bytes)
+  return bytes
+}
+
+/** Linked, but without bytes: the collector was faster than this request, or the store has lost them. */
+export function gone(deps: Deps, digest: Digest): Failure {
+  deps.log.error({ digest }, 'a linked blob has no object in the store')
+  return new Failure('BLOB_UNKNOWN', { detail: { digest } })
+}
+
 /** Links content into a repository. False where the registry does not have it, or the session was cancelled. */
 export async function link(deps: Deps, arrival: Arrival): Promise<boolean> {
   if (await deps.together.arrival.load(arrival)) return true

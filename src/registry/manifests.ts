@@ -7,6 +7,8 @@ import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
 import { type Manifest, parseManifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
+import { isPackRepository, packIdOf } from '../packs/pack.ts'
+import { type PackPush, publish, readPack, removeFromPack } from './packs.ts'
 
 /** A manifest as it arrives. `ifMatch`: the digest the tag must have now (RFC 9110, section 13.1.1). */
 export type Push = {
@@ -16,6 +18,8 @@ export type Push = {
   bytes: Buffer
   extraTags: readonly Tag[]
   ifMatch: Digest | undefined
+  /** For packs: dependencies that are not published yet are no reason to refuse. */
+  allowMissing?: boolean
 }
 
 /**
@@ -30,10 +34,11 @@ export async function putManifest(deps: Deps, push: Push): Promise<{ digest: Dig
     throw new Failure('DIGEST_INVALID', { detail: { digest: reference.digest, actual: digest } })
   const manifest = parseManifest(bytes, push.contentType)
   const tags = [...new Set(reference.tag ? [reference.tag, ...push.extraTags] : push.extraTags)]
+  const pack = isPackRepository(push.repository) ? await readPack(deps, push, digest, manifest, tags) : undefined
   // A row that another request creates or deletes in the same moment (the repository, the manifest, a link) makes the
   // statement fail or come to nothing; at the next try it is seen as it is now.
   for (let tries = 0; tries < 5; tries++) {
-    if (await tryPut(deps.db, push, digest, manifest, tags)) return { digest, manifest }
+    if (await tryPut(deps.db, push, digest, manifest, tags, pack)) return { digest, manifest }
   }
   throw unavailable('database', new Error(`manifest ${digest} kept meeting other writers`))
 }
@@ -44,15 +49,21 @@ async function tryPut(
   digest: Digest,
   manifest: Manifest,
   tags: readonly Tag[],
+  pack: PackPush | undefined,
 ): Promise<boolean> {
-  const insert = (sql: Sql | Transaction) => insertManifest(sql, repository, digest, manifest, bytes, tags)
+  const insert = (sql: Sql | Transaction, names = tags) =>
+    insertManifest(sql, repository, digest, manifest, bytes, names)
   try {
     const outcome = await ask(db, async (sql) => {
       const { tag } = reference
-      if (ifMatch === undefined || tag === undefined) return insert(sql)
+      if (!pack && (ifMatch === undefined || tag === undefined)) return insert(sql)
       return sql.begin(async (tx) => {
-        if ((await lockTag(tx, repository, tag)) !== ifMatch) throw new Failure('PRECONDITION_FAILED')
-        return insert(tx)
+        const insertIfMatched = async (names = tags) => {
+          if (tag !== undefined && ifMatch !== undefined && (await lockTag(tx, repository, tag)) !== ifMatch)
+            throw new Failure('PRECONDITION_FAILED')
+          return insert(tx, names)
+        }
+        return pack ? publish(tx, pack, digest, insertIfMatched) : insertIfMatched()
       })
     })
     if (outcome === 'stored') return true
@@ -91,6 +102,8 @@ async function refuseOtherMediaType(
  */
 export async function removeManifest(deps: Deps, repository: RepositoryName, reference: Reference): Promise<void> {
   const { tag, digest } = reference
+  const packId = packIdOf(repository)
+  if (packId && (await removeFromPack(deps, packId, reference))) return
   const gone = await ask(deps.db, async (sql) =>
     tag === undefined
       ? (await deleteManifest(sql, { repository, digest }, graceSeconds)).length > 0

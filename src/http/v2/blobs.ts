@@ -2,11 +2,11 @@ import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import type { LinkedBlob } from '../../db/blobs.ts'
 import type { Deps } from '../../deps.ts'
-import { Failure, unavailable } from '../../errors.ts'
-import { algorithmOf, type Digest, digestOf } from '../../oci/digest.ts'
+import { Failure } from '../../errors.ts'
+import type { Digest } from '../../oci/digest.ts'
 import { mediaTypes } from '../../oci/media-types.ts'
 import { type ByteRange, parseRange } from '../../oci/range.ts'
-import { confirmBlob, removeBlob, smallBytes } from '../../registry/blobs.ts'
+import { confirmBlob, gone, readSmall, removeBlob, smallBytes } from '../../registry/blobs.ts'
 import { requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import { type Fields, fieldsOf, type Head, inert, reply, unchanged } from './reply.ts'
@@ -52,11 +52,12 @@ export function blobHead(digest: Digest): Head {
   ]
 }
 
-async function sendBlob(
+/** Answers with a blob or the range of it that is asked for; large ones from the store itself where it can. */
+export async function sendBlob(
   c: Context<Env>,
   deps: Deps,
   digest: Digest,
-  blob: LinkedBlob,
+  blob: Pick<LinkedBlob, 'key' | 'size'>,
   fields: Fields,
 ): Promise<Response> {
   const header = c.req.header('range')
@@ -72,7 +73,7 @@ async function sendBlob(
   if (range !== 'whole') all['content-range'] = `bytes ${first}-${last}/${blob.size}`
 
   if (blob.size <= smallBytes) {
-    const bytes = await smallBlob(deps, digest, blob)
+    const bytes = await readSmall(deps, digest, blob)
     return reply(status, all, range === 'whole' ? bytes : bytes.subarray(first, last + 1))
   }
   if (deps.blobs.presign && deps.config.blobRedirect) {
@@ -89,26 +90,6 @@ async function sendBlob(
     await sendStream(outgoing, stream, head)
   }
   return RESPONSE_ALREADY_SENT
-}
-
-/** Small blobs are checked against their digest as they enter the cache, and served from memory then. */
-async function smallBlob(deps: Deps, digest: Digest, { key, size }: LinkedBlob): Promise<Buffer> {
-  const cached = deps.bytes.get(digest)
-  if (cached) return cached
-  const bytes = await deps.blobs.read(key)
-  if (!bytes) throw gone(deps, digest)
-  if (bytes.length !== size || digestOf(bytes, algorithmOf(digest)) !== digest) {
-    deps.log.error({ digest, key }, 'the stored bytes are not what their digest says')
-    throw unavailable('blob store', new Error(`${digest} is damaged`))
-  }
-  deps.bytes.set(digest, bytes)
-  return bytes
-}
-
-/** Linked, but without bytes: the collector was faster than this request, or the store has lost them. */
-function gone(deps: Deps, digest: Digest): Failure {
-  deps.log.error({ digest }, 'a linked blob has no object in the store')
-  return new Failure('BLOB_UNKNOWN', { detail: { digest } })
 }
 
 /** A Range with an If-Range counts only for the very content the client has a part of. RFC 9110, section 13.1.5. */

@@ -131,7 +131,7 @@ function raise(failure: Failure): never {
 }
 
 /** The digest in an If-Match header. One that is no digest matches nothing. */
-function digestOfEtag(header: string | undefined): Digest | undefined {
+export function digestOfEtag(header: string | undefined): Digest | undefined {
   if (header === undefined) return undefined
   const digest = parseDigest(header.trim().replace(/^"|"$/g, ''))
   if (!digest) throw new Failure('PRECONDITION_FAILED', { detail: 'If-Match is not the ETag of a manifest' })

@@ -1,0 +1,272 @@
+import { type ObjectKey, storedKey } from '../blobs/keys.ts'
+import type { Digest } from '../oci/digest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Content } from '../packs/artifact.ts'
+import type { PackDocument, PackId, PackState } from '../packs/pack.ts'
+import { isPrerelease, precedenceOf, releaseOf, type Version } from '../packs/version.ts'
+import type { Sql, Transaction } from './client.ts'
+
+/** A version about to be published. */
+export type NewVersion = { document: PackDocument; manifestDigest: Digest; content: Content }
+
+/**
+ * Takes the lock of a pack: whoever publishes, deletes or yanks one of its versions holds it until its transaction ends.
+ * Brings repository and pack into being where they are not. False where another transaction is just doing that: try again.
+ */
+export async function lockPack(tx: Transaction, packId: PackId, repository: RepositoryName): Promise<boolean> {
+  const rows = await tx`
+    with made as (
+      insert into repositories (name)
+      select ${repository} where not exists (select from repositories where name = ${repository})
+      on conflict do nothing returning id
+    ), repository as (
+      select id from made union all select id from repositories where name = ${repository}
+    )
+    insert into packs (repository_id, pack_id) select id, ${packId} from repository
+    on conflict (repository_id) do update set pack_id = excluded.pack_id
+    returning repository_id`
+  return rows.length > 0
+}
+
+/**
+ * Publishes must not see each other half done where one depends on another: those with dependencies, and deletions,
+ * take turns by this lock. It is taken after the pack's own.
+ */
+export async function lockDependencies(tx: Transaction): Promise<void> {
+  await tx`select pg_advisory_xact_lock(${7_225_748_102}::bigint)`
+}
+
+/** Adds a version. False where its release has been published before, whatever became of it. */
+export async function insertVersion(
+  tx: Transaction,
+  { document, manifestDigest, content }: NewVersion,
+): Promise<boolean> {
+  const { packId, version, type, dependencies, metadata } = document
+  const runner = (key: 'minRunnerVersion' | 'maxRunnerVersion') =>
+    metadata[key] === undefined ? null : precedenceOf(metadata[key] as Version)
+  const rows = await tx`
+    with version as (
+      insert into pack_versions (repository_id, release, version, precedence, prerelease, type, document,
+        manifest_digest, content_digest, content_size, content_type, content_title, min_runner, max_runner)
+      select repository_id, ${releaseOf(version)}, ${version}, ${precedenceOf(version)}, ${isPrerelease(version)},
+        ${type}, ${JSON.stringify(document)}::text::json, ${manifestDigest}, ${content.digest}, ${content.size},
+        ${content.mediaType}, ${content.title ?? null}, ${runner('minRunnerVersion')}, ${runner('maxRunnerVersion')}
+      from packs where pack_id = ${packId}
+      on conflict do nothing
+      returning repository_id, release
+    ), dependencies as (
+      insert into pack_dependencies (repository_id, release, depends_on, range, optional)
+      select v.repository_id, v.release, d.pack_id, d.range, d.optional
+      from version v, unnest(${dependencies.map((d) => d.packId as string)}::text[],
+        ${dependencies.map((d) => d.version as string)}::text[],
+        ${dependencies.map((d) => d.optional ?? false)}::boolean[]) as d (pack_id, range, optional)
+    )
+    select release from version`
+  return rows.length > 0
+}
+
+/**
+ * Brings what lists show of a pack, and its tag \`latest\`, up to its versions. Under the pack's lock.
+ * \`latest\` is the highest stable version that is not yanked, so a back-port never moves it.
+ */
+export async function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
+  await tx`
+    with pack as (
+      select repository_id from packs where pack_id = ${packId}
+    ), shown as (
+      select v.* from pack p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
+      order by v.state = 'yanked', v.prerelease, v.precedence desc limit 1
+    ), latest as (
+      select * from shown where state <> 'yanked' and not prerelease
+    ), described as (
+      update packs p set
+        latest = (select version from latest), shown = s.version, type = s.type, state = s.state,
+        name = s.document->>'name', author = s.document->>'author', updated_at = now(),
+        versions = (select count(*) from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null),
+        words = setweight(to_tsvector('simple', regexp_replace(p.pack_id || ' ' || (s.document->>'name'), '[._/-]', ' ', 'g') || ' ' || p.pack_id), 'A')
+          || setweight(to_tsvector('simple', coalesce((s.document->'metadata'->'keywords')::text, '')), 'B')
+          || setweight(to_tsvector('simple', coalesce(s.document->>'author', '')), 'C')
+          || setweight(to_tsvector('simple', coalesce(s.document->>'description', '')), 'D')
+      from pack left join shown s on true
+      where p.repository_id = pack.repository_id
+    ), moved as (
+      insert into tags (repository_id, name, manifest_digest)
+      select repository_id, 'latest', manifest_digest from latest
+      on conflict (repository_id, name) do update
+        set manifest_digest = excluded.manifest_digest, updated_at = excluded.updated_at
+        where tags.manifest_digest <> excluded.manifest_digest
+    )
+    delete from tags t using pack p
+    where t.repository_id = p.repository_id and t.name = 'latest' and not exists (select from latest)`
+}
+
+/** What became of a release: undefined where it was never published. */
+export type Spent = { version: Version; manifestDigest: Digest | null; contentDigest: Digest }
+
+export async function findRelease(
+  sql: Sql | Transaction,
+  packId: PackId,
+  version: Version,
+): Promise<Spent | undefined> {
+  const [row] = await sql<Spent[]>`
+    select v.version, v.manifest_digest as "manifestDigest", v.content_digest as "contentDigest"
+    from packs p join pack_versions v on v.repository_id = p.repository_id
+    where p.pack_id = ${packId} and v.release = ${releaseOf(version)}`
+  return row
+}
+
+/** The living versions that a manifest is: none, one, or several where it has no config of its own. */
+export async function versionsOfManifest(sql: Sql | Transaction, packId: PackId, digest: Digest): Promise<Version[]> {
+  const rows = await sql<{ version: Version }[]>`
+    select v.version from packs p join pack_versions v on v.repository_id = p.repository_id
+    where p.pack_id = ${packId} and v.manifest_digest = ${digest} and v.deleted_at is null`
+  return rows.map((row) => row.version)
+}
+
+/** Marks a version as deleted: its number stays spent. Answers its manifest, or undefined where there was no such. */
+export async function buryVersion(tx: Transaction, packId: PackId, version: Version): Promise<Digest | undefined> {
+  const [row] = await tx<{ digest: Digest }[]>`
+    with doomed as (
+      select v.repository_id, v.release, v.manifest_digest from packs p
+      join pack_versions v on v.repository_id = p.repository_id
+      where p.pack_id = ${packId} and v.version = ${version} and v.deleted_at is null
+    ), forgotten as (
+      delete from pack_dependencies d using doomed x where d.repository_id = x.repository_id and d.release = x.release
+    ), buried as (
+      update pack_versions v set deleted_at = now(), manifest_digest = null
+      from doomed x where v.repository_id = x.repository_id and v.release = x.release
+    )
+    select manifest_digest as digest from doomed`
+  return row?.digest
+}
+
+/** A version as it is answered. `document` is JSON text. `key`: where its content is; absent: it is an index. */
+export type VersionRow = {
+  packId: PackId
+  version: Version
+  state: PackState
+  message: string | null
+  replacedBy: string | null
+  document: string
+  manifestDigest: Digest
+  digest: Digest
+  size: number
+  mediaType: string
+  title: string | null
+  publishedAt: string
+  /** Precedences: see version.ts. */
+  minRunner: string | null
+  maxRunner: string | null
+  channels: string[]
+  key: ObjectKey | undefined
+}
+
+type Selector = { packId: PackId; version?: Version | undefined; tag?: string | undefined }
+
+/**
+ * Looks up many versions, each by its number or by a tag (a channel, or \`latest\`); the answers stand in the order of
+ * the questions.
+ */
+export async function findVersions(sql: Sql, asked: Selector[]): Promise<(VersionRow | undefined)[]> {
+  const rows = await sql<(VersionRow & { i: number; storageKey: string | null })[]>`
+    select distinct on (q.i) q.i::int, ${versionColumns(sql)}, b.storage_key as "storageKey"
+    from unnest(${asked.map((a) => a.packId as string)}::text[], ${asked.map((a) => (a.version ? releaseOf(a.version) : null))}::text[],
+      ${asked.map((a) => a.version ?? null)}::text[], ${asked.map((a) => a.tag ?? null)}::text[])
+      with ordinality as q (pack_id, release, version, tag, i)
+    join packs p on p.pack_id = q.pack_id
+    left join tags t on t.repository_id = p.repository_id and t.name = q.tag
+    join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
+      and (v.release = q.release and v.version = q.version or v.manifest_digest = t.manifest_digest)
+    left join repository_blobs l on l.repository_id = v.repository_id and l.digest = v.content_digest
+    left join blobs b on b.digest = l.digest
+    order by q.i, v.precedence desc`
+  const found: (VersionRow | undefined)[] = new Array(asked.length)
+  for (const { i, storageKey, ...row } of rows)
+    found[i - 1] = { ...row, key: storageKey === null ? undefined : storedKey(storageKey) }
+  return found
+}
+
+/** All living versions of a pack, the highest first; undefined where there is no such pack, or none of it is left. */
+export async function listVersions(sql: Sql, packId: PackId): Promise<VersionRow[] | undefined> {
+  const rows = await sql<VersionRow[]>`
+    select ${versionColumns(sql)} from packs p join pack_versions v on v.repository_id = p.repository_id
+    where p.pack_id = ${packId} and v.deleted_at is null
+    order by v.precedence desc`
+  return rows.length > 0 ? [...rows] : undefined
+}
+
+function versionColumns(sql: Sql) {
+  return sql`p.pack_id as "packId", v.version, v.state, v.message, v.replaced_by as "replacedBy",
+    v.document::text as document, v.manifest_digest as "manifestDigest", v.content_digest as digest,
+    v.content_size as size, v.content_type as "mediaType", v.content_title as title,
+    to_char(v.published_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as "publishedAt",
+    v.min_runner as "minRunner", v.max_runner as "maxRunner",
+    array(select c.name from tags c where c.repository_id = v.repository_id and c.manifest_digest = v.manifest_digest
+      and c.name !~ ${channelPattern} order by c.name) as channels`
+}
+
+/** Tags that are no channels: versions, and what belongs to another manifest. See packs/channel.ts. */
+const channelPattern = '^([vV]?[0-9]+\\.[0-9]+\\.[0-9]+|sha(256|512)-[0-9a-f]{64})'
+
+/** Sets a version's state. False where there is no such version. */
+export async function setState(
+  tx: Transaction,
+  {
+    packId,
+    version,
+    state,
+    message,
+    replacedBy,
+  }: {
+    packId: PackId
+    version: Version
+    state: PackState
+    message: string | undefined
+    replacedBy: string | undefined
+  },
+): Promise<boolean> {
+  const rows = await tx`
+    update pack_versions v set state = ${state}, message = ${message ?? null}, replaced_by = ${replacedBy ?? null}
+    from packs p where p.pack_id = ${packId} and v.repository_id = p.repository_id and v.version = ${version}
+      and v.deleted_at is null
+    returning v.version`
+  return rows.length > 0
+}
+
+export type Dependent = { packId: PackId; version: Version; range: string; optional: boolean; state: PackState }
+
+/** Every living version that depends on the pack, whatever range it gives. */
+export async function dependentsOf(sql: Sql | Transaction, packId: PackId): Promise<Dependent[]> {
+  const rows = await sql<Dependent[]>`
+    select p.pack_id as "packId", v.version, d.range, d.optional, v.state
+    from pack_dependencies d
+    join pack_versions v on v.repository_id = d.repository_id and v.release = d.release and v.deleted_at is null
+    join packs p on p.repository_id = v.repository_id
+    where d.depends_on = ${packId}
+    order by p.pack_id, v.precedence desc`
+  return [...rows]
+}
+
+/** What resolution looks at: all living versions of many packs, the highest first. One row a pack. */
+export async function candidatesOf(
+  sql: Sql | Transaction,
+  packIds: readonly PackId[],
+): Promise<{ packId: PackId; candidates: StoredCandidate[] }[]> {
+  const rows = await sql<{ packId: PackId; candidates: StoredCandidate[] }[]>`
+    select p.pack_id as "packId", json_agg(json_build_object('version', v.version, 'state', v.state,
+      'dependencies', v.document->'dependencies',
+      'minRunnerVersion', v.document->'metadata'->'minRunnerVersion',
+      'maxRunnerVersion', v.document->'metadata'->'maxRunnerVersion') order by v.precedence desc) as candidates
+    from packs p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
+    where p.pack_id = any(${packIds as readonly string[]}::text[])
+    group by p.pack_id`
+  return [...rows]
+}
+
+export type StoredCandidate = {
+  version: Version
+  state: PackState
+  dependencies: PackDocument['dependencies']
+  minRunnerVersion: Version | null
+  maxRunnerVersion: Version | null
+}

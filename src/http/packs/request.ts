@@ -1,0 +1,86 @@
+import type { Context } from 'hono'
+import * as v from 'valibot'
+import { Failure } from '../../errors.ts'
+import { inWords, violationsOf } from '../../packs/document.ts'
+import { type PackId, parsePackId } from '../../packs/pack.ts'
+import { parseVersion, type Version } from '../../packs/version.ts'
+import { readWhole } from '../../registry/body.ts'
+import type { Env } from '../routes.ts'
+import { bodyOf } from '../v2/request.ts'
+
+type Request = Context<Env>
+
+/** The pack in the path. Throws PACK_UNKNOWN where it cannot be the id of one. */
+export function packIdParam(c: Request): PackId {
+  const text = c.req.param('id') ?? ''
+  const packId = parsePackId(text)
+  if (packId) return packId
+  throw new Failure('PACK_UNKNOWN', {
+    detail: `${JSON.stringify(text.slice(0, 200))} is not the id of a pack: lowercase letters and digits, joined by single ".", "_" or "-"`,
+  })
+}
+
+/** The exact version in the path. Throws VERSION_UNKNOWN where it is none. */
+export function versionParam(c: Request): Version {
+  const text = c.req.param('version') ?? ''
+  const version = parseVersion(text)
+  if (version) return version
+  throw new Failure('VERSION_UNKNOWN', {
+    detail: `${JSON.stringify(text.slice(0, 200))} is not a version; this call takes an exact one, such as 1.4.0`,
+  })
+}
+
+/** The version of the runner that asks, if it says so. Throws QUERY_INVALID. */
+export function runnerQuery(c: Request): Version | undefined {
+  const text = c.req.query('runner')
+  if (text === undefined) return undefined
+  const version = parseVersion(text)
+  if (version) return version
+  throw new Failure('QUERY_INVALID', {
+    detail: `runner=${JSON.stringify(text.slice(0, 100))} is not a version, such as 1.5.0`,
+  })
+}
+
+/** A switch in the query: absent, `true` or `false`. Throws QUERY_INVALID. */
+export function switchQuery(c: Request, name: string): boolean {
+  const text = c.req.query(name)
+  if (text === undefined || text === 'false') return false
+  if (text === 'true' || text === '') return true
+  throw new Failure('QUERY_INVALID', { detail: `${name} is true or false` })
+}
+
+/** The query, checked. Throws QUERY_INVALID with everything that is wrong with it. */
+export function queryOf<S extends v.GenericSchema>(c: Request, schema: S): v.InferOutput<S> {
+  const result = v.safeParse(schema, c.req.query())
+  if (result.success) return result.output
+  throw new Failure('QUERY_INVALID', { detail: inWords(violationsOf(result.issues)) })
+}
+
+const maxJsonBytes = 1024 * 1024
+
+/** The JSON body, checked. Throws REQUEST_INVALID with everything that is wrong with it, CONTENT_TOO_LARGE. */
+export async function jsonBody<S extends v.GenericSchema>(
+  c: Request,
+  schema: S,
+  limit = maxJsonBytes,
+): Promise<v.InferOutput<S>> {
+  const bytes = await readWhole(bodyOf(c), limit)
+  if (!bytes) throw new Failure('CONTENT_TOO_LARGE', { detail: `this body may have at most ${limit} bytes` })
+  const result = v.safeParse(schema, parseJson(bytes))
+  if (result.success) return result.output
+  throw new Failure('REQUEST_INVALID', { detail: `the body: ${inWords(violationsOf(result.issues))}` })
+}
+
+/** Throws REQUEST_INVALID. */
+export function parseJson(bytes: Buffer, what = 'the body'): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+  } catch (cause) {
+    throw new Failure('REQUEST_INVALID', { detail: `${what} is not JSON in UTF-8: ${(cause as Error).message}`, cause })
+  }
+}
+
+/** A JSON answer from text that is JSON already. */
+export function jsonText(text: string, { status = 200, headers = {} as Record<string, string> } = {}): Response {
+  return new Response(text, { status, headers: { 'content-type': 'application/json', ...headers } })
+}

@@ -1,0 +1,24 @@
+import type { Tag } from '../oci/reference.ts'
+import { type Version, versionOfTag } from './version.ts'
+
+/** What a tag is in the repository of a pack. */
+export type TagRole =
+  | { kind: 'version'; version: Version }
+  /** `latest`, which the registry keeps. */
+  | { kind: 'latest' }
+  | { kind: 'channel'; name: Tag }
+  /** The referrers fallback and cosign's tags: they belong to another manifest. */
+  | { kind: 'attachment' }
+  /** Nearly a version: surely meant as one. */
+  | { kind: 'malformed' }
+
+const attachment = /^(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})(?:\.[a-z]+)?$/
+const nearlyVersion = /^[vV]?\d+\.\d+\.\d+/
+
+export function roleOf(tag: Tag): TagRole {
+  const version = versionOfTag(tag)
+  if (version) return { kind: 'version', version }
+  if (tag === 'latest') return { kind: 'latest' }
+  if (attachment.test(tag)) return { kind: 'attachment' }
+  return nearlyVersion.test(tag) ? { kind: 'malformed' } : { kind: 'channel', name: tag }
+}

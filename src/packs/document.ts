@@ -1,0 +1,198 @@
+import parseLicense from 'spdx-expression-parse'
+import * as v from 'valibot'
+import { type Dependency, type PackDocument, packTypes, parsePackId } from './pack.ts'
+import { compareVersions, parseRange, parseVersion } from './version.ts'
+
+/** One thing wrong with a document: where (`dependencies.0.version`, empty for the whole), and what to do about it. */
+export type Violation = { path: string; message: string }
+
+/** NUL and half a surrogate pair: no text to a database, and to few clients. */
+const notText = /\0|\p{Surrogate}/u
+const text = (most: number) =>
+  v.pipe(
+    v.string('must be text'),
+    v.maxLength(most, `must not be longer than ${most} characters`),
+    v.check((value) => !notText.test(value), 'must not contain NUL or half a surrogate pair'),
+  )
+const line = (most: number) => v.pipe(text(most), v.trim(), v.minLength(1, 'must not be empty'))
+
+/** A name that may be part of a path, a repository and a tag everywhere. */
+export const packIdSchema = v.pipe(
+  v.string('must be text'),
+  v.check(
+    (id) => parsePackId(id) !== undefined,
+    'must be lowercase letters and digits, joined by single ".", "_" or "-", at most 128 characters',
+  ),
+  v.transform((id) => parsePackId(id) as NonNullable<ReturnType<typeof parsePackId>>),
+  v.metadata({ pattern: '^[a-z0-9]+(?:[._-][a-z0-9]+)*$', example: 'net-policy' }),
+)
+
+export const versionSchema = v.pipe(
+  v.string('must be text'),
+  v.check(
+    (version) => parseVersion(version) !== undefined,
+    'must be a version by Semantic Versioning 2.0, such as 1.4.0 or 2.0.0-rc.1',
+  ),
+  v.transform((version) => parseVersion(version) as NonNullable<ReturnType<typeof parseVersion>>),
+)
+
+export const rangeSchema = v.pipe(
+  v.string('must be text'),
+  v.check((range) => parseRange(range) !== undefined, 'must be a range of versions, such as ^1.2.0 or >=1.0.0 <3.0.0'),
+  v.transform((range) => parseRange(range) as NonNullable<ReturnType<typeof parseRange>>),
+)
+
+export const packTypeSchema = v.picklist(packTypes, `must be one of ${packTypes.join(', ')}`)
+
+const dependencySchema = v.strictObject(
+  { packId: packIdSchema, version: rangeSchema, optional: v.optional(v.boolean('must be true or false')) },
+  (issue) => unknownField(issue) ?? 'must be { packId, version } or a text such as "net-rules@^1.2.0"',
+)
+
+/** `net-rules@^1.2.0` is short for `{ packId, version }`. */
+const writtenDependency = v.pipe(
+  v.unknown(),
+  v.transform((value) => (typeof value === 'string' ? dependencyOf(value) : value)),
+  dependencySchema,
+  v.transform(({ packId, version, optional }): Dependency => ({ packId, version, ...(optional ? { optional } : {}) })),
+)
+
+function dependencyOf(written: string): { packId: string; version: string } {
+  const at = written.indexOf('@')
+  return at < 0
+    ? { packId: written.trim(), version: '*' }
+    : { packId: written.slice(0, at).trim(), version: written.slice(at + 1).trim() }
+}
+
+const isLicense = (expression: string) => {
+  try {
+    parseLicense(expression)
+    return true
+  } catch {
+    return false
+  }
+}
+
+const metadataSchema = v.pipe(
+  v.looseObject(
+    {
+      minRunnerVersion: v.optional(versionSchema),
+      maxRunnerVersion: v.optional(versionSchema),
+      license: v.optional(
+        v.pipe(line(500), v.check(isLicense, 'must be an SPDX license expression, such as Apache-2.0 or MIT OR 0BSD')),
+      ),
+      homepage: v.optional(
+        v.pipe(
+          line(2000),
+          v.check((url) => URL.canParse(url) && /^https?:/i.test(url), 'must be an http or https address'),
+        ),
+      ),
+      keywords: v.optional(v.pipe(v.array(line(64), 'must be a list'), v.maxLength(50, 'must be at most 50'))),
+      readme: v.optional(text(256 * 1024)),
+      changes: v.optional(text(256 * 1024)),
+    },
+    'must be an object',
+  ),
+  v.check(
+    (metadata) => isPlain(metadata, 16),
+    'must be plain JSON, nested at most 16 levels, without NUL in its texts',
+  ),
+  v.check(
+    ({ minRunnerVersion: min, maxRunnerVersion: max }) => !min || !max || compareVersions(min, max) <= 0,
+    'minRunnerVersion must not be above maxRunnerVersion',
+  ),
+)
+
+function isPlain(value: unknown, depth: number): boolean {
+  if (typeof value === 'string') return !notText.test(value)
+  if (typeof value !== 'object' || value === null) return true
+  if (depth === 0) return false
+  return Object.entries(value).every(([key, entry]) => !notText.test(key) && isPlain(entry, depth - 1))
+}
+
+/** What an author writes: `pack.json`, the `manifest` part of POST /packs, the config blob. */
+export const documentSchema = v.pipe(
+  v.strictObject(
+    {
+      packId: packIdSchema,
+      version: versionSchema,
+      type: packTypeSchema,
+      name: v.optional(line(200)),
+      description: v.optional(text(4000)),
+      author: v.optional(line(200)),
+      dependencies: v.optional(
+        v.pipe(
+          v.array(writtenDependency, 'must be a list'),
+          v.maxLength(500, 'must be at most 500'),
+          v.check(
+            (list) => new Set(list.map((entry) => entry.packId)).size === list.length,
+            'must name a pack once only',
+          ),
+        ),
+        [],
+      ),
+      metadata: v.optional(metadataSchema, {}),
+    },
+    (issue) => unknownField(issue) ?? 'must be a JSON object',
+  ),
+  v.forward(
+    v.check(
+      ({ packId, dependencies }) => dependencies.every((entry) => entry.packId !== packId),
+      'must not name the pack itself',
+    ),
+    ['dependencies'],
+  ),
+  // The order of these keys is the order in the config blob, whoever wrote it in whatever order.
+  v.transform(
+    ({ packId, version, type, name, description, author, dependencies, metadata }): PackDocument => ({
+      packId,
+      version,
+      type,
+      name: name ?? packId,
+      ...(description ? { description } : {}),
+      ...(author ? { author } : {}),
+      dependencies,
+      metadata,
+    }),
+  ),
+)
+
+function unknownField(issue: { expected: string | null; path?: unknown }): string | undefined {
+  return issue.expected === 'never' ? 'is not a field of a pack; what is your own belongs in "metadata"' : undefined
+}
+
+/** What the registry knows itself: a document that went through it may carry these, and they count for nothing. */
+const known = new Set([
+  'digest',
+  'size',
+  'publishedAt',
+  'manifestDigest',
+  'mediaType',
+  'state',
+  'message',
+  'replacedBy',
+  'channels',
+])
+
+/** The document, normalised; or everything that is wrong with it. */
+export function checkDocument(value: unknown): { document: PackDocument } | { violations: Violation[] } {
+  const written =
+    typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).filter(([key]) => !known.has(key)))
+      : value
+  const result = v.safeParse(documentSchema, written)
+  return result.success ? { document: result.output } : { violations: violationsOf(result.issues) }
+}
+
+export function violationsOf(issues: readonly v.BaseIssue<unknown>[]): Violation[] {
+  return issues.map((issue) => ({
+    path: v.getDotPath(issue) ?? '',
+    message: issue.received === 'undefined' && issue.kind === 'schema' ? 'is missing' : issue.message,
+  }))
+}
+
+/** Violations as one text: `version: must be …; type: must be …`. */
+export function inWords(violations: readonly Violation[]): string {
+  const shown = violations.slice(0, 20).map(({ path, message }) => (path ? `${path} ${message}` : message))
+  return shown.join('; ') + (violations.length > 20 ? `; and ${violations.length - 20} more` : '')
+}

@@ -1,0 +1,225 @@
+import { ask, type Transaction } from '../db/client.ts'
+import { deleteManifest } from '../db/manifests.ts'
+import {
+  buryVersion,
+  dependentsOf,
+  findRelease,
+  insertVersion,
+  lockDependencies,
+  lockPack,
+  refreshPack,
+  versionsOfManifest,
+} from '../db/packs.ts'
+import { deleteTag, lockTag } from '../db/tags.ts'
+import { type Deps, graceSeconds } from '../deps.ts'
+import { Failure } from '../errors.ts'
+import type { Digest } from '../oci/digest.ts'
+import type { Manifest } from '../oci/manifest.ts'
+import type { Reference, Tag } from '../oci/reference.ts'
+import { type Artifact, type Content, configOf, readArtifact } from '../packs/artifact.ts'
+import { roleOf } from '../packs/channel.ts'
+import { type PackId, packIdOf, repositoryOf } from '../packs/pack.ts'
+import { parseRange, satisfies, tagOf, type Version } from '../packs/version.ts'
+import { readSmall } from './blobs.ts'
+import { requireDependencies } from './dependencies.ts'
+import type { Push } from './manifests.ts'
+
+// The rules of packs, the same whoever writes and by whichever door: every manifest of a repository under packs/ comes
+// through here, in the transaction that stores it.
+//
+// Locks, always in this order: the pack's row (all changes to its versions take turns), then, where dependencies are
+// concerned, one lock for all packs (publishing what depends on others, and deleting: neither sees the other half
+// done), then whatever the statements lock. A version that two publish at once is there once: the second, when its turn
+// comes, finds the release taken.
+
+/** A push to the repository of a pack, read by the rules. */
+export type PackPush = {
+  packId: PackId
+  versions: { version: Version; artifact: Artifact; content: Content }[]
+  channels: Tag[]
+  /** The client pushed `latest`: taken where it is what `latest` names anyway. */
+  latest: boolean
+  /** Tags that are stored as they are. */
+  tags: Tag[]
+  allowMissing: boolean
+}
+
+/**
+ * What a push to a pack's repository means. Reads the config blob, not the content.
+ * Throws NAME_INVALID, TAG_INVALID, MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, each with what to fix.
+ */
+export async function readPack(
+  deps: Deps,
+  push: Push,
+  digest: Digest,
+  manifest: Manifest,
+  tags: readonly Tag[],
+): Promise<PackPush> {
+  const packId = packIdOf(push.repository)
+  if (!packId)
+    throw new Failure('NAME_INVALID', {
+      detail: `under packs/ stands the id of a pack, and nothing below it: ${push.repository} has more than that`,
+    })
+  const pack: PackPush = {
+    packId,
+    versions: [],
+    channels: [],
+    latest: false,
+    tags: [],
+    allowMissing: push.allowMissing ?? false,
+  }
+  for (const tag of tags) {
+    const role = roleOf(tag)
+    if (role.kind === 'malformed')
+      throw new Failure('TAG_INVALID', {
+        detail: `the tag ${tag} looks like a version but is none by Semantic Versioning 2.0; write it as 1.2.3 or 1.2.3-rc.1, without a "v"`,
+      })
+    if (role.kind === 'latest') pack.latest = true
+    else pack.tags.push(tag)
+    // A signature or the like is stored as it is, also under a name.
+    if (manifest.subject) continue
+    if (role.kind === 'version')
+      pack.versions.push(await readVersion(deps, push, digest, manifest, packId, role.version))
+    else if (role.kind === 'channel') pack.channels.push(tag)
+  }
+  return pack
+}
+
+async function readVersion(
+  deps: Deps,
+  push: Push,
+  digest: Digest,
+  { mediaType }: Manifest,
+  packId: PackId,
+  version: Version,
+): Promise<PackPush['versions'][number]> {
+  const { repository, bytes } = push
+  const document: unknown = JSON.parse(bytes.toString())
+  const config = configOf(document)
+  const configBytes = config && (await readLinked(deps, push, config.digest))
+  const artifact = readArtifact(document, configBytes, { packId, version })
+  const { content } = artifact
+  // A bundle that is an index has no content but its members.
+  if (!content) return { version, artifact, content: { digest, size: bytes.length, mediaType } }
+  const stored = await deps.together.linkedBlob.load({ repository, digest: content.digest })
+  if (!stored) throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: [content.digest] } })
+  if (stored.size !== content.size)
+    throw new Failure('MANIFEST_INVALID', {
+      detail: `the manifest says that the content has ${content.size} bytes; it has ${stored.size}`,
+    })
+  return { version, artifact, content }
+}
+
+async function readLinked(deps: Deps, { repository }: Push, digest: Digest): Promise<Buffer> {
+  const blob = await deps.together.linkedBlob.load({ repository, digest })
+  if (!blob) throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: [digest] } })
+  return readSmall(deps, digest, blob)
+}
+
+/**
+ * Stores a manifest by the rules of packs; `insert` stores it with these tags. In a transaction of its own: what it
+ * throws undoes everything. Throws VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID, CHANNEL_INVALID.
+ */
+export async function publish(
+  tx: Transaction,
+  pack: PackPush,
+  digest: Digest,
+  insert: (tags: readonly Tag[]) => Promise<'stored' | 'conflict'>,
+): Promise<'stored' | 'conflict'> {
+  const { packId, versions, channels } = pack
+  if (versions.length === 0 && channels.length === 0 && !pack.latest) return insert(pack.tags)
+  if (!(await lockPack(tx, packId, repositoryOf(packId)))) return 'conflict'
+  for (const { artifact } of versions) {
+    if (artifact.document.dependencies.length === 0) continue
+    await lockDependencies(tx)
+    await requireDependencies(tx, artifact.document, { allowMissing: pack.allowMissing })
+  }
+  if ((await insert(pack.tags)) === 'conflict') return 'conflict'
+  for (const { version, artifact, content } of versions) {
+    const row = { document: artifact.document, manifestDigest: digest, content }
+    if (!(await insertVersion(tx, row))) await requireSame(tx, packId, version, digest)
+  }
+  if (versions.length > 0) await refreshPack(tx, packId)
+  if (channels.length > 0 && (await versionsOfManifest(tx, packId, digest)).length === 0)
+    throw new Failure('CHANNEL_INVALID', {
+      detail:
+        `the tag ${channels[0]} is not a version, so it is a channel of ${packId} and must point at one of its published ` +
+        `versions; ${digest} is none. Push it under its version first`,
+    })
+  if (pack.latest && (await lockTag(tx, repositoryOf(packId), 'latest' as Tag)) !== digest)
+    throw new Failure('CHANNEL_INVALID', {
+      detail: `latest is kept by the registry: it names the highest stable version of ${packId}. Push the version alone`,
+    })
+  return 'stored'
+}
+
+/** The release is taken: by this very manifest, which is fine, or by another. */
+async function requireSame(tx: Transaction, packId: PackId, version: Version, digest: Digest): Promise<void> {
+  const spent = await findRelease(tx, packId, version)
+  if (spent?.manifestDigest === digest && spent.version === version) return
+  if (spent && spent.manifestDigest === null)
+    throw new Failure('VERSION_SPENT', {
+      detail: `${packId} ${spent.version} was deleted, and the number of a version is never used again. Publish a higher one`,
+    })
+  const other =
+    spent && spent.version !== version ? ` as ${spent.version}, and a build part makes no other version` : ''
+  throw new Failure('VERSION_EXISTS', {
+    detail: `${packId} ${version} is published already${other}, with other content (${spent?.manifestDigest}). Versions never change: publish a higher one`,
+  })
+}
+
+/**
+ * Deletes by the rules of packs what a reference names. False where it is none of their matter: a manifest that is no
+ * version, or a tag that belongs to another manifest. Throws as `deleteVersion` does, and CHANNEL_INVALID for `latest`.
+ */
+export async function removeFromPack(deps: Deps, packId: PackId, { tag, digest }: Reference): Promise<boolean> {
+  if (digest !== undefined) {
+    const versions = await ask(deps.db, (sql) => versionsOfManifest(sql, packId, digest))
+    for (const version of versions) await deleteVersion(deps, packId, version)
+    return versions.length > 0
+  }
+  const role = roleOf(tag)
+  if (role.kind === 'latest')
+    throw new Failure('CHANNEL_INVALID', {
+      detail: 'latest is kept by the registry. Yank or delete the version instead',
+    })
+  return role.kind === 'version' && deleteVersion(deps, packId, role.version)
+}
+
+/**
+ * Deletes a version for good: its number is spent. Its manifest goes with it, with signatures and channels that point
+ * at it, unless another version is the same manifest. False where there was no such version.
+ * Throws DEPENDENTS_EXIST with their list where living versions of other packs accept it, unless `force`.
+ */
+export function deleteVersion(deps: Deps, packId: PackId, version: Version, { force = false } = {}): Promise<boolean> {
+  const repository = repositoryOf(packId)
+  return ask(deps.db, (sql) =>
+    sql.begin(async (tx) => {
+      if (!(await findRelease(tx, packId, version))?.manifestDigest) return false
+      await lockPack(tx, packId, repository)
+      await lockDependencies(tx)
+      if (!force) await requireNoDependents(tx, packId, version)
+      const digest = await buryVersion(tx, packId, version)
+      if (!digest) return false
+      if ((await versionsOfManifest(tx, packId, digest)).length > 0) await deleteTag(tx, repository, tagOf(version))
+      else await deleteManifest(tx, { repository, digest }, graceSeconds)
+      await refreshPack(tx, packId)
+      return true
+    }),
+  )
+}
+
+async function requireNoDependents(tx: Transaction, packId: PackId, version: Version): Promise<void> {
+  const all = await dependentsOf(tx, packId)
+  const needing = all.filter(({ range }) => {
+    const parsed = parseRange(range)
+    return parsed !== undefined && satisfies(version, parsed)
+  })
+  if (needing.length === 0) return
+  const names = needing.slice(0, 5).map((entry) => `${entry.packId} ${entry.version}`)
+  const more = needing.length > names.length ? ` and ${needing.length - names.length} more` : ''
+  throw new Failure('DEPENDENTS_EXIST', {
+    detail: `${names.join(', ')}${more} may use ${packId} ${version}. Yank it instead (PATCH with {"state":"yanked"}), or delete it with ?force=true`,
+    about: { dependents: needing.slice(0, 100) },
+  })
+}

@@ -1,0 +1,162 @@
+import { createHash } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { ask } from '../db/client.ts'
+import { findRelease } from '../db/packs.ts'
+import type { Deps } from '../deps.ts'
+import { Failure } from '../errors.ts'
+import { type Digest, digestOf } from '../oci/digest.ts'
+import { mediaTypes } from '../oci/media-types.ts'
+import { type Content, configBytes, manifestBytes } from '../packs/artifact.ts'
+import { inWords, type Violation } from '../packs/document.ts'
+import { type PackDocument, packMediaTypes, repositoryOf } from '../packs/pack.ts'
+import { tagOf, type Version } from '../packs/version.ts'
+import { smallBytes, storeContent } from './blobs.ts'
+import { badDependencies } from './dependencies.ts'
+import { putManifest } from './manifests.ts'
+import { append, findSession, finish, sessionIdOf, startUpload } from './uploads.ts'
+
+/** A pack to be published by the facade. `created`: RFC 3339; else now. `declared`: what its bytes must turn out to be. */
+export type Publish = {
+  document: PackDocument
+  content: { stream: Readable; mediaType: string | undefined; title: string | undefined }
+  created: string | undefined
+  declared: { digest?: Digest | undefined; size?: number | undefined }
+  allowMissing: boolean
+  /** Resolves when the request was well-formed to its end: only then is anything published. */
+  complete: Promise<unknown>
+}
+
+export type Published = { packId: string; version: Version; digest: Digest; manifestDigest: Digest; isNew: boolean }
+
+/**
+ * Publishes a pack: the content is hashed while it streams to the store, then config and manifest follow, by the rules
+ * that a push by any client goes through. To publish again what is published is no error and changes nothing.
+ * Throws VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID before any content is stored; DIGEST_INVALID, SIZE_INVALID
+ * where the content is not what was declared.
+ */
+export async function publishPack(deps: Deps, { document, content, ...rest }: Publish): Promise<Published> {
+  const { packId, version } = document
+  const repository = repositoryOf(packId)
+  const spent = await ask(deps.db, (sql) => findRelease(sql, packId, version))
+  if (spent) return publishedBefore(spent, { document, content, ...rest })
+  const bad = await ask(deps.db, (sql) => badDependencies(sql, document, rest))
+  if (bad.length > 0) throw new Failure('DEPENDENCY_INVALID', { detail: inWords(bad), about: { violations: bad } })
+
+  const { digest, size } = await storeUnknown(deps, { document, content, ...rest })
+  const config = configBytes(document)
+  const body = { stream: Readable.from([config]), length: config.length }
+  await storeContent(deps, { repository, digest: digestOf(config), body })
+  const bytes = manifestBytes(document, describe(document, content, { digest, size }), rest.created ?? now())
+  const { digest: manifestDigest } = await putManifest(deps, {
+    repository,
+    reference: { tag: tagOf(version) },
+    contentType: mediaTypes.manifest,
+    bytes,
+    extraTags: [],
+    ifMatch: undefined,
+    allowMissing: rest.allowMissing,
+  })
+  return { packId, version, digest, manifestDigest, isNew: true }
+}
+
+/** Without fractions of a second, as `oras push` writes it. */
+function now(): string {
+  return new Date().toISOString().replace(/\.\d+Z$/, 'Z')
+}
+
+function describe(
+  { packId, version }: PackDocument,
+  { mediaType, title }: Publish['content'],
+  { digest, size }: { digest: Digest; size: number },
+): Content {
+  const generic = !mediaType || mediaType === mediaTypes.octetStream
+  return {
+    digest,
+    size,
+    mediaType: generic ? packMediaTypes.content : mediaType,
+    title: title ?? `${packId}-${version}.tgz`,
+  }
+}
+
+/** The number is taken. By the same content: fine, nothing is to do. */
+async function publishedBefore(
+  spent: { version: Version; manifestDigest: Digest | null; contentDigest: Digest },
+  { document: { packId, version }, content, complete }: Publish,
+): Promise<Published> {
+  if (spent.manifestDigest === null)
+    throw new Failure('VERSION_SPENT', {
+      detail: `${packId} ${spent.version} was deleted, and the number of a version is never used again. Publish a higher one`,
+    })
+  const hash = createHash('sha256')
+  for await (const piece of content.stream) hash.update(piece as Buffer)
+  await complete
+  const digest = `sha256:${hash.digest('hex')}` as Digest
+  if (spent.version !== version || spent.contentDigest !== digest)
+    throw new Failure('VERSION_EXISTS', {
+      detail: `${packId} ${spent.version} is published already, with the content ${spent.contentDigest}; this is ${digest}. Versions never change: publish a higher one`,
+    })
+  return { packId, version, digest, manifestDigest: spent.manifestDigest, isNew: false }
+}
+
+/** Stores content whose digest nobody knows yet. Nothing of it is visible unless it is whole and as declared. */
+async function storeUnknown(deps: Deps, { document, content, declared, complete }: Publish) {
+  const repository = repositoryOf(document.packId)
+  const first = await readStart(content.stream)
+  if (first.rest === undefined) {
+    await complete
+    const digest = digestOf(first.bytes)
+    requireDeclared(declared, { digest, size: first.bytes.length })
+    const body = { stream: Readable.from([first.bytes]), length: first.bytes.length }
+    await storeContent(deps, { repository, digest, body })
+    return { digest, size: first.bytes.length }
+  }
+  const id = sessionIdOf(deps, repository, startUpload(deps, repository, 'sha256'))
+  const size = await append(deps, id, { stream: first.rest, length: undefined }, undefined)
+  await complete
+  const { digestSoFar: digest } = await findSession(deps, id)
+  if (!digest) throw new Error('a session of one chunk has no digest')
+  requireDeclared(declared, { digest, size })
+  await finish(deps, id, digest, { stream: Readable.from([]), length: 0 }, undefined)
+  return { digest, size }
+}
+
+/** All of a small stream, or its start put back in front of the rest. */
+async function readStart(stream: Readable): Promise<{ bytes: Buffer; rest?: Readable }> {
+  const pieces: Buffer[] = []
+  let size = 0
+  const iterator = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>
+  for (let next = await iterator.next(); !next.done; next = await iterator.next()) {
+    pieces.push(next.value)
+    size += next.value.length
+    if (size > smallBytes)
+      return { bytes: Buffer.alloc(0), rest: Readable.from(continued(pieces, iterator), { objectMode: false }) }
+  }
+  return { bytes: Buffer.concat(pieces) }
+}
+
+async function* continued(pieces: Buffer[], iterator: AsyncIterator<Buffer>) {
+  yield* pieces
+  yield* { [Symbol.asyncIterator]: () => iterator }
+}
+
+function requireDeclared(declared: Publish['declared'], { digest, size }: { digest: Digest; size: number }): void {
+  if (declared.digest !== undefined && declared.digest !== digest)
+    throw new Failure('DIGEST_INVALID', { detail: `the content was declared as ${declared.digest}, but is ${digest}` })
+  if (declared.size !== undefined && declared.size !== size)
+    throw new Failure('SIZE_INVALID', { detail: `the content was declared as ${declared.size} bytes, but has ${size}` })
+}
+
+/** Everything that would keep a valid document from being published now. Stores nothing. */
+export async function checkPublish(
+  deps: Deps,
+  document: PackDocument,
+  { allowMissing }: { allowMissing: boolean },
+): Promise<Violation[]> {
+  const { packId, version } = document
+  const spent = await ask(deps.db, (sql) => findRelease(sql, packId, version))
+  const taken: Violation[] = []
+  if (spent?.manifestDigest === null)
+    taken.push({ path: 'version', message: `${spent.version} was deleted, and its number is not used again` })
+  else if (spent) taken.push({ path: 'version', message: `${spent.version} is published already` })
+  return [...taken, ...(await ask(deps.db, (sql) => badDependencies(sql, document, { allowMissing })))]
+}
