@@ -5,6 +5,7 @@ import { observe, requestId } from './http/observe.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
 import { addPackChanges } from './http/packs/changes.ts'
 import { addPackContent } from './http/packs/content.ts'
+import { addPackList } from './http/packs/list.ts'
 import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
 import { problem, problemInternalError } from './http/problem.ts'
@@ -26,6 +27,7 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addManifestRoutes(routes, deps)
   addUploadRoutes(routes, deps)
   addBlobRoutes(routes, deps)
+  addPackList(routes, deps)
   addPackReads(routes, deps)
   addPackContent(routes, deps)
   addPackPublish(routes, deps)

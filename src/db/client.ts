@@ -5,6 +5,8 @@ import { socketHost } from './embedded-url.ts'
 /** What a statement is run on: the pool or a transaction alike. 64-bit integers arrive as numbers. */
 export type Sql = postgres.Sql<{ bigint: number }>
 export type Transaction = postgres.TransactionSql<{ bigint: number }>
+/** A piece of a statement, to be put into another. */
+export type Fragment = postgres.PendingQuery<postgres.Row[]>
 
 /** The pools and the gate before them. Get at PostgreSQL through `ask`, so that its outages become 503s. */
 export type Database = {

@@ -4,7 +4,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Content } from '../packs/artifact.ts'
 import type { PackDocument, PackId, PackState } from '../packs/pack.ts'
 import { isPrerelease, precedenceOf, releaseOf, type Version } from '../packs/version.ts'
-import type { Sql, Transaction } from './client.ts'
+import type { Fragment, Sql, Transaction } from './client.ts'
 
 /** A version about to be published. */
 export type NewVersion = { document: PackDocument; manifestDigest: Digest; content: Content }
@@ -81,13 +81,15 @@ export async function refreshPack(tx: Transaction, packId: PackId): Promise<void
     ), described as (
       update packs p set
         latest = (select version from latest), shown = s.version, type = s.type, state = s.state,
-        name = s.document->>'name', author = s.document->>'author', updated_at = now(),
-        versions = (select count(*) from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null),
+        author = s.document->>'author', updated_at = now(), versions = counted.n,
+        summary = ${summaryOf(tx, tx`p.pack_id`, tx`s`, tx`counted.n`)},
         words = setweight(to_tsvector('simple', regexp_replace(p.pack_id || ' ' || (s.document->>'name'), '[._/-]', ' ', 'g') || ' ' || p.pack_id), 'A')
           || setweight(to_tsvector('simple', coalesce((s.document->'metadata'->'keywords')::text, '')), 'B')
           || setweight(to_tsvector('simple', coalesce(s.document->>'author', '')), 'C')
           || setweight(to_tsvector('simple', coalesce(s.document->>'description', '')), 'D')
-      from pack left join shown s on true
+      from pack left join shown s on true, lateral (
+        select count(*)::int as n from pack_versions v where v.repository_id = pack.repository_id and v.deleted_at is null
+      ) counted
       where p.repository_id = pack.repository_id
     ), moved as (
       insert into tags (repository_id, name, manifest_digest)
@@ -98,6 +100,16 @@ export async function refreshPack(tx: Transaction, packId: PackId): Promise<void
     )
     delete from tags t using pack p
     where t.repository_id = p.repository_id and t.name = 'latest' and not exists (select from latest)`
+}
+
+/** A version as an entry in lists: an SQL expression, JSON text. Null where the version is. */
+export function summaryOf(sql: Sql | Transaction, packId: Fragment, v: Fragment, versions: Fragment): Fragment {
+  return sql`case when ${v}.version is not null then json_strip_nulls(json_build_object(
+    'packId', ${packId}, 'type', ${v}.type, 'name', ${v}.document->'name', 'description', ${v}.document->'description',
+    'author', ${v}.document->'author', 'version', ${v}.version, 'digest', ${v}.content_digest, 'size', ${v}.content_size,
+    'publishedAt', to_char(${v}.published_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+    'state', ${v}.state, 'versions', ${versions}, 'minRunnerVersion', ${v}.document->'metadata'->'minRunnerVersion',
+    'keywords', ${v}.document->'metadata'->'keywords'))::text end`
 }
 
 /** What became of a release: undefined where it was never published. */

@@ -14,13 +14,14 @@ create table packs (
   versions integer not null default 0,
   updated_at timestamptz not null default now(),
   type text collate "C",
-  name text,
   author text,
   state text collate "C",
-  words tsvector
+  words tsvector,
+  -- its entry in lists, as JSON text: a page is then a walk along an index
+  summary text
 );
 create index packs_type on packs (type, pack_id) where shown is not null;
-create index packs_updated on packs (updated_at desc, pack_id) where shown is not null;
+create index packs_updated on packs (updated_at desc, pack_id desc) where shown is not null;
 create index packs_words on packs using gin (words);
 
 -- `release` is the version without its build part: two versions that differ only there are one release, and the primary

@@ -1,0 +1,27 @@
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import { Failure } from '../../errors.ts'
+
+/**
+ * Cursors name a place in a list. They are signed, so one that was changed, or belongs to another question, is refused
+ * instead of giving a page of something else. `question`: the filters and the order that the list was asked with.
+ */
+export function writeCursor(secret: Buffer, question: string, position: object): string {
+  const text = Buffer.from(JSON.stringify(position)).toString('base64url')
+  return `${text}.${mac(secret, question, text)}`
+}
+
+/** Throws QUERY_INVALID. */
+export function readCursor<Position>(secret: Buffer, question: string, cursor: string): Position {
+  const [text = '', given = ''] = cursor.split('.')
+  const expected = Buffer.from(mac(secret, question, text))
+  const actual = Buffer.from(given)
+  if (actual.length !== expected.length || !timingSafeEqual(actual, expected))
+    throw new Failure('QUERY_INVALID', {
+      detail: 'after is not a cursor of this list: give back "next" as it was answered, with the same filters and sort',
+    })
+  return JSON.parse(Buffer.from(text, 'base64url').toString()) as Position
+}
+
+function mac(secret: Buffer, question: string, text: string): string {
+  return createHmac('sha256', secret).update(`cursor\n${question}\n${text}`).digest('base64url').slice(0, 22)
+}

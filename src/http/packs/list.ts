@@ -1,0 +1,80 @@
+import * as v from 'valibot'
+import { ask } from '../../db/client.ts'
+import { listPacks, type Position, packSorts } from '../../db/pack-list.ts'
+import type { Deps } from '../../deps.ts'
+import { Failure } from '../../errors.ts'
+import { packTypeSchema, versionSchema } from '../../packs/document.ts'
+import { packStates } from '../../packs/pack.ts'
+import { precedenceOf } from '../../packs/version.ts'
+import { requireAccess } from '../access.ts'
+import type { Routes } from '../routes.ts'
+import { readCursor, writeCursor } from './cursor.ts'
+import { jsonText, queryOf } from './request.ts'
+
+const text = (most: number) =>
+  v.pipe(
+    v.string(),
+    v.maxLength(most),
+    v.check((value) => !value.includes('\0'), 'must not contain NUL'),
+  )
+
+/** The query of GET /packs. */
+export const listQuery = v.strictObject(
+  {
+    type: v.optional(packTypeSchema),
+    /** Words or beginnings of words, all of which must fit. */
+    q: v.optional(text(200)),
+    author: v.optional(text(200)),
+    runner: v.optional(versionSchema),
+    state: v.optional(v.picklist(packStates, `must be one of ${packStates.join(', ')}`)),
+    sort: v.optional(v.picklist(packSorts, `must be one of ${packSorts.join(', ')}`)),
+    limit: v.optional(
+      v.pipe(
+        v.string(),
+        v.regex(/^\d{1,4}$/, 'must be 1 to 1000'),
+        v.transform(Number),
+        v.minValue(1, 'must be 1 to 1000'),
+        v.maxValue(1000, 'must be 1 to 1000'),
+      ),
+      '50',
+    ),
+    after: v.optional(v.string()),
+  },
+  (issue) => (issue.expected === 'never' ? 'is not a parameter of this call' : 'is not a query'),
+)
+
+export function addPackList(routes: Routes, deps: Deps): void {
+  routes.get('/packs', async (c) => {
+    requireAccess(c, '*', 'pull')
+    const { q, type, author, state, runner, after, limit, sort: asked } = queryOf(c, listQuery)
+    const words = q === undefined ? undefined : wordsOf(q)
+    if (asked === 'relevance' && !words)
+      throw new Failure('QUERY_INVALID', { detail: 'sort=relevance needs words to search for: q' })
+    if (q?.trim() && !words) return jsonText('{"packs":[]}')
+    const sort = asked ?? (words ? 'relevance' : 'id')
+    const question = JSON.stringify({ type, author, state, runner, words, sort })
+    const rows = await ask(deps.db, (sql) =>
+      listPacks(sql, {
+        ...{ type, author, state, words, sort, limit: limit + 1 },
+        runner: runner && precedenceOf(runner),
+        after: after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after),
+      }),
+    )
+    const page = rows.slice(0, limit)
+    const last = rows.length > limit ? page.at(-1) : undefined
+    const next = last && writeCursor(deps.uploadSecret, question, { key: last.key, packId: last.packId })
+    const packs = page.map((row) => row.summary).join(',')
+    return jsonText(`{"packs":[${packs}]${next ? `,"next":"${next}"` : ''}}`)
+  })
+}
+
+/** A search as PostgreSQL reads it: every word, or beginning of one, must be there. Undefined where there is none. */
+function wordsOf(q: string): string | undefined {
+  const words = q.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []
+  return words.length === 0
+    ? undefined
+    : words
+        .slice(0, 16)
+        .map((word) => `'${word}':*`)
+        .join(' & ')
+}
