@@ -59,7 +59,7 @@ export async function insertVersion(
       select v.repository_id, v.release, d.pack_id, d.range, d.optional
       from version v, unnest(${dependencies.map((d) => d.packId as string)}::text[],
         ${dependencies.map((d) => d.version as string)}::text[],
-        ${dependencies.map((d) => d.optional ?? false)}::boolean[]) as d (pack_id, range, optional)
+        ${dependencies.map((d) => String(d.optional ?? false))}::text[]::boolean[]) as d (pack_id, range, optional)
     )
     select release from version`
   return rows.length > 0

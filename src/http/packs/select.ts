@@ -38,7 +38,9 @@ export async function selectVersion(
   if (!range || selector === 'latest') throw unknown(packId, selector, all)
   const accepted = all.filter((entry) => entry.state !== 'yanked' && satisfies(entry.version, range))
   const found = accepted.find((entry) => !runner || runsOn(entry, runner))
-  if (found) return found
+  // The list does not say where content is stored.
+  const whole = found && (await deps.together.packVersion.load({ packId, version: found.version }))
+  if (whole) return whole
   const [highest] = accepted
   throw highest && runner ? tooOld(packId, highest.version, runner, all) : unknown(packId, selector, all)
 }
