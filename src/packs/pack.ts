@@ -38,7 +38,7 @@ export type Pack = PackDocument & {
   state: PackState
 }
 
-const idGrammar = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/
+export const idGrammar = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/
 
 export function parsePackId(text: string): PackId | undefined {
   return text.length <= 128 && idGrammar.test(text) ? (text as PackId) : undefined

@@ -7,7 +7,7 @@ import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { sendBlob } from '../v2/blobs.ts'
 import { type Fields, fieldsOf, inert, unchanged } from '../v2/reply.ts'
-import { packIdParam, runnerQuery } from './request.ts'
+import { packIdParam, queryOf, runnerQuery } from './request.ts'
 import { selectVersion } from './select.ts'
 
 export function addPackContent(routes: Routes, deps: Deps): void {
@@ -16,7 +16,8 @@ export function addPackContent(routes: Routes, deps: Deps): void {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
     const selector = c.req.param('version') ?? ''
-    const row = await selectVersion(deps, packId, selector, runnerQuery(c))
+    const { runner } = queryOf(c, runnerQuery)
+    const row = await selectVersion(deps, packId, selector, runner)
     const fields = contentFields(row, selector === row.version)
     if (unchanged(c.req.header('if-none-match'), row.digest))
       return new Response(null, { status: 304, headers: fields as Record<string, string> })

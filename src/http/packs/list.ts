@@ -3,13 +3,12 @@ import { ask } from '../../db/client.ts'
 import { listPacks, type Position, packSorts } from '../../db/pack-list.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
-import { packTypeSchema, versionSchema } from '../../packs/document.ts'
-import { packStates } from '../../packs/pack.ts'
+import { packStateSchema, packTypeSchema, versionSchema } from '../../packs/document.ts'
 import { precedenceOf } from '../../packs/version.ts'
 import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { readCursor, writeCursor } from './cursor.ts'
-import { jsonText, queryOf } from './request.ts'
+import { jsonText, query, queryOf } from './request.ts'
 
 const text = (most: number) =>
   v.pipe(
@@ -19,29 +18,27 @@ const text = (most: number) =>
   )
 
 /** The query of GET /packs. */
-export const listQuery = v.strictObject(
-  {
-    type: v.optional(packTypeSchema),
-    /** Words or beginnings of words, all of which must fit. */
-    q: v.optional(text(200)),
-    author: v.optional(text(200)),
-    runner: v.optional(versionSchema),
-    state: v.optional(v.picklist(packStates, `must be one of ${packStates.join(', ')}`)),
-    sort: v.optional(v.picklist(packSorts, `must be one of ${packSorts.join(', ')}`)),
-    limit: v.optional(
-      v.pipe(
-        v.string(),
-        v.regex(/^\d{1,4}$/, 'must be 1 to 1000'),
-        v.transform(Number),
-        v.minValue(1, 'must be 1 to 1000'),
-        v.maxValue(1000, 'must be 1 to 1000'),
-      ),
-      '50',
+export const listQuery = query({
+  type: v.optional(packTypeSchema),
+  /** Words or beginnings of words, all of which must fit. */
+  q: v.optional(text(200)),
+  author: v.optional(text(200)),
+  runner: v.optional(versionSchema),
+  state: v.optional(packStateSchema),
+  sort: v.optional(v.picklist(packSorts, `must be one of ${packSorts.join(', ')}`)),
+  limit: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^\d{1,4}$/, 'must be 1 to 1000'),
+      v.metadata({ type: 'integer', minimum: 1, maximum: 1000 }),
+      v.transform(Number),
+      v.minValue(1, 'must be 1 to 1000'),
+      v.maxValue(1000, 'must be 1 to 1000'),
     ),
-    after: v.optional(v.string()),
-  },
-  (issue) => (issue.expected === 'never' ? 'is not a parameter of this call' : 'is not a query'),
-)
+    '50',
+  ),
+  after: v.optional(v.string()),
+})
 
 export function addPackList(routes: Routes, deps: Deps): void {
   routes.get('/packs', async (c) => {

@@ -4,18 +4,22 @@ import type { Context } from 'hono'
 import * as v from 'valibot'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
-import { type Digest, parseDigest } from '../../oci/digest.ts'
-import { checkDocument, inWords, type Violation } from '../../packs/document.ts'
+import { isObject } from '../../oci/descriptor.ts'
+import type { Digest } from '../../oci/digest.ts'
+import { checkDocument, inWords, type Violation, violationsOf } from '../../packs/document.ts'
 import { type PackDocument, repositoryOf } from '../../packs/pack.ts'
 import { tagOf } from '../../packs/version.ts'
 import { checkPublish, type Publish, publishPack } from '../../registry/publish.ts'
 import { requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
+import type { Answer, dryRunAnswer, publishedAnswer } from './answers.ts'
 import { readForm } from './form.ts'
-import { jsonBody, parseJson, switchQuery } from './request.ts'
+import { jsonBody, parseJson, query, queryOf, switchSchema } from './request.ts'
 
 /** Content of up to 8 MiB may come as base64 in JSON, which makes a third more of it. */
 const maxJsonBytes = 12 * 1024 * 1024
+
+export const publishQuery = query({ allowMissing: switchSchema, dryRun: switchSchema })
 
 export const publishBody = v.strictObject({
   manifest: v.record(v.string(), v.unknown()),
@@ -34,8 +38,7 @@ type Submission = {
 
 export function addPackPublish(routes: Routes, deps: Deps): void {
   routes.post('/packs', async (c) => {
-    const allowMissing = switchQuery(c, 'allowMissing')
-    const dryRun = switchQuery(c, 'dryRun')
+    const { allowMissing, dryRun } = queryOf(c, publishQuery)
     const submission = await submissionOf(c)
     try {
       const { document, created, declared, violations } = checkManifest(submission.manifest)
@@ -48,7 +51,10 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
       const published = await publishPack(deps, { document, content, created, declared, allowMissing, complete })
       const { isNew, ...answer } = published
       const location = `/packs/${document.packId}/${encodeURIComponent(document.version)}`
-      return Response.json(answer, { status: isNew ? 201 : 200, headers: { location } })
+      return Response.json(answer satisfies Answer<typeof publishedAnswer>, {
+        status: isNew ? 201 : 200,
+        headers: { location },
+      })
     } finally {
       submission.drop()
     }
@@ -72,6 +78,39 @@ async function submissionOf(c: Context<Env>): Promise<Submission> {
   return { manifest, content: part, complete: Promise.resolve(), drop: () => undefined }
 }
 
+/** What the client may say of the content and the time, in the manifest beside the document. */
+export const declaredSchema = v.object({
+  digest: v.optional(
+    v.pipe(
+      v.string('must be text'),
+      v.regex(/^sha256:[0-9a-f]{64}$/, 'must be sha256: and 64 hex digits'),
+      v.description('The content must turn out to have this digest.'),
+      v.transform((text) => text as Digest),
+    ),
+  ),
+  size: v.optional(
+    v.pipe(
+      v.number('must be a whole number of bytes'),
+      v.safeInteger('must be a whole number of bytes'),
+      v.minValue(0, 'must be a whole number of bytes'),
+      v.description('The content must turn out to have this many bytes.'),
+    ),
+  ),
+  created: v.optional(
+    v.pipe(
+      v.string('must be text'),
+      v.check(isTime, 'must be a time such as 2026-01-31T12:00:00Z'),
+      v.metadata({ format: 'date-time', description: 'When the pack was made; else the time of the publish.' }),
+    ),
+  ),
+})
+
+/** Source: RFC 3339. */
+function isTime(text: string): boolean {
+  const grammar = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/
+  return grammar.test(text) && !Number.isNaN(Date.parse(text))
+}
+
 type Checked = {
   document: PackDocument | undefined
   created: string | undefined
@@ -81,28 +120,19 @@ type Checked = {
 
 /** The manifest part: the document, and beside it what the client says of the content and the time. */
 function checkManifest(manifest: unknown): Checked {
-  const { digest, size, created, ...written } = Object(manifest) as Record<string, unknown>
-  const violations: Violation[] = []
-  const declaredDigest = typeof digest === 'string' ? parseDigest(digest) : undefined
-  if (digest !== undefined && !declaredDigest?.startsWith('sha256:'))
-    violations.push({ path: 'digest', message: 'must be sha256: and 64 hex digits' })
-  const declaredSize = Number.isSafeInteger(size) && Number(size) >= 0 ? Number(size) : undefined
-  if (size !== undefined && declaredSize === undefined)
-    violations.push({ path: 'size', message: 'must be a whole number of bytes' })
-  const time =
-    typeof created === 'string' &&
-    /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/.test(created) &&
-    !Number.isNaN(Date.parse(created))
-      ? created
-      : undefined
-  if (created !== undefined && time === undefined)
-    violations.push({ path: 'created', message: 'must be a time such as 2026-01-31T12:00:00Z' })
-  const checked = checkDocument(
-    typeof manifest === 'object' && manifest !== null && !Array.isArray(manifest) ? written : manifest,
-  )
-  const document = 'document' in checked ? checked.document : undefined
-  if ('violations' in checked) violations.unshift(...checked.violations)
-  return { document, created: time, declared: { digest: declaredDigest, size: declaredSize }, violations }
+  if (!isObject(manifest)) return { ...checked(manifest), created: undefined, declared: {} }
+  const { created: _, ...written } = manifest
+  const { document, violations } = checked(written)
+  const said = v.safeParse(declaredSchema, manifest)
+  if (!said.success)
+    return { document, created: undefined, declared: {}, violations: [...violations, ...violationsOf(said.issues)] }
+  const { created, ...declared } = said.output
+  return { document, created, declared, violations }
+}
+
+function checked(written: unknown): { document: PackDocument | undefined; violations: Violation[] } {
+  const result = checkDocument(written)
+  return 'document' in result ? { ...result, violations: [] } : { document: undefined, ...result }
 }
 
 /** What would become of it. The content is hashed, where there is any, and stored nowhere. */
@@ -117,7 +147,12 @@ async function tryOut(
   const about = document ? { packId: document.packId, version: document.version, tag: tagOf(document.version) } : {}
   const digest = content && (await hashOf(content.stream))
   await complete
-  return Response.json({ valid: violations.length === 0, violations, ...about, ...(digest ? { digest } : {}) })
+  const answer: Answer<typeof dryRunAnswer> = {
+    ...{ valid: violations.length === 0, violations },
+    ...about,
+    ...(digest ? { digest } : {}),
+  }
+  return Response.json(answer)
 }
 
 async function hashOf(stream: Readable): Promise<Digest> {
