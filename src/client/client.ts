@@ -2,7 +2,7 @@ import http from 'node:http'
 import https from 'node:https'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
-import { type Lock, parseLock } from './lock.ts'
+import { type Lock, type LockedPack, parseLock } from './lock.ts'
 import {
   type Dependent,
   type Pack,
@@ -14,6 +14,7 @@ import {
   type Referrer,
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
+import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 
 export type { PacksErrorCode } from './failure.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
@@ -122,6 +123,14 @@ export type Client = {
   referrers(packId: string, version: string, options?: Cancellable): Promise<Referrer[]>
   /** The closure of the roots as a lock. `bytes`: its exact text, to be stored. Throws UNRESOLVABLE, which says why. */
   resolve(request: ResolveRequest, options?: Cancellable): Promise<{ lock: Lock; bytes: Uint8Array }>
+  /**
+   * Fetches every pack of a lock into `<into>/<packId>/`, verified, in the lock's order. Throws LOCK_INVALID before
+   * anything is asked; DIGEST_MISMATCH, SIZE_MISMATCH. The first failure stops the others; files that are finished
+   * stay, and the next pull goes on from there.
+   */
+  pull(lock: Lock, options: PullOptions): Promise<PulledPack[]>
+  /** Fetches one pack, as `pack` or a lock describes it, into `<into>/<packId>/`, verified. */
+  pullOne(pack: LockedPack | Pack, options: PullOptions): Promise<PulledPack>
   /** Publishes a version. Throws PACK_INVALID, VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID, CONTENT_CHANGED. */
   publish(submission: Submission & { dryRun: true }, options?: UploadOptions): Promise<DryRun>
   publish(submission: Submission & { dryRun?: false }, options?: UploadOptions): Promise<Published>
@@ -155,11 +164,14 @@ type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) =>
 /** A client of the registry at `url`. It opens nothing yet, and needs no closing. Throws REQUEST_INVALID. */
 export function openClient(options: ClientOptions): Client {
   const connection = connectionOf(options)
+  const settings = { cacheDir: options.cacheDir, concurrency: options.concurrency ?? 4 }
   return {
     url: connection.base,
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },
+    pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
+    pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
     ...readsOf(connection),
     ...changesOf(connection),
   }
