@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { dirname, join, resolve } from 'node:path'
 import type { Connection } from './connection.ts'
 import { asPacksError, cachePath, copyOut, isAt, makeFolder } from './content.ts'
@@ -60,6 +61,8 @@ export async function pull(
   const { packs } = checkLock(lock)
   const overall = { receivedBytes: 0, totalBytes: packs.reduce((sum, { size }) => sum + size, 0) }
   const stop = new AbortController()
+  // One listener or two for every file under way.
+  setMaxListeners(0, stop.signal)
   const onAbort = () => stop.abort(signal?.reason)
   if (signal?.aborted) throw cancelled(signal)
   signal?.addEventListener('abort', onAbort, { once: true })
