@@ -328,6 +328,17 @@ describe('pull', () => {
     assert.ok(proxy.asked.length > 5)
   })
 
+  it('goes on where a download fell silent', async () => {
+    const { bytes, locked } = await published(2_000_000)
+    proxy.fault = ({ n, forward }) => n === 1 && forward({ stallAfter: 700_000 })
+    const { file } = await open({ idleTimeoutMs: 200 }).pullOne(locked, { into: into() })
+    assert.ok(bytes.equals(await readFile(file)))
+    assert.deepEqual(
+      proxy.asked.map(({ headers }) => headers.range),
+      [undefined, 'bytes=700000-'],
+    )
+  })
+
   it('begins again where the server takes no Range', async () => {
     const { bytes, locked } = await published(2_000_000)
     proxy.fault = ({ n, forward }) => forward(n === 1 ? { cutAfter: 700_000 } : { withoutRange: true })
