@@ -51,7 +51,7 @@ function closure(sql: Sql | Transaction, repository: RepositoryName, roots: read
 
 /** The bytes of manifests of a repository, in no promised order. */
 export async function manifestPayloads(
-  sql: Sql,
+  sql: Sql | Transaction,
   repository: RepositoryName,
   digests: readonly Digest[],
 ): Promise<{ digest: Digest; payload: Buffer }[]> {
@@ -96,7 +96,7 @@ export async function mountManifests(
     with recursive target as (
       select id from repositories where name = ${to}
     ), tree (repository_id, digest) as (
-      select p.repository_id, w.digest
+      select p.repository_id, w.digest collate "C"
       from unnest(${members.map((m) => m.packId as string)}::text[], ${members.map((m) => m.manifestDigest as string)}::text[])
         as w (pack_id, digest)
       join packs p on p.pack_id = w.pack_id

@@ -101,6 +101,12 @@ export function indexBytes(document: PackDocument, members: readonly Member[], c
   })
 }
 
+/** The time that a manifest says it was made at, if it does. */
+export function createdOf(bytes: Buffer): string | undefined {
+  const { annotations } = JSON.parse(bytes.toString()) as { annotations?: Record<string, string> }
+  return annotations?.[created]
+}
+
 function invalid(detail: string): Failure {
   return new Failure('MANIFEST_INVALID', { detail })
 }

@@ -130,13 +130,14 @@ function manifestReader(deps: Deps, order: readonly StoredManifest[]): (digest: 
   const coming = new Map<Digest, Promise<Map<Digest, Buffer>>>()
   let next = 0
   const fetchBatch = () => {
-    const { repository, size = 0 } = order[next] ?? {}
+    const { repository } = order[next] ?? {}
     if (!repository) return
     const batch: Digest[] = []
-    for (let bytes = size; next < order.length && batch.length < batchManifests; next++) {
+    for (let bytes = 0; next < order.length && batch.length < batchManifests; next++) {
       const manifest = order[next]
       if (manifest?.repository !== repository) break
-      if (batch.length > 0 && (bytes += manifest.size) > batchBytes) break
+      bytes += manifest.size
+      if (batch.length > 0 && bytes > batchBytes) break
       batch.push(manifest.digest)
     }
     const fetched = ask(deps.db, (sql) => manifestPayloads(sql, repository, batch)).then(

@@ -1,4 +1,5 @@
 import { ask, type Transaction } from '../db/client.ts'
+import { closureManifests, deleteUnnamed } from '../db/closures.ts'
 import { deleteManifest } from '../db/manifests.ts'
 import {
   buryVersion,
@@ -15,6 +16,7 @@ import { type Deps, graceSeconds } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { Manifest } from '../oci/manifest.ts'
+import type { RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
 import { type Artifact, type Content, configOf, readArtifact } from '../packs/artifact.ts'
 import { roleOf } from '../packs/channel.ts'
@@ -28,8 +30,8 @@ import type { Push } from './manifests.ts'
 // through here, in the transaction that stores it.
 //
 // Locks, always in this order: the pack's row (all changes to its versions take turns), then, where dependencies are
-// concerned, one lock for all packs (publishing what depends on others, and deleting: neither sees the other half
-// done), then whatever the statements lock. A version that two publish at once is there once: the second, when its turn
+// concerned, one lock for all packs (publishing what depends on others, bundles above all, and deleting: neither sees the
+// other half done), then whatever the statements lock. A version that two publish at once is there once: the second, when its turn
 // comes, finds the release taken.
 
 /** A push to the repository of a pack, read by the rules. */
@@ -202,11 +204,20 @@ export function deleteVersion(deps: Deps, packId: PackId, version: Version, { fo
       const digest = await buryVersion(tx, packId, version)
       if (!digest) return false
       if ((await versionsOfManifest(tx, packId, digest)).length > 0) await deleteTag(tx, repository, tagOf(version))
-      else await deleteManifest(tx, { repository, digest }, graceSeconds)
+      else await deleteWhole(tx, repository, digest)
       await refreshPack(tx, packId)
       return true
     }),
   )
+}
+
+/** Deletes a manifest, and of what it lists (the members of a bundle) that which nothing else names. */
+async function deleteWhole(tx: Transaction, repository: RepositoryName, digest: Digest): Promise<void> {
+  const listed = await closureManifests(tx, repository, [digest])
+  await deleteManifest(tx, { repository, digest }, graceSeconds)
+  const left = listed.map((manifest) => manifest.digest).filter((other) => other !== digest)
+  // Level by level: what an index listed is unnamed when the index has gone.
+  for (let deleted = left.length; deleted > 0; ) deleted = await deleteUnnamed(tx, repository, left, graceSeconds)
 }
 
 async function requireNoDependents(tx: Transaction, packId: PackId, version: Version): Promise<void> {
