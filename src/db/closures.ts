@@ -3,7 +3,7 @@ import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Member } from '../packs/artifact.ts'
 import type { PackId } from '../packs/pack.ts'
-import type { Version } from '../packs/version.ts'
+import { releaseOf, type Version } from '../packs/version.ts'
 import type { Fragment, Sql, Transaction } from './client.ts'
 
 /** A manifest of a closure. `size` and `mediaType` are null where it is listed, but is not in the repository. */
@@ -67,13 +67,18 @@ export async function findMembers(
   wanted: readonly { packId: PackId; version: Version }[],
 ): Promise<Member[]> {
   const rows = await sql<Member[]>`
-    select p.pack_id as "packId", v.version, v.type, m.digest as "manifestDigest", m.size as "manifestSize",
-      m.media_type as "mediaType"
-    from unnest(${wanted.map((w) => w.packId as string)}::text[], ${wanted.map((w) => w.version as string)}::text[])
-      as w (pack_id, version)
-    join packs p on p.pack_id = w.pack_id
-    join pack_versions v on v.repository_id = p.repository_id and v.version = w.version and v.deleted_at is null
-    join manifests m on m.repository_id = v.repository_id and m.digest = v.manifest_digest
+    select p.pack_id as "packId", found.*
+    from unnest(${wanted.map((w) => w.packId as string)}::text[], ${wanted.map((w) => releaseOf(w.version) as string)}::text[],
+      ${wanted.map((w) => w.version as string)}::text[]) as w (pack_id, release, version)
+    join packs p on p.pack_id = w.pack_id,
+    -- One by one, along the primary keys: left to join as it likes, the planner may begin with all that are 1.0.0.
+    lateral (
+      select v.version, m.digest as "manifestDigest", m.size as "manifestSize", m.media_type as "mediaType"
+      from pack_versions v join manifests m on m.repository_id = v.repository_id and m.digest = v.manifest_digest
+      where v.repository_id = p.repository_id and v.release = w.release and v.version = w.version
+        and v.deleted_at is null
+      limit 1
+    ) found
     order by p.pack_id`
   return [...rows]
 }

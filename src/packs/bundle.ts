@@ -1,25 +1,33 @@
 import { parseDescriptor } from '../oci/descriptor.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type LayoutEntry, layoutName, namedEntry } from './layout.ts'
-import { type PackId, parsePackId, typeOfArtifact } from './pack.ts'
+import { type PackId, parsePackId } from './pack.ts'
 import { parseVersion, type Version } from './version.ts'
 
 /** A bundle that is an index, as it is stored. */
 export type BundleIndex = { packId: PackId; version: Version; digest: Digest; mediaType: string; bytes: Buffer }
 
 /** What an index says of a member: a pack where it names one, in the way that `indexBytes` does. */
-type Listed = Omit<LayoutEntry, 'annotations'> & { pack: { packId: PackId; version: Version } | undefined }
+type Listed = Omit<LayoutEntry, 'annotations'> & { pack: Carried | undefined }
 
 /** The members that an index lists, in its order. Its bytes have been checked when they were pushed. */
-export function membersOf(bytes: Buffer): Listed[] {
+function membersOf(bytes: Buffer): Listed[] {
   const { manifests } = JSON.parse(bytes.toString()) as { manifests: unknown[] }
   return manifests.map((value, i) => {
     const { annotations = {}, ...descriptor } = parseDescriptor(value, `manifests[${i}]`)
     const packId = parsePackId(annotations['org.opencontainers.image.title'] ?? '')
     const version = parseVersion(annotations['org.opencontainers.image.version'] ?? '')
-    const pack = packId && version && typeOfArtifact(descriptor.artifactType) ? { packId, version } : undefined
+    const pack = packId && version ? { packId, version } : undefined
     return { ...descriptor, pack }
   })
+}
+
+/** A pack that a bundle brings along. */
+export type Carried = { packId: PackId; version: Version }
+
+/** The packs among the members of an index. */
+export function carriedBy(bytes: Buffer): Carried[] {
+  return membersOf(bytes).flatMap(({ pack }) => pack ?? [])
 }
 
 /**

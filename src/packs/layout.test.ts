@@ -24,7 +24,7 @@ async function readTar(tar: Buffer): Promise<[string, number, Buffer][]> {
   const files: [string, number, Buffer][] = []
   for await (const entry of Readable.from([tar]).pipe(extract())) {
     const pieces: Buffer[] = []
-    for await (const piece of entry) pieces.push(piece)
+    for await (const piece of entry) pieces.push(piece as Buffer)
     files.push([entry.header.name, entry.header.size ?? 0, Buffer.concat(pieces)])
   }
   return files

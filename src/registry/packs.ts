@@ -19,6 +19,7 @@ import type { Manifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
 import { type Artifact, type Content, configOf, readArtifact } from '../packs/artifact.ts'
+import { type Carried, carriedBy } from '../packs/bundle.ts'
 import { roleOf } from '../packs/channel.ts'
 import { type PackId, packIdOf, repositoryOf } from '../packs/pack.ts'
 import { parseRange, satisfies, tagOf, type Version } from '../packs/version.ts'
@@ -37,7 +38,8 @@ import type { Push } from './manifests.ts'
 /** A push to the repository of a pack, read by the rules. */
 export type PackPush = {
   packId: PackId
-  versions: { version: Version; artifact: Artifact; content: Content }[]
+  /** `carried`: the packs that a bundle brings along, where it is an index. */
+  versions: { version: Version; artifact: Artifact; content: Content; carried: Carried[] }[]
   channels: Tag[]
   /** The client pushed `latest`: taken where it is what `latest` names anyway. */
   latest: boolean
@@ -102,14 +104,15 @@ async function readVersion(
   const artifact = readArtifact(document, configBytes, { packId, version })
   const { content } = artifact
   // A bundle that is an index has no content but its members.
-  if (!content) return { version, artifact, content: { digest, size: bytes.length, mediaType } }
+  if (!content)
+    return { version, artifact, content: { digest, size: bytes.length, mediaType }, carried: carriedBy(bytes) }
   const stored = await deps.together.linkedBlob.load({ repository, digest: content.digest })
   if (!stored) throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: [content.digest] } })
   if (stored.size !== content.size)
     throw new Failure('MANIFEST_INVALID', {
       detail: `the manifest says that the content has ${content.size} bytes; it has ${stored.size}`,
     })
-  return { version, artifact, content }
+  return { version, artifact, content, carried: [] }
 }
 
 async function readLinked(deps: Deps, { repository }: Push, digest: Digest): Promise<Buffer> {
@@ -131,10 +134,10 @@ export async function publish(
   const { packId, versions, channels } = pack
   if (versions.length === 0 && channels.length === 0 && !pack.latest) return insert(pack.tags)
   if (!(await lockPack(tx, packId, repositoryOf(packId)))) return 'conflict'
-  for (const { artifact } of versions) {
+  for (const { artifact, carried } of versions) {
     if (artifact.document.dependencies.length === 0) continue
     await lockDependencies(tx)
-    await requireDependencies(tx, artifact.document, { allowMissing: pack.allowMissing })
+    await requireDependencies(tx, artifact.document, { allowMissing: pack.allowMissing, carried })
   }
   if ((await insert(pack.tags)) === 'conflict') return 'conflict'
   for (const { version, artifact, content } of versions) {
