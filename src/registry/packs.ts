@@ -89,11 +89,14 @@ export async function readPack(
   return pack
 }
 
-async function readVersion(
+/**
+ * Reads a manifest as a version of a pack. Throws MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, each with what to fix.
+ */
+export async function readVersion(
   deps: Deps,
-  push: Push,
+  push: Pick<Push, 'repository' | 'bytes'>,
   digest: Digest,
-  { mediaType }: Manifest,
+  { mediaType }: Pick<Manifest, 'mediaType'>,
   packId: PackId,
   version: Version,
 ): Promise<PackPush['versions'][number]> {
@@ -115,7 +118,7 @@ async function readVersion(
   return { version, artifact, content, carried: [] }
 }
 
-async function readLinked(deps: Deps, { repository }: Push, digest: Digest): Promise<Buffer> {
+async function readLinked(deps: Deps, { repository }: Pick<Push, 'repository'>, digest: Digest): Promise<Buffer> {
   const blob = await deps.together.linkedBlob.load({ repository, digest })
   if (!blob) throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: [digest] } })
   return readSmall(deps, digest, blob)
