@@ -131,7 +131,7 @@ function missing({ accepted = 0n }: Asked, choices: Choices | undefined): string
   if (accepted !== 0n) return ''
   const versions = choices?.versions ?? []
   if (versions.length === 0) return ', and there is no such pack'
-  const more = versions.length > 3 ? `, and ${versions.length - 3} lower ones` : ''
+  const more = versions.length > 3 ? `, and ${versions.length - 3} lower` : ''
   const hint = versions.every(isPrerelease) ? '; a pre-release is taken only where a range names one' : ''
   return `, and there is none (there is ${versions.slice(0, 3).join(', ')}${more}${hint})`
 }
