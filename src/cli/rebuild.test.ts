@@ -77,6 +77,13 @@ describe('packs rebuild', () => {
       const answer = await registry.call('GET', path)
       said.set(path, `${answer.status} ${Buffer.from(await answer.arrayBuffer()).toString('base64')}`)
     }
+    const { sql } = registry.deps.db
+    for (const [table, rows] of [
+      ['packs', await sql`select to_jsonb(p) - 'created_at' as row from packs p order by pack_id`],
+      ['versions', await sql`select to_jsonb(v) as row from pack_versions v order by repository_id, release`],
+      ['dependencies', await sql`select to_jsonb(d) as row from pack_dependencies d order by 1`],
+    ] as const)
+      said.set(table, JSON.stringify(rows))
     return said
   }
 

@@ -63,7 +63,9 @@ export type VersionFacts = {
   title: string | null
   minRunner: string | null
   maxRunner: string | null
-  /** JSON: `[[packId, range, optional], …]`, sorted. */
+  /** What resolution reads: the list in the document, JSON; null where it is empty. */
+  needs: string | null
+  /** What is asked the other way round, JSON: `[[packId, range, optional], …]`, sorted. */
   dependencies: string
 }
 
@@ -86,6 +88,7 @@ export function factsOf({ document, manifestDigest, content }: NewVersion): Vers
     title: content.title ?? null,
     minRunner: min === undefined ? null : precedenceOf(min as Version),
     maxRunner: max === undefined ? null : precedenceOf(max as Version),
+    needs: dependencies.length > 0 ? JSON.stringify(dependencies) : null,
     dependencies: JSON.stringify(rows.sort(([a], [b]) => (a < b ? -1 : 1))),
   }
 }
@@ -99,7 +102,7 @@ export async function storedFacts(
     select v.deleted_at is not null as deleted, v.release, v.version, v.precedence, v.prerelease::text as prerelease,
       v.type, v.document::text as document, v.manifest_digest as manifest, v.content_digest as content,
       v.content_size::text as size, v.content_type as "mediaType", v.content_title as title,
-      v.min_runner as "minRunner", v.max_runner as "maxRunner", coalesce((
+      v.min_runner as "minRunner", v.max_runner as "maxRunner", v.dependencies as needs, coalesce((
         select json_agg(json_build_array(d.depends_on, d.range, d.optional) order by d.depends_on)
         from pack_dependencies d where d.repository_id = v.repository_id and d.release = v.release
       ), '[]') as dependencies
@@ -127,18 +130,19 @@ export async function writeFacts(
   const texts = (key: keyof VersionFacts | 'publishedAt') => all.map((facts) => facts[key])
   await tx`
     insert into pack_versions (repository_id, release, version, precedence, prerelease, type, document, manifest_digest,
-      content_digest, content_size, content_type, content_title, min_runner, max_runner, published_at)
+      content_digest, content_size, content_type, content_title, min_runner, max_runner, dependencies, published_at)
     select p.repository_id, f.* from packs p, unnest(${texts('release')}::text[], ${texts('version')}::text[],
       ${texts('precedence')}::text[], ${texts('prerelease')}::text[]::boolean[], ${texts('type')}::text[],
       ${texts('document')}::text[]::json[], ${texts('manifest')}::text[], ${texts('content')}::text[],
       ${texts('size')}::text[]::bigint[], ${texts('mediaType')}::text[], ${texts('title')}::text[],
-      ${texts('minRunner')}::text[], ${texts('maxRunner')}::text[], ${texts('publishedAt')}::text[]::timestamptz[]) as f
+      ${texts('minRunner')}::text[], ${texts('maxRunner')}::text[], ${texts('needs')}::text[], ${texts('publishedAt')}::text[]::timestamptz[]) as f
     where p.pack_id = ${packId}
     on conflict (repository_id, release) do update set version = excluded.version, precedence = excluded.precedence,
       prerelease = excluded.prerelease, type = excluded.type, document = excluded.document,
       manifest_digest = excluded.manifest_digest, content_digest = excluded.content_digest,
       content_size = excluded.content_size, content_type = excluded.content_type,
-      content_title = excluded.content_title, min_runner = excluded.min_runner, max_runner = excluded.max_runner
+      content_title = excluded.content_title, min_runner = excluded.min_runner, max_runner = excluded.max_runner,
+      dependencies = excluded.dependencies
       where pack_versions.deleted_at is null`
   await tx`
     delete from pack_dependencies d using packs p

@@ -47,9 +47,10 @@ export async function insertVersion(
   const rows = await tx`
     with version as (
       insert into pack_versions (repository_id, release, version, precedence, prerelease, type, document,
-        manifest_digest, content_digest, content_size, content_type, content_title, min_runner, max_runner)
+        dependencies, manifest_digest, content_digest, content_size, content_type, content_title, min_runner, max_runner)
       select repository_id, ${releaseOf(version)}, ${version}, ${precedenceOf(version)}, ${isPrerelease(version)},
-        ${type}, ${JSON.stringify(document)}::text::json, ${manifestDigest}, ${content.digest}, ${content.size},
+        ${type}, ${JSON.stringify(document)}::text::json,
+        ${dependencies.length > 0 ? JSON.stringify(dependencies) : null}::text, ${manifestDigest}, ${content.digest}, ${content.size},
         ${content.mediaType}, ${content.title ?? null}, ${runner('minRunnerVersion')}, ${runner('maxRunnerVersion')}
       from packs where pack_id = ${packId}
       on conflict do nothing
@@ -257,28 +258,4 @@ export async function dependentsOf(sql: Sql | Transaction, packId: PackId): Prom
     where d.depends_on = ${packId}
     order by p.pack_id, v.precedence desc`
   return [...rows]
-}
-
-/** What resolution looks at: all living versions of many packs, the highest first. One row a pack. */
-export async function candidatesOf(
-  sql: Sql | Transaction,
-  packIds: readonly PackId[],
-): Promise<{ packId: PackId; candidates: StoredCandidate[] }[]> {
-  const rows = await sql<{ packId: PackId; candidates: StoredCandidate[] }[]>`
-    select p.pack_id as "packId", json_agg(json_build_object('version', v.version, 'state', v.state,
-      'dependencies', v.document->'dependencies',
-      'minRunnerVersion', v.document->'metadata'->'minRunnerVersion',
-      'maxRunnerVersion', v.document->'metadata'->'maxRunnerVersion') order by v.precedence desc) as candidates
-    from packs p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
-    where p.pack_id = any(${packIds as readonly string[]}::text[])
-    group by p.pack_id`
-  return [...rows]
-}
-
-export type StoredCandidate = {
-  version: Version
-  state: PackState
-  dependencies: PackDocument['dependencies']
-  minRunnerVersion: Version | null
-  maxRunnerVersion: Version | null
 }

@@ -1,4 +1,4 @@
-import { ask, type Sql, type Transaction, violated } from '../db/client.ts'
+import { ask, type Transaction, violated } from '../db/client.ts'
 import { closureManifests, findMembers, manifestPayloads, mountManifests } from '../db/closures.ts'
 import { insertManifest } from '../db/manifests.ts'
 import { findRelease, insertVersion, lockDependencies, lockPack, refreshPack, type Spent } from '../db/packs.ts'
@@ -12,16 +12,16 @@ import { createdOf, indexBytes, type Member } from '../packs/artifact.ts'
 import { differenceInWords } from '../packs/bundle.ts'
 import type { Violation } from '../packs/document.ts'
 import { type PackDocument, repositoryOf } from '../packs/pack.ts'
-import { tagOf, type Version } from '../packs/version.ts'
+import { tagOf } from '../packs/version.ts'
+import { resolveBundle } from './bundle-members.ts'
 import { requireDependencies } from './dependencies.ts'
 import { incomplete } from './layout.ts'
 import { checkPublish, now, type Publish, type Published, requireDeclared } from './publish.ts'
-import { resolveLock } from './resolve.ts'
 
 // A bundle without content of its own is resolved when it is published: its members are the closure's manifests, made
 // readable in its own repository, and the index that lists them is the bundle. All of it in one transaction, under the
-// pack's lock and the one for dependencies (see packs.ts): what was resolved cannot be published over, yanked aside, or
-// deleted until the bundle is there. The members' own repositories are only read.
+// pack's lock and the one for dependencies (see packs.ts): what was resolved cannot be deleted until the bundle is there.
+// What comes or is yanked in the same moment counts as later. The members' own repositories are only read.
 
 /** A bundle to be published. `mayPull`: whether whoever publishes may read a repository. */
 export type BundlePublish = Pick<Publish, 'document' | 'created' | 'declared'> & {
@@ -88,19 +88,16 @@ async function tryPublish(
 /** What the bundle's dependencies resolve to now, by pack. */
 async function resolveMembers(
   deps: Deps,
-  sql: Sql | Transaction,
+  tx: Transaction,
   document: PackDocument,
   mayPull: BundlePublish['mayPull'],
 ): Promise<Member[]> {
-  await requireDependencies(sql, document, { allowMissing: false })
-  const { minRunnerVersion } = document.metadata
-  // A bundle that says on which runners it runs has members that run there.
-  const runner = minRunnerVersion === undefined ? {} : { runner: minRunnerVersion as Version }
-  const { packs } = await resolveLock(deps, sql, { roots: document.dependencies, ...runner })
-  requireReadable(packs, mayPull)
-  return findMembers(sql, packs)
+  await requireDependencies(tx, document, { allowMissing: false })
+  const { packs } = await resolveBundle(deps, tx, document, (packId) => mayPull(repositoryOf(packId)))
+  return findMembers(tx, packs)
 }
 
+/** What may not be read is unknown to the resolution; what is asked for by its name is refused by its name. */
 function requireReadable(packs: readonly Pick<Member, 'packId'>[], mayPull: BundlePublish['mayPull']): void {
   for (const { packId } of packs) {
     const repository = repositoryOf(packId)

@@ -27,7 +27,8 @@ create index packs_words on packs using gin (words);
 -- `release` is the version without its build part: two versions that differ only there are one release, and the primary
 -- key lets it be published once. A deleted version stays as a row without a manifest: its number is spent.
 -- `document` is json, not jsonb: its text is answered as it is. min_runner and max_runner are precedences too.
--- `precedence` sorts by bytes as versions do (packs/version.ts).
+-- `precedence` sorts by bytes as versions do (packs/version.ts). `dependencies` is their part of the document, null where
+-- there are none: resolution reads it of all versions of many packs, and documents are long.
 create table pack_versions (
   repository_id bigint not null references packs (repository_id),
   release text collate "C" not null,
@@ -36,6 +37,7 @@ create table pack_versions (
   prerelease boolean not null,
   type text collate "C" not null check (type in ('policy', 'analyzer', 'task', 'bundle')),
   document json not null,
+  dependencies text,
   state text collate "C" not null default 'active' check (state in ('active', 'deprecated', 'yanked')),
   message text,
   replaced_by text collate "C",

@@ -176,6 +176,40 @@ describe('publishing a bundle without content', () => {
     assert.equal(empty.valid, false)
   })
 
+  it('takes what is optional where it fits to the rest as it is', async () => {
+    await published({ packId: 'o-low', dependencies: ['base@<1.1.0'] }, 'o-low')
+    await published({ packId: 'o-fits' }, 'o-fits')
+    const optional = (packId: string, version: string) => ({ packId, version, optional: true })
+    await published({
+      packId: 'o-all',
+      dependencies: [
+        { packId: 'base', version: '^1.1.0' },
+        optional('o-fits', '^1'),
+        optional('o-low', '^1'),
+        optional('o-fits-not', '*'),
+      ],
+    })
+    const index = await indexOf('o-all')
+    assert.deepEqual(
+      index.manifests.map(({ annotations }) => annotations['org.opencontainers.image.title']),
+      ['base', 'o-fits'],
+    )
+    // What something else brings along has to fit all the same.
+    const [status, problem] = await post({
+      packId: 'o-none',
+      dependencies: [{ packId: 'o-low', version: '^1' }, optional('base', '^1.1.0')],
+    })
+    assert.deepEqual([status, problem.type], [409, 'urn:packs-registry:UNRESOLVABLE'])
+  })
+
+  it('takes members that run where the bundle says it runs', async () => {
+    const metadata = (minRunnerVersion: string) => ({ metadata: { minRunnerVersion } })
+    await published({ packId: 'r-member', ...metadata('1.5.0') }, 'for 1.5')
+    await published({ packId: 'r-member', version: '1.1.0', ...metadata('1.6.0') }, 'for 1.6')
+    await published({ packId: 'r-all', dependencies: ['r-member@^1'], ...metadata('1.5.0') })
+    assert.deepEqual(names(await indexOf('r-all')), ['r-member 1.0.0'])
+  })
+
   it('leaves a bundle with content an ordinary pack', async () => {
     await published({ packId: 'plain', type: 'bundle', dependencies: ['net@^2'] }, 'its own content')
     const [answer, bytes] = await download('/packs/plain/1.0.0')
