@@ -3,7 +3,7 @@ import type { Tag } from '../oci/reference.ts'
 import type { Dependency, PackId, PackState, PackType } from '../packs/pack.ts'
 import type { Candidate } from '../packs/resolve.ts'
 import { releaseOf, type Version, versionOfPrecedence } from '../packs/version.ts'
-import type { Sql, Transaction } from './client.ts'
+import type { Fragment, Sql, Transaction } from './client.ts'
 
 /**
  * What resolution looks at: all living versions of these packs, the highest first. Packs of which there are none are
@@ -14,35 +14,62 @@ export async function findCandidates(
   packIds: readonly PackId[],
   channel?: Tag,
 ): Promise<Map<PackId, Candidate[]>> {
-  // A line per version, one text per pack: 20,000 rows, or JSON for them, would cost five times as much.
   const rows = await sql<{ packId: PackId; lines: string; named: string | null }[]>`
-    select p.pack_id as "packId", string_agg(concat(v.version, E'\\t', v.state, E'\\t', v.min_runner, E'\\t', v.max_runner,
-      E'\\t', v.dependencies), E'\\n' order by v.precedence desc) as lines,
-      min(v.version) filter (where v.manifest_digest = t.manifest_digest) as named
-    from packs p
-    join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
-    left join tags t on t.repository_id = p.repository_id and t.name = ${channel ?? null}
-    where p.pack_id = any(${packIds as readonly string[]}::text[])
-    group by p.pack_id`
+    select p.pack_id as "packId", p.candidates as lines,
+      ${channel === undefined ? sql`null` : versionNamed(sql, sql`p.repository_id`, channel)} as named
+    from packs p where p.pack_id = any(${packIds as readonly string[]}::text[]) and p.candidates is not null`
   const read = reader()
   return new Map(rows.map(({ packId, lines, named }) => [packId, lines.split('\n').map((line) => read(line, named))]))
 }
 
-/** Reads lines. Equal dependencies are one list: most versions of a pack depend on the same as the one before. */
+/** The version that a channel names: an SQL expression. The highest, where one manifest is several versions. */
+function versionNamed(sql: Sql | Transaction, repositoryId: Fragment, channel: Tag): Fragment {
+  return sql`(
+    select v.version from tags t
+    join pack_versions v on v.repository_id = t.repository_id and v.manifest_digest = t.manifest_digest
+      and v.deleted_at is null
+    where t.repository_id = ${repositoryId} and t.name = ${channel}
+    order by v.precedence desc limit 1)`
+}
+
+/**
+ * All living versions of a pack, the highest first: an SQL expression, a line for each; null where there are none.
+ * Its fields are separated by tabs (JSON text has none): version, state, precedences of the runner, dependencies.
+ */
+export function candidatesOf(sql: Sql | Transaction, repositoryId: Fragment): Fragment {
+  return sql`(
+    select string_agg(concat_ws(E'\\t', v.version, v.state, coalesce(v.min_runner, ''), coalesce(v.max_runner, ''),
+      coalesce(v.dependencies, '')), E'\\n' order by v.precedence desc)
+    from pack_versions v where v.repository_id = ${repositoryId} and v.deleted_at is null)`
+}
+
+type Facts = Omit<Candidate, 'version'>
+
+/**
+ * Reads lines. Of most versions of a pack all but the number is the same as of others, so it is read once, and equal
+ * dependencies are one list.
+ */
 function reader(): (line: string, named: string | null) => Candidate {
-  const lists = new Map<string, readonly Dependency[]>()
-  return (line, named) => {
-    const [version = '', state = '', min, max, text = ''] = line.split('\t')
-    const dependencies = lists.get(text) ?? (text ? (JSON.parse(text) as Dependency[]) : [])
-    lists.set(text, dependencies)
+  const known = new Map<string, Facts>()
+  const lists = new Map<string, readonly Dependency[]>([['', []]])
+  const factsOf = (text: string): Facts => {
+    const [state = '', min, max, written = ''] = text.split('\t')
+    const dependencies = lists.get(written) ?? (JSON.parse(written) as Dependency[])
+    lists.set(written, dependencies)
     return {
-      version: version as Version,
       state: state as PackState,
       dependencies,
       ...(min ? { minRunner: versionOfPrecedence(min) } : {}),
       ...(max ? { maxRunner: versionOfPrecedence(max) } : {}),
-      ...(version === named ? { preferred: true } : {}),
     }
+  }
+  return (line, named) => {
+    const end = line.indexOf('\t')
+    const version = line.slice(0, end) as Version
+    const text = line.slice(end + 1)
+    const facts = known.get(text) ?? factsOf(text)
+    known.set(text, facts)
+    return version === named ? { version, ...facts, preferred: true } : { version, ...facts }
   }
 }
 

@@ -4,6 +4,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Content } from '../packs/artifact.ts'
 import type { PackDocument, PackId, PackState } from '../packs/pack.ts'
 import { isPrerelease, precedenceOf, releaseOf, type Version } from '../packs/version.ts'
+import { candidatesOf } from './candidates.ts'
 import type { Fragment, Sql, Transaction } from './client.ts'
 
 /** A version about to be published. */
@@ -67,7 +68,7 @@ export async function insertVersion(
 }
 
 /**
- * Brings what lists show of a pack, and its tag \`latest\`, up to its versions. Under the pack's lock.
+ * Brings what lists show of a pack, what resolution looks at, and its tag \`latest\`, up to its versions. Under the pack's lock.
  * \`latest\` is the highest stable version that is not yanked, so a back-port never moves it.
  */
 export async function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
@@ -83,7 +84,7 @@ export async function refreshPack(tx: Transaction, packId: PackId): Promise<void
       update packs p set
         latest = (select version from latest), shown = s.version, type = s.type, state = s.state,
         author = s.document->>'author', updated_at = now(), versions = counted.n,
-        summary = ${summaryOf(tx, tx`p.pack_id`, tx`s`, tx`counted.n`)},
+        summary = ${summaryOf(tx, tx`p.pack_id`, tx`s`, tx`counted.n`)}, candidates = ${candidatesOf(tx, tx`p.repository_id`)},
         words = setweight(to_tsvector('simple', regexp_replace(p.pack_id || ' ' || (s.document->>'name'), '[._/-]', ' ', 'g') || ' ' || p.pack_id), 'A')
           || setweight(to_tsvector('simple', coalesce((s.document->'metadata'->'keywords')::text, '')), 'B')
           || setweight(to_tsvector('simple', coalesce(s.document->>'author', '')), 'C')
