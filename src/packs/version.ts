@@ -71,3 +71,32 @@ export function precedenceOf(version: Version): string {
   const release = [major, minor, patch].map(number).join('')
   return prerelease === undefined ? `${release}~` : `${release}${prerelease.split('.').map(identifier).join('!')}`
 }
+
+/** The release that has this precedence: `precedenceOf` the other way round. */
+export function versionOfPrecedence(precedence: string): Version {
+  const numbers: string[] = []
+  let rest = precedence
+  const number = (text: string) => text.slice(1, 1 + text.charCodeAt(0) - 0x40)
+  for (let i = 0; i < 3; i++) {
+    numbers.push(number(rest))
+    rest = rest.slice(1 + (numbers[i] ?? '').length)
+  }
+  const identifiers = rest.split('!').map((text) => (text.startsWith('0') ? number(text.slice(1)) : text.slice(1)))
+  return (numbers.join('.') + (rest === '~' ? '' : `-${identifiers.join('.')}`)) as Version
+}
+
+/**
+ * Tells which versions of a pack ranges accept, by their places in the list. What it has parsed it keeps, so it is made
+ * for one resolution and thrown away with it.
+ */
+export function openRanges(): (range: Range, versions: readonly Version[]) => number[] {
+  const ranges = new Map<Range, semver.Range>()
+  const lists = new Map<readonly Version[], semver.SemVer[]>()
+  return (text, versions) => {
+    const range = ranges.get(text) ?? new semver.Range(text)
+    ranges.set(text, range)
+    const list = lists.get(versions) ?? versions.map((version) => new semver.SemVer(version))
+    lists.set(versions, list)
+    return list.flatMap((version, i) => (range.test(version) ? [i] : []))
+  }
+}
