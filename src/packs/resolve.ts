@@ -1,5 +1,5 @@
 import { allOf, bit, bitsFrom, type Choices, type Exclusion, type Reason, ruledOut } from './choices.ts'
-import { type Conflict, explain, tooMuchWork } from './conflict.ts'
+import { type Conflict, explain, givenUp } from './conflict.ts'
 import type { Dependency, PackId, PackState } from './pack.ts'
 import { Solver } from './solver.ts'
 import { openRanges, type Range, runs, type Version } from './version.ts'
@@ -50,10 +50,8 @@ export function resolve(catalogue: Catalogue, request: Request): Resolution {
   return turn.value
 }
 
-/** Steps of the solver, a millionth of a second or so each, after which a resolution is given up. */
-const mostSteps = 1_000_000
-/** Versions looked at, likewise: each is some 200 bytes of memory. */
-const mostCandidates = 500_000
+/** Where a resolution is given up. Steps of the solver take a third of a microsecond each. */
+const most = { steps: 1_000_000, versions: 500_000, levels: 1000 }
 const stepsPerTurn = 20_000
 
 /**
@@ -65,7 +63,7 @@ export function* resolving(request: Request): Generator<PackId[], Resolution, Ca
   const roots = [...request.roots].sort((a, b) => (a.packId < b.packId ? -1 : 1))
   for (const root of roots) search.constrain({ kind: 'root', packId: root.packId, range: root.version })
   const outcome = yield* search.decide([...new Set(roots.map((root) => root.packId))])
-  if (outcome !== 'found') return { conflict: outcome === 'left out' ? tooMuchWork() : outcome }
+  if (typeof outcome === 'object') return { conflict: outcome }
   const given = yield* search.addOptional()
   return given ? { conflict: given } : { chosen: search.chosen }
 }
@@ -92,7 +90,8 @@ class Search {
   readonly #known = new Map<PackId, Known>()
   /** What is to be said of packs that are not known yet. */
   readonly #pending = new Map<PackId, Asked[]>()
-  #candidates = 0
+  #versions = 0
+  #levels = 0
   #paused = 0
 
   constructor(request: Request) {
@@ -112,7 +111,8 @@ class Search {
     for (;;) {
       const state = solver.settle()
       if (Array.isArray(state)) return explain(state, this.#known)
-      if (solver.steps > mostSteps || this.#candidates > mostCandidates) return tooMuchWork()
+      const excess = this.#excess()
+      if (excess) return givenUp(excess)
       if (solver.steps - this.#paused > stepsPerTurn) {
         this.#paused = solver.steps
         yield []
@@ -191,15 +191,22 @@ class Search {
     }
   }
 
+  #excess(): string | undefined {
+    if (this.#solver.steps > most.steps) return 'too many versions do not fit together'
+    if (this.#versions > most.versions) return `it has to look at more than ${most.versions} versions`
+    return this.#levels > most.levels ? `it goes down more than ${most.levels} levels of dependencies` : undefined
+  }
+
   *#learnOf(packIds: readonly PackId[]): Generator<PackId[], void, Catalogue> {
     const unknown = packIds.filter((packId) => !this.#known.has(packId))
     if (unknown.length === 0) return
+    this.#levels++
     const catalogue = yield unknown
     for (const packId of unknown) this.#learn(packId, catalogue.get(packId) ?? [])
   }
 
   #learn(packId: PackId, candidates: readonly Candidate[]): void {
-    this.#candidates += candidates.length
+    this.#versions += candidates.length
     const versions = candidates.map((candidate) => candidate.version)
     const lockedVersion = this.#request.locked?.get(packId)
     const locked = lockedVersion === undefined ? -1 : versions.indexOf(lockedVersion)
