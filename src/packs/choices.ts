@@ -6,8 +6,16 @@ import type { Range, Version } from './version.ts'
 
 export const absent = 1n
 
+/** Made once: there are millions of uses of the first few. */
+const bits = Array.from({ length: 1024 }, (_, place) => 1n << BigInt(place + 1))
+
 export function bit(place: number): bigint {
-  return 1n << BigInt(place + 1)
+  return bits[place] ?? 1n << BigInt(place + 1)
+}
+
+/** The candidates from one place up to, not including, another. */
+export function bitsFrom(first: number, end: number): bigint {
+  return bit(end) - bit(first)
 }
 
 /** Every value there is for a pack, and for none of it. */

@@ -28,12 +28,12 @@ export function explain(reasons: readonly Reason[], known: Known): Conflict {
   }
 }
 
-/** The work was given up: no answer either way. */
-export function tooMuchWork(): Conflict {
+/** The work was given up, with no answer either way. `why`: what there is too much of. */
+export function givenUp(why: string): Conflict {
   return {
     words:
-      'this is too much to try out: so many versions fit together so badly that the search was given up. ' +
-      'Ask for fewer packs at once, for narrower ranges, or with a lock',
+      `the search was given up, for ${why}: there may be a solution, or none. ` +
+      'Ask for fewer packs at once, for narrower ranges, or with a lock to start from',
     constraints: [],
   }
 }

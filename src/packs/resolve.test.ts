@@ -222,8 +222,8 @@ describe('resolve', () => {
     it(`explains ${name}`, () => assert.equal(inWords(catalogueOf(packs), requestOf(roots, over)), gives))
 
   it('gives up what is too much to try out, and says so', () => {
-    // Every pack of a hundred may be any of thirty, no two of the same number: there is one number too few.
-    const numbers = Array.from({ length: 30 }, (_, i) => i + 1)
+    // Each of 31 packs is one of thirty numbers, and no two may be the same: there is one number too few.
+    const numbers = Array.from({ length: 30 }, (_, i) => 30 - i)
     const packs = Array.from({ length: 31 }, (_, i) => `p${i}`)
     const written = Object.fromEntries(
       packs.map((id) => [
@@ -236,7 +236,9 @@ describe('resolve', () => {
         ),
       ]),
     )
-    assert.match(inWords(catalogueOf(written), requestOf('p0@*')), /^this is too much to try out/)
+    assert.match(inWords(catalogueOf(written), requestOf('p0@*')), /^the search was given up, for too many versions/)
+    const chain = Object.fromEntries(Array.from({ length: 1500 }, (_, i) => [`p${i}`, { '1.0.0': `p${i + 1}@*` }]))
+    assert.match(inWords(catalogueOf(chain), requestOf('p0@*')), /^the search was given up, for it goes down more than/)
   })
 
   it('tells the constraints of a conflict as facts', () => {

@@ -1,5 +1,5 @@
-import { allOf, bit, type Choices, type Exclusion, type Reason, ruledOut } from './choices.ts'
-import { type Conflict, explain, tooMuchWork } from './conflict.ts'
+import { allOf, bit, bitsFrom, type Choices, type Exclusion, type Reason, ruledOut } from './choices.ts'
+import { type Conflict, explain, givenUp } from './conflict.ts'
 import type { Dependency, PackId, PackState } from './pack.ts'
 import { Solver } from './solver.ts'
 import { openRanges, type Range, runs, type Version } from './version.ts'
@@ -22,10 +22,10 @@ export type Candidate = {
   state: PackState
   /** Candidates with the same list may share it: that makes them cheaper. */
   dependencies: readonly Dependency[]
-  minRunner?: Version
-  maxRunner?: Version
+  minRunner?: Version | undefined
+  maxRunner?: Version | undefined
   /** The channel that was asked for names it. */
-  preferred?: true
+  preferred?: boolean | undefined
 }
 
 /** The candidates of each pack, highest first. A pack that is not in it is unknown. */
@@ -50,10 +50,8 @@ export function resolve(catalogue: Catalogue, request: Request): Resolution {
   return turn.value
 }
 
-/** Steps of the solver, a millionth of a second or so each, after which a resolution is given up. */
-const mostSteps = 1_000_000
-/** Versions looked at, likewise: each is some 200 bytes of memory. */
-const mostCandidates = 500_000
+/** Where a resolution is given up. Steps of the solver take a third of a microsecond each. */
+const most = { steps: 1_000_000, versions: 500_000, levels: 1000 }
 const stepsPerTurn = 20_000
 
 /**
@@ -65,7 +63,7 @@ export function* resolving(request: Request): Generator<PackId[], Resolution, Ca
   const roots = [...request.roots].sort((a, b) => (a.packId < b.packId ? -1 : 1))
   for (const root of roots) search.constrain({ kind: 'root', packId: root.packId, range: root.version })
   const outcome = yield* search.decide([...new Set(roots.map((root) => root.packId))])
-  if (outcome !== 'found') return { conflict: outcome === 'left out' ? tooMuchWork() : outcome }
+  if (typeof outcome === 'object') return { conflict: outcome }
   const given = yield* search.addOptional()
   return given ? { conflict: given } : { chosen: search.chosen }
 }
@@ -76,8 +74,8 @@ type Asked = Extract<Reason, { range: Range }>
 type Known = Choices & {
   variable: number
   candidates: readonly Candidate[]
-  /** Places of candidates, in order of preference. */
-  order: readonly number[]
+  /** Places of the candidates that are tried before all others. */
+  preferred: readonly number[]
   /** Which candidates each list of dependencies belongs to. */
   lists: ReadonlyMap<readonly Dependency[], bigint>
   /** Dependencies that the solver has been told of. */
@@ -92,7 +90,8 @@ class Search {
   readonly #known = new Map<PackId, Known>()
   /** What is to be said of packs that are not known yet. */
   readonly #pending = new Map<PackId, Asked[]>()
-  #candidates = 0
+  #versions = 0
+  #levels = 0
   #paused = 0
 
   constructor(request: Request) {
@@ -112,7 +111,8 @@ class Search {
     for (;;) {
       const state = solver.settle()
       if (Array.isArray(state)) return explain(state, this.#known)
-      if (solver.steps > mostSteps || this.#candidates > mostCandidates) return tooMuchWork()
+      const excess = this.#excess()
+      if (excess) return givenUp(excess)
       if (solver.steps - this.#paused > stepsPerTurn) {
         this.#paused = solver.steps
         yield []
@@ -170,7 +170,8 @@ class Search {
   constrain(reason: Asked): void {
     const known = this.#known.get(reason.packId)
     if (known) {
-      reason.accepted = this.#accepted(reason.range, known.versions).reduce((set, place) => set | bit(place), 0n)
+      const spans = this.#accepted(reason.range, known.versions)
+      reason.accepted = spans.reduce((set, { first, end }) => set | bitsFrom(first, end), 0n)
       this.#tell(reason)
     } else this.#pending.set(reason.packId, [...(this.#pending.get(reason.packId) ?? []), reason])
   }
@@ -184,32 +185,37 @@ class Search {
     })
     solver.backTo(0)
     for (const { known, value } of decided) {
-      const place = known.order.find((place) => bit(place) === value) as number
-      this.chosen.set(known.packId, known.versions[place] as Version)
+      const version = known.versions.find((_, place) => bit(place) === value)
+      this.chosen.set(known.packId, version as Version)
       this.#tell({ kind: 'chosen', packId: known.packId, set: allOf(known) & ~value })
     }
+  }
+
+  #excess(): string | undefined {
+    if (this.#solver.steps > most.steps) return 'too many versions do not fit together'
+    if (this.#versions > most.versions) return `it has to look at more than ${most.versions} versions`
+    return this.#levels > most.levels ? `it goes down more than ${most.levels} levels of dependencies` : undefined
   }
 
   *#learnOf(packIds: readonly PackId[]): Generator<PackId[], void, Catalogue> {
     const unknown = packIds.filter((packId) => !this.#known.has(packId))
     if (unknown.length === 0) return
+    this.#levels++
     const catalogue = yield unknown
     for (const packId of unknown) this.#learn(packId, catalogue.get(packId) ?? [])
   }
 
   #learn(packId: PackId, candidates: readonly Candidate[]): void {
-    this.#candidates += candidates.length
-    const lists = new Map<readonly Dependency[], bigint>()
-    for (const [place, { dependencies }] of candidates.entries())
-      lists.set(dependencies, (lists.get(dependencies) ?? 0n) | bit(place))
+    this.#versions += candidates.length
     const versions = candidates.map((candidate) => candidate.version)
     const lockedVersion = this.#request.locked?.get(packId)
     const locked = lockedVersion === undefined ? -1 : versions.indexOf(lockedVersion)
-    const preferred = candidates.findIndex((candidate) => candidate.preferred)
-    const order = [...new Set([locked, preferred, ...versions.keys()])].filter((place) => place >= 0)
+    const named = candidates.findIndex((candidate) => candidate.preferred)
+    const preferred = [locked, named].filter((place) => place >= 0)
     const exclusions = this.#exclusionsOf(packId, candidates, locked)
     const variable = this.#solver.variable(allOf({ versions }), exclusions)
-    const known = { packId, variable, candidates, versions, order, exclusions, lists, told: new Set<string>() }
+    const lists = listsOf(candidates)
+    const known = { packId, variable, candidates, versions, preferred, exclusions, lists, told: new Set<string>() }
     this.#known.set(packId, known)
     for (const reason of this.#pending.get(packId) ?? []) this.constrain(reason)
     this.#pending.delete(packId)
@@ -219,12 +225,14 @@ class Search {
     const { runner } = this.#request
     let yanked = 0n
     let unfit = 0n
-    const runnable = new Map<string, boolean>()
-    for (const [place, { state, minRunner: min, maxRunner: max }] of candidates.entries()) {
-      const asked = `${min} ${max}`
-      const fits = !runner || (runnable.get(asked) ?? runs(runner, { min, max }))
-      runnable.set(asked, fits)
-      if (state === 'yanked' && place !== locked) yanked |= bit(place)
+    // Most candidates ask for the same of a runner as the one before.
+    let last: Candidate | undefined
+    let fits = true
+    for (const [place, candidate] of candidates.entries()) {
+      const { minRunner: min, maxRunner: max } = candidate
+      if (runner && (min !== last?.minRunner || max !== last?.maxRunner)) fits = runs(runner, { min, max })
+      last = candidate
+      if (candidate.state === 'yanked' && place !== locked) yanked |= bit(place)
       else if (!fits) unfit |= bit(place)
     }
     const exclusions: Exclusion[] = []
@@ -258,8 +266,23 @@ class Search {
     return sorted
   }
 
-  #best({ variable, order }: Known): number | undefined {
+  /** The place of the candidate to be tried first, of those that are possible. */
+  #best({ variable, preferred, candidates }: Known): number | undefined {
     const domain = this.#solver.domain(variable)
-    return order.find((place) => (domain & bit(place)) !== 0n)
+    const possible = (place: number) => (domain & bit(place)) !== 0n
+    const place = preferred.find(possible) ?? candidates.findIndex((_, i) => possible(i))
+    return place < 0 ? undefined : place
   }
+}
+
+/** Which candidates each list of dependencies belongs to. */
+function listsOf(candidates: readonly Candidate[]): Map<readonly Dependency[], bigint> {
+  const lists = new Map<readonly Dependency[], bigint>()
+  let first = 0
+  for (const [place, { dependencies }] of candidates.entries()) {
+    if (candidates[place + 1]?.dependencies === dependencies) continue
+    lists.set(dependencies, (lists.get(dependencies) ?? 0n) | bitsFrom(first, place + 1))
+    first = place + 1
+  }
+  return lists
 }

@@ -58,7 +58,7 @@ type Published = {
 function openPublished(sql: Sql | Transaction): Published {
   const candidates = new Map<PackId, readonly Candidate[]>()
   const versions = new Map<PackId, readonly Version[]>()
-  const placesIn = openRanges()
+  const spansIn = openRanges()
   const of = (packId: PackId) => candidates.get(packId) ?? []
   return {
     of,
@@ -74,10 +74,10 @@ function openPublished(sql: Sql | Transaction): Published {
         )
       }
     },
-    accepted: ({ packId, version: range }) =>
-      placesIn(range, versions.get(packId) ?? [])
-        .map((place) => of(packId)[place] as Candidate)
-        .filter((candidate) => candidate.state !== 'yanked'),
+    accepted({ packId, version: range }) {
+      const found = spansIn(range, versions.get(packId) ?? []).flatMap(({ first, end }) => of(packId).slice(first, end))
+      return [...new Set(found)].filter((candidate) => candidate.state !== 'yanked')
+    },
   }
 }
 

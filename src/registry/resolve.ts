@@ -7,7 +7,7 @@ import type { Tag } from '../oci/reference.ts'
 import type { Lock, LockedPack } from '../packs/lock.ts'
 import type { PackId } from '../packs/pack.ts'
 import { type Candidate, type Request, type Resolution, type Root, resolving } from '../packs/resolve.ts'
-import type { Version } from '../packs/version.ts'
+import type { Range, Version } from '../packs/version.ts'
 
 /** `lock`: its versions are tried first, yanked or not; then those of the channel, for packs that have it. */
 export type ResolveRequest = {
@@ -34,9 +34,7 @@ export async function resolveLock(
   requireOnce(roots)
   const locked = new Map(request.lock?.packs.map(({ packId, version }) => [packId, version]))
   const run = (on: Sql | Transaction) => resolveOn(on, { roots, runner, locked }, channel, mayPull)
-  const packs = await (sql
-    ? run(sql)
-    : ask(deps.db, (pool) => pool.begin('isolation level repeatable read read only', run)))
+  const packs = await (sql ? run(sql) : atOneMoment(deps, run))
   return {
     lockVersion: 1,
     roots: [...roots].sort((a, b) => (a.packId < b.packId ? -1 : 1)),
@@ -44,6 +42,26 @@ export async function resolveLock(
     ...(channel === undefined ? {} : { channel }),
     packs,
   }
+}
+
+/**
+ * A published version with all it needs, by the ids of the packs; the version itself may be yanked. Throws UNRESOLVABLE
+ * with the chain of reasons.
+ */
+export function resolveVersion(
+  deps: Deps,
+  { packId, version }: { packId: PackId; version: Version },
+  { runner, channel }: { runner?: Version | undefined; channel?: Tag | undefined },
+  mayPull: MayPull,
+): Promise<LockedPack[]> {
+  // A version is a range that accepts it alone.
+  const roots = [{ packId, version: version as string as Range }]
+  const locked = new Map([[packId, version]])
+  return atOneMoment(deps, (tx) => resolveOn(tx, { roots, runner, locked }, channel, mayPull))
+}
+
+function atOneMoment<T>(deps: Deps, run: (tx: Transaction) => Promise<T>): Promise<T> {
+  return ask(deps.db, (sql) => sql.begin('isolation level repeatable read read only', run)) as Promise<T>
 }
 
 function requireOnce(roots: readonly Root[]): void {

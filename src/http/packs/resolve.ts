@@ -2,14 +2,19 @@ import { createHash } from 'node:crypto'
 import type { Context } from 'hono'
 import * as v from 'valibot'
 import { mayAccess } from '../../auth/access.ts'
+import { ask } from '../../db/client.ts'
+import { listReferrers, type Referrer } from '../../db/referrers.ts'
 import type { Deps } from '../../deps.ts'
 import { rootSchema, versionSchema } from '../../packs/document.ts'
 import { channelSchema, lockBytes, lockSchema } from '../../packs/lock.ts'
 import { packMediaTypes, repositoryOf } from '../../packs/pack.ts'
-import { type MayPull, resolveLock } from '../../registry/resolve.ts'
-import { principalOf } from '../access.ts'
+import { dependencyTree } from '../../packs/tree.ts'
+import { type MayPull, resolveLock, resolveVersion } from '../../registry/resolve.ts'
+import { principalOf, requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
-import { jsonBody } from './request.ts'
+import { readCursor, writeCursor } from './cursor.ts'
+import { jsonBody, limitSchema, notAParameter, packIdParam, queryOf, textSchema } from './request.ts'
+import { selectVersion } from './select.ts'
 
 export const resolveBody = v.strictObject(
   {
@@ -25,6 +30,21 @@ export const resolveBody = v.strictObject(
   },
   (issue) => (issue.expected === 'never' ? 'is not a field of this request' : 'must be a JSON object'),
 )
+
+/** The query of GET …/dependencies. */
+export const treeQuery = v.strictObject(
+  { runner: v.optional(versionSchema), channel: v.optional(channelSchema) },
+  notAParameter,
+)
+
+/** The query of GET …/referrers. */
+export const referrersQuery = v.strictObject(
+  { artifactType: v.optional(textSchema(255)), limit: v.optional(limitSchema, '100'), after: v.optional(v.string()) },
+  notAParameter,
+)
+
+/** The most that one page of referrers may take, in bytes: annotations may be long. */
+const maxPageBytes = 4 * 1024 * 1024
 
 export function addPackResolve(routes: Routes, deps: Deps): void {
   // Access is a matter of each pack: one that may not be read is as unknown as one that is not there.
@@ -43,6 +63,38 @@ export function addPackResolve(routes: Routes, deps: Deps): void {
       },
     })
   })
+
+  routes.get('/packs/:id/:version/dependencies', async (c) => {
+    const packId = packIdParam(c)
+    requireAccess(c, repositoryOf(packId), 'pull')
+    const { runner, channel } = queryOf(c, treeQuery)
+    const { version } = await selectVersion(deps, packId, c.req.param('version') ?? '', runner)
+    const packs = await resolveVersion(deps, { packId, version }, { runner, channel }, mayPullFor(c))
+    return Response.json(dependencyTree(packs, { packId, version }))
+  })
+
+  routes.get('/packs/:id/:version/referrers', async (c) => {
+    const packId = packIdParam(c)
+    requireAccess(c, repositoryOf(packId), 'pull')
+    const { artifactType, limit, after } = queryOf(c, referrersQuery)
+    const { manifestDigest } = await selectVersion(deps, packId, c.req.param('version') ?? '', undefined)
+    const question = JSON.stringify({ packId, manifestDigest, artifactType })
+    const last = after === undefined ? '' : readCursor<{ last: string }>(deps.uploadSecret, question, after).last
+    const page = { last, limit, maxBytes: maxPageBytes, ...(artifactType === undefined ? {} : { artifactType }) }
+    const found = await ask(deps.db, (sql) => listReferrers(sql, repositoryOf(packId), manifestDigest, page))
+    const end = found.more ? found.referrers.at(-1)?.digest : undefined
+    const next = end && writeCursor(deps.uploadSecret, question, { last: end })
+    return Response.json({ referrers: found.referrers.map(referrerOf), ...(next ? { next } : {}) })
+  })
+}
+
+function referrerOf({ digest, mediaType, artifactType, size, annotations }: Referrer) {
+  return {
+    ...{ digest, mediaType },
+    ...(artifactType === null ? {} : { artifactType }),
+    size,
+    ...(annotations === null ? {} : { annotations }),
+  }
 }
 
 /** Which packs whoever asks may read. */
