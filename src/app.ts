@@ -9,6 +9,7 @@ import { addPackContent } from './http/packs/content.ts'
 import { addPackList } from './http/packs/list.ts'
 import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
+import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
@@ -48,6 +49,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addPackContent(routes, deps)
   addPackPublish(routes, deps)
   addPackChanges(routes, deps)
+  addPackResolve(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)
 }

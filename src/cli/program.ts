@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import { describeSettings, readConfig, type SettingName, settings } from '../config.ts'
 import { startEmbedded } from '../db/embedded.ts'
 import { migrate } from '../db/migrate.ts'
+import { type RebuildFlags, rebuild } from './rebuild.ts'
 import { serve } from './serve.ts'
 import { version } from './version.ts'
 
@@ -51,6 +52,12 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
           : all.map(({ name, value }) => `${name.padEnd(14)} ${value || '(not set)'}\n`).join(''),
       )
       finish(0)
+    })
+  withSettings(packs.command('rebuild').description('make what the facade says of packs again from their manifests'))
+    .option('--dry-run', 'say what differs, and change nothing')
+    .option('--json', 'as one JSON object')
+    .action(async (flags: Flags & RebuildFlags) => {
+      finish(await rebuild(readConfig(overlaid(env, flags)), flags, (text) => process.stdout.write(text)))
     })
   return packs
 }

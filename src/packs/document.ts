@@ -77,13 +77,26 @@ const dependencyTextSchema = v.pipe(
 )
 
 /** `net-rules@^1.2.0` is short for `{ packId, version }`. */
+const written = <S extends v.GenericSchema>(inFull: S) =>
+  v.pipe(
+    v.unknown(),
+    v.metadata({ writtenAs: [inFull, dependencyTextSchema] }),
+    v.transform((value) => (typeof value === 'string' ? dependencyOf(value) : value)),
+  )
+
 const writtenDependency = v.pipe(
-  v.unknown(),
-  v.metadata({ writtenAs: [dependencySchema, dependencyTextSchema] }),
-  v.transform((value) => (typeof value === 'string' ? dependencyOf(value) : value)),
+  written(dependencySchema),
   dependencySchema,
   v.transform(({ packId, version, optional }): Dependency => ({ packId, version, ...(optional ? { optional } : {}) })),
 )
+
+/** What a resolution starts from, written like a dependency. */
+const rootInFull = v.strictObject({ packId: packIdSchema, version: rangeSchema }, (issue) =>
+  issue.expected === 'never'
+    ? 'is not a field of a root'
+    : 'must be { packId, version } or a text such as "net-rules@^1.2.0"',
+)
+export const rootSchema = v.pipe(written(rootInFull), rootInFull)
 
 function dependencyOf(written: string): { packId: string; version: string } {
   const at = written.indexOf('@')

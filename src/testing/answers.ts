@@ -6,7 +6,7 @@ import { openapiDocument } from '../http/openapi/document.ts'
 import { operations } from '../http/openapi/operations.ts'
 
 type Described = Record<string, { responses: Record<string, DescribedAnswer | { $ref: string }> }>
-type DescribedAnswer = { content?: Record<string, unknown>; headers?: Record<string, unknown> }
+type DescribedAnswer = { content?: Record<string, unknown>; headers?: Record<string, { required: boolean }> }
 
 const base = 'http://registry/openapi.json'
 const surface = /^\/(?:packs|resolve|bundles|inventory|healthz|readyz|metrics|openapi\.json)(?:[/?]|$)/
@@ -58,7 +58,8 @@ export async function checkAnswer(method: string, path: string, answer: Response
   const pointer = '$ref' in response ? String(response.$ref).slice(1) : place
   const shared = document.components.responses as Record<string, DescribedAnswer>
   const { content, headers } = '$ref' in response ? (shared[pointer.split('/').at(-1) ?? ''] ?? {}) : response
-  for (const name of Object.keys(headers ?? {})) assert.ok(answer.headers.has(name), `${call}: ${name} is missing`)
+  for (const [name, { required }] of Object.entries(headers ?? {}))
+    assert.ok(!required || answer.headers.has(name), `${call}: ${name} is missing`)
   if (!content || method === 'HEAD') return
   const type = answer.headers.get('content-type')?.split(';')[0] ?? ''
   const wanted = content[type] ? type : '*/*'

@@ -9,9 +9,11 @@ import {
   rangeSchema,
   versionSchema,
 } from '../../packs/document.ts'
+import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
 import * as answers from '../packs/answers.ts'
 import { channelBody, stateBody } from '../packs/changes.ts'
 import { declaredSchema } from '../packs/publish.ts'
+import { resolveBody } from '../packs/resolve.ts'
 import { internalErrorTitle } from '../problem.ts'
 import type { Answer, Body, Operation } from './operation.ts'
 import { operations } from './operations.ts'
@@ -39,6 +41,12 @@ export const components: Named = {
   DryRun: answers.dryRunAnswer,
   Violation: answers.violationSchema,
   Dependent: answers.dependentSchema,
+  DependencyTree: answers.treeAnswer,
+  TreeNode: answers.treeNodeSchema,
+  Referrer: answers.referrerSchema,
+  ResolveRequest: resolveBody,
+  Lock: lockSchema,
+  LockedPack: lockedPackSchema,
   Problem: answers.problemSchema,
 }
 
@@ -100,8 +108,8 @@ function responses({ answers }: Operation): Record<string, object> {
 
 function response({ description, headers, body }: Answer): object {
   const fields = Object.entries(headers ?? {}).map(([name, description]) => [
-    name,
-    { description, schema: { type: name === 'content-length' ? 'integer' : 'string' } },
+    name.replace('?', ''),
+    { description, required: !name.endsWith('?'), schema: { type: name === 'content-length' ? 'integer' : 'string' } },
   ])
   return {
     description,

@@ -48,3 +48,28 @@ export const tried = {
 export const channel = { packId: 'net-policy', channel: 'stable', version: '2.1.0', manifestDigest }
 
 export const dependent = { packId: 'edge-policy', version: '1.0.0', range: '^2.0.0', optional: false, state: 'active' }
+
+export const lock = {
+  lockVersion: 1,
+  roots: [{ packId: 'net-rules', version: '^1.2.0' }],
+  runner: '1.5.0',
+  packs: [
+    {
+      ...{ packId: 'net-rules', version: '1.4.2', type: 'policy', digest, size: 12_000 },
+      ...{ mediaType: 'application/vnd.stellaops.pack.content.v1.tar+gzip', title: 'net-rules-1.4.2.tgz' },
+      ...{ manifestDigest, manifestSize: 761, dependencies: [] },
+    },
+  ],
+}
+
+const resolved = { version: '1.4.2', digest, size: 12_000, manifestDigest }
+
+export const tree = {
+  ...{ packId: 'net-policy', version: '2.1.0' },
+  dependencies: [{ packId: 'net-rules', range: '^1.2.0', resolved, dependencies: [] }],
+}
+
+export const referrer = {
+  ...{ digest, mediaType: 'application/vnd.oci.image.manifest.v1+json', artifactType: 'application/spdx+json' },
+  ...{ size: 761, annotations: { 'org.opencontainers.image.created': '2026-01-31T12:00:00Z' } },
+}

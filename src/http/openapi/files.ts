@@ -1,4 +1,6 @@
 import { documentSchema } from '../../packs/document.ts'
+import { lockSchema } from '../../packs/lock.ts'
+import { packMediaTypes } from '../../packs/pack.ts'
 import { components, openapiDocument } from './document.ts'
 import { standalone } from './schema.ts'
 
@@ -9,7 +11,12 @@ export function specFiles(): Record<string, string> {
     title: 'Pack',
     description: 'What an author says of a version of a pack: pack.json, and the config blob of its OCI artifact.',
   })
-  return { 'openapi.json': text(openapiDocument()), 'pack.schema.json': text(pack) }
+  const lock = standalone(lockSchema, components, {
+    $id: 'urn:packs-registry:schema:lock',
+    title: 'Lock',
+    description: `What a resolution found, by digest. Media type: ${packMediaTypes.lock}.`,
+  })
+  return { 'openapi.json': text(openapiDocument()), 'pack.schema.json': text(pack), 'lock.schema.json': text(lock) }
 }
 
 function text(value: object): string {

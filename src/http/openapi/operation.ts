@@ -6,6 +6,7 @@ import type { JsonSchema } from './schema.ts'
 /** A body, by the media types it may have: a checked schema, or a schema as JSON for what is no JSON. */
 export type Body = Record<string, { schema: v.GenericSchema | { json: JsonSchema }; example?: unknown }>
 
+/** `headers`: each with what it means; one whose name ends in `?` is not always there. */
 export type Answer = { description: string; headers?: Record<string, string>; body?: Body }
 
 /** A route as the document describes it. What every route has in common is added by the document. */

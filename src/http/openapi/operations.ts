@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
 import { readOperations } from './reads.ts'
+import { resolutionOperations } from './resolution.ts'
 import { writeOperations } from './writes.ts'
 
 const part = v.picklist(['ok', 'down'])
@@ -68,4 +69,9 @@ const servingOperations: Operation[] = [
 ]
 
 /** Every route but those of /v2, which the distribution specification describes. */
-export const operations: readonly Operation[] = [...readOperations, ...writeOperations, ...servingOperations]
+export const operations: readonly Operation[] = [
+  ...readOperations,
+  ...writeOperations,
+  ...resolutionOperations,
+  ...servingOperations,
+]

@@ -14,6 +14,8 @@ const queryMeanings: Record<string, string> = {
   sort: 'By id; by the last change, newest first; or by how well the words fit. Without it: relevance where there are words, else id.',
   limit: 'How many at most.',
   after: '`next` of the page before, with the same filters and order.',
+  channel: 'Where a pack has this channel, its version is tried first.',
+  artifactType: 'Only referrers of this type.',
   dryRun: 'Store nothing, and tell everything that is wrong.',
   allowMissing: 'Publish although dependencies are not there yet.',
   force: 'Delete although other packs may use it.',

@@ -1,14 +1,14 @@
-import { dependentsAnswer, packAnswer, packsAnswer, versionsAnswer } from '../packs/answers.ts'
+import { packAnswer, packsAnswer, versionsAnswer } from '../packs/answers.ts'
 import { listQuery } from '../packs/list.ts'
-import { noQuery, runnerQuery } from '../packs/request.ts'
-import { dependent, pack, summary, version } from './examples.ts'
+import { runnerQuery } from '../packs/request.ts'
+import { pack, summary, version } from './examples.ts'
 import { type Answer, json, type Operation, ok } from './operation.ts'
 
 const contentHeaders = {
-  etag: 'The digest of the content, quoted.',
-  'repr-digest': 'The digest of the whole content (RFC 9530), whatever part of it is answered.',
+  etag: 'The digest of the content, or what stands for it, quoted.',
+  'repr-digest?': 'The digest of the whole content (RFC 9530), whatever part of it is answered. Not of a closure.',
   'content-disposition': 'The file name, with its form beyond ASCII where it has one.',
-  'docker-content-digest': 'The digest of the content.',
+  'docker-content-digest?': 'The digest of the content. Not of a closure.',
   'x-pack-version': 'The version that was selected.',
   'accept-ranges': '`bytes`',
   'cache-control': 'For ever for an exact version; what a range or a channel names may change.',
@@ -72,6 +72,9 @@ export const readOperations: Operation[] = [
     path: '/packs/:id/:version',
     operationId: 'getContent',
     summary: 'Download the content of a version',
+    description:
+      'Of a bundle without content of its own: its closure, as a tar file of an OCI image layout. Made on the way out, ' +
+      'it has the same bytes each time, so that a download can be resumed.',
     tag: 'packs',
     query: runnerQuery,
     headers: {
@@ -80,7 +83,7 @@ export const readOperations: Operation[] = [
       'if-none-match': 'The ETag that is there already.',
     },
     answers: contentAnswers,
-    failures: [...contentFailures, 'BLOB_UNKNOWN', 'RANGE_INVALID'],
+    failures: [...contentFailures, 'BLOB_UNKNOWN', 'MANIFEST_UNKNOWN', 'BUNDLE_INCOMPLETE', 'RANGE_INVALID'],
   },
   {
     method: 'head',
@@ -94,7 +97,7 @@ export const readOperations: Operation[] = [
       200: { description: 'The content is there.', headers: { ...contentHeaders, 'content-length': 'Its size.' } },
       304: { description: 'The content is the one that If-None-Match names.', headers: contentHeaders },
     },
-    failures: [...contentFailures],
+    failures: [...contentFailures, 'MANIFEST_UNKNOWN', 'BUNDLE_INCOMPLETE'],
   },
   {
     method: 'get',
@@ -105,15 +108,5 @@ export const readOperations: Operation[] = [
     query: runnerQuery,
     answers: ok('The version.', json(packAnswer, { pack })),
     failures: ['PACK_UNKNOWN', 'VERSION_UNKNOWN', 'RUNNER_TOO_OLD'],
-  },
-  {
-    method: 'get',
-    path: '/packs/:id/:version/dependents',
-    operationId: 'listDependents',
-    summary: 'The versions of other packs that accept this one as a dependency',
-    tag: 'resolution',
-    query: noQuery,
-    answers: ok('Who needs it.', json(dependentsAnswer, { dependents: [dependent] })),
-    failures: ['PACK_UNKNOWN', 'VERSION_UNKNOWN'],
   },
 ]

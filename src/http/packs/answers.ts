@@ -57,9 +57,10 @@ export const packSummary = v.pipe(
   }),
   v.description('A pack by its latest version, or the newest one that the runner in the query can run.'),
 )
+const next = v.optional(v.pipe(v.string(), v.description('Where there is more: the `after` of the next page.')))
 export const packsAnswer = v.object({
   packs: v.array(packSummary),
-  next: v.optional(v.pipe(v.string(), v.description('Where there is more: the `after` of the next page.'))),
+  next,
 })
 
 export const versionSummary = v.object({
@@ -93,6 +94,12 @@ export const dryRunAnswer = v.object({
   version: v.optional(versionSchema),
   tag: v.optional(v.pipe(v.string(), v.description('The tag that the version would have.'))),
   digest: v.optional(digestSchema),
+  members: v.optional(
+    v.pipe(
+      v.array(v.object({ packId: packIdSchema, version: versionSchema })),
+      v.description('Of a bundle without content of its own: the packs that it would be made of.'),
+    ),
+  ),
 })
 
 export const deletedAnswer = v.object({
@@ -114,6 +121,41 @@ export const dependentSchema = v.object({
   state: packStateSchema,
 })
 export const dependentsAnswer = v.object({ dependents: v.array(dependentSchema) })
+
+/** A dependency and what it brings: see packs/tree.ts. */
+type Node = {
+  packId: string
+  range: string
+  optional?: true
+  resolved?: { version: string; digest: string; size: number; manifestDigest: string }
+  seen?: true
+  truncated?: true
+  dependencies: Node[]
+}
+const yes = (meaning: string) => v.exactOptional(v.pipe(v.literal(true), v.description(meaning)))
+export const treeNodeSchema: v.GenericSchema<Node> = v.object({
+  packId: packIdSchema,
+  range: v.string(),
+  optional: yes('The pack can do without it.'),
+  resolved: v.exactOptional(v.object({ version: versionSchema, ...contentFacts, manifestDigest: digestSchema })),
+  seen: yes('Its dependencies are told elsewhere in the tree.'),
+  truncated: yes('Its dependencies are left out, for the tree is deep enough: ask for its own tree.'),
+  dependencies: v.array(v.lazy(() => treeNodeSchema)),
+})
+export const treeAnswer = v.object({
+  packId: packIdSchema,
+  version: versionSchema,
+  dependencies: v.array(treeNodeSchema),
+})
+
+export const referrerSchema = v.object({
+  digest: digestSchema,
+  mediaType: v.string(),
+  artifactType: v.optional(v.string()),
+  size: bytes,
+  annotations: v.optional(v.record(v.string(), v.string())),
+})
+export const referrersAnswer = v.object({ referrers: v.array(referrerSchema), next })
 
 /** Source: RFC 9457. */
 export const problemSchema = v.pipe(
