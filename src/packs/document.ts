@@ -1,5 +1,6 @@
 import parseLicense from 'spdx-expression-parse'
 import * as v from 'valibot'
+import { isObject } from '../oci/descriptor.ts'
 import { type Dependency, idGrammar, type PackDocument, packStates, packTypes, parsePackId } from './pack.ts'
 import { compareVersions, grammar, parseRange, parseVersion } from './version.ts'
 
@@ -236,10 +237,9 @@ export const answeredFields: ReadonlySet<string> = new Set([
 
 /** The document, normalised; or everything that is wrong with it. */
 export function checkDocument(value: unknown): { document: PackDocument } | { violations: Violation[] } {
-  const written =
-    typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).filter(([key]) => !answeredFields.has(key)))
-      : value
+  // A list would be taken for an object without fields.
+  if (!isObject(value)) return { violations: [{ path: '', message: 'must be a JSON object' }] }
+  const written = Object.fromEntries(Object.entries(value).filter(([key]) => !answeredFields.has(key)))
   const result = v.safeParse(documentSchema, written)
   return result.success ? { document: result.output } : { violations: violationsOf(result.issues) }
 }

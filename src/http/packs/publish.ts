@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { Context } from 'hono'
 import * as v from 'valibot'
@@ -12,7 +11,7 @@ import { checkDocument, inWords, type Violation, violationsOf } from '../../pack
 import { type PackDocument, repositoryOf } from '../../packs/pack.ts'
 import { tagOf } from '../../packs/version.ts'
 import { type BundlePublish, checkBundle, publishBundle } from '../../registry/bundles.ts'
-import { checkPublish, type Publish, type Published, publishPack } from '../../registry/publish.ts'
+import { checkPublish, hashOf, type Publish, type Published, publishPack } from '../../registry/publish.ts'
 import { principalOf, requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import type { Answer, dryRunAnswer, publishedAnswer } from './answers.ts'
@@ -26,7 +25,14 @@ export const publishQuery = query({ allowMissing: switchSchema, dryRun: switchSc
 
 export const publishBody = v.strictObject({
   manifest: v.record(v.string(), v.unknown()),
-  content: v.optional(v.pipe(v.string(), v.regex(/^[A-Za-z0-9+/]*={0,2}$/, 'must be base64'))),
+  content: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^[A-Za-z0-9+/]*={0,2}$/, 'must be base64'),
+      v.check((text) => text.length % 4 === 0, 'must be base64, with its padding'),
+      v.metadata({ contentEncoding: 'base64', description: 'The content, at most 8 MiB of it.' }),
+    ),
+  ),
   contentType: v.optional(v.string()),
   filename: v.optional(v.string()),
 })
@@ -36,6 +42,7 @@ type Submission = {
   manifest: unknown
   content: Publish['content'] | undefined
   complete: Promise<unknown>
+  failure(): Failure | undefined
   drop(): void
 }
 
@@ -44,14 +51,15 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
     const { allowMissing, dryRun } = queryOf(c, publishQuery)
     const submission = await submissionOf(c)
     try {
-      const { document, created, declared, violations } = checkManifest(submission.manifest)
+      const checked = checkManifest(submission.manifest)
+      const { document, created, declared, violations } = checked
       if (document) requireAccess(c, repositoryOf(document.packId), 'push')
       const mayPull = (repository: RepositoryName) => mayAccess(principalOf(c), repository, 'pull')
       const { content, complete } = submission
       if (dryRun) {
         if (!content && document?.type === 'bundle')
           return await tryOutBundle(deps, { document, created, declared, mayPull }, violations, complete)
-        return await tryOut(deps, submission, document, violations, allowMissing)
+        return await tryOut(deps, submission, checked, allowMissing)
       }
       if (!document || violations.length > 0)
         throw new Failure('PACK_INVALID', { detail: `the manifest: ${inWords(violations)}`, about: { violations } })
@@ -63,6 +71,9 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
         })
       await complete
       return published(await publishBundle(deps, { document, created, declared, mayPull }))
+    } catch (error) {
+      // A form that breaks off breaks its content off too; only the form knows why.
+      throw error instanceof Failure ? error : (submission.failure() ?? error)
     } finally {
       submission.drop()
     }
@@ -82,7 +93,7 @@ async function submissionOf(c: Context<Env>): Promise<Submission> {
   if (type === 'multipart/form-data') {
     const form = readForm(c.env.incoming)
     const manifest = parseJson(await form.manifest, 'the part "manifest"')
-    return { manifest, content: await form.content, complete: form.ended, drop: form.drop }
+    return { manifest, content: await form.content, complete: form.ended, failure: form.failure, drop: form.drop }
   }
   if (type !== 'application/json')
     throw new Failure('REQUEST_INVALID', { detail: 'Content-Type must be multipart/form-data or application/json' })
@@ -91,7 +102,7 @@ async function submissionOf(c: Context<Env>): Promise<Submission> {
     content === undefined
       ? undefined
       : { stream: Readable.from([Buffer.from(content, 'base64')]), mediaType: contentType, title: filename }
-  return { manifest, content: part, complete: Promise.resolve(), drop: () => undefined }
+  return { manifest, content: part, complete: Promise.resolve(), failure: () => undefined, drop: () => undefined }
 }
 
 /** What the client may say of the content and the time, in the manifest beside the document. */
@@ -136,9 +147,9 @@ type Checked = {
 
 /** The manifest part: the document, and beside it what the client says of the content and the time. */
 function checkManifest(manifest: unknown): Checked {
-  if (!isObject(manifest)) return { ...checked(manifest), created: undefined, declared: {} }
+  if (!isObject(manifest)) return { ...documentIn(manifest), created: undefined, declared: {} }
   const { created: _, ...written } = manifest
-  const { document, violations } = checked(written)
+  const { document, violations } = documentIn(written)
   const said = v.safeParse(declaredSchema, manifest)
   if (!said.success)
     return { document, created: undefined, declared: {}, violations: [...violations, ...violationsOf(said.issues)] }
@@ -146,7 +157,7 @@ function checkManifest(manifest: unknown): Checked {
   return { document, created, declared, violations }
 }
 
-function checked(written: unknown): { document: PackDocument | undefined; violations: Violation[] } {
+function documentIn(written: unknown): { document: PackDocument | undefined; violations: Violation[] } {
   const result = checkDocument(written)
   return 'document' in result ? { ...result, violations: [] } : { document: undefined, ...result }
 }
@@ -155,20 +166,28 @@ function checked(written: unknown): { document: PackDocument | undefined; violat
 async function tryOut(
   deps: Deps,
   { content, complete }: Submission,
-  document: PackDocument | undefined,
-  found: Violation[],
+  { document, declared, violations: found }: Checked,
   allowMissing: boolean,
 ): Promise<Response> {
   const violations = [...found, ...(document ? await checkPublish(deps, document, { allowMissing }) : [])]
   const about = document ? { packId: document.packId, version: document.version, tag: tagOf(document.version) } : {}
-  const digest = content && (await hashOf(content.stream))
+  const actual = content && (await hashOf(content.stream))
   await complete
+  if (actual) violations.push(...unlike(declared, actual))
   const answer: Answer<typeof dryRunAnswer> = {
     ...{ valid: violations.length === 0, violations },
     ...about,
-    ...(digest ? { digest } : {}),
+    ...(actual ? { digest: actual.digest } : {}),
   }
   return Response.json(answer)
+}
+
+/** Where content is not what was declared. */
+function unlike(declared: Publish['declared'], actual: { digest: Digest; size: number }): Violation[] {
+  const keys = (['digest', 'size'] as const).filter(
+    (key) => declared[key] !== undefined && declared[key] !== actual[key],
+  )
+  return keys.map((key) => ({ path: key, message: `was declared as ${declared[key]}, but is ${actual[key]}` }))
 }
 
 /** What would become of a bundle without content: its members, or what keeps it from being resolved. */
@@ -188,10 +207,4 @@ async function tryOutBundle(
     ...{ packId, version, tag: tagOf(version), members },
   }
   return Response.json(answer)
-}
-
-async function hashOf(stream: Readable): Promise<Digest> {
-  const hash = createHash('sha256')
-  for await (const piece of stream) hash.update(piece as Buffer)
-  return `sha256:${hash.digest('hex')}` as Digest
 }
