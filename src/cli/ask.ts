@@ -1,5 +1,5 @@
 import { createInterface } from 'node:readline/promises'
-import { CommandError } from './failure.ts'
+import { PacksError } from '../client/failure.ts'
 
 /** Asks a person for a line. */
 export async function askLine(question: string, signal: AbortSignal): Promise<string> {
@@ -56,5 +56,5 @@ export async function readStdin(what: string): Promise<string> {
   for await (const piece of process.stdin.setEncoding('utf8')) text += piece
   text = text.replace(/\r?\n$/, '')
   if (text) return text
-  throw new CommandError('INPUT_MISSING', `${what} is expected on stdin, which is empty`)
+  throw new PacksError('INPUT_MISSING', `${what} is expected on stdin, which is empty`)
 }

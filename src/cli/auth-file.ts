@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { CommandError } from './failure.ts'
+import { PacksError } from '../client/failure.ts'
 
 /** Who a registry is told is asking. */
 export type Credentials = { username: string; password: string } | { token: string }
@@ -29,7 +29,10 @@ export async function registryOf(env: NodeJS.ProcessEnv, given: string | undefin
   const address = /^[a-z]+:\/\//i.test(written) ? written : `${local ? 'http' : 'https'}://${written}`
   const url = URL.canParse(address) ? new URL(address) : undefined
   if (url && /^https?:$/.test(url.protocol) && !url.search && !url.hash) return url
-  throw new CommandError('URL_INVALID', `${JSON.stringify(written)} is not the address of a registry, such as https://packs.example.org`)
+  throw new PacksError(
+    'URL_INVALID',
+    `${JSON.stringify(written)} is not the address of a registry, such as https://packs.example.org`,
+  )
 }
 
 /** The address as text, without credentials and without a slash at its end. */
@@ -39,8 +42,7 @@ export function addressOf(url: URL): string {
 
 /** What is kept for this registry's host, or what its address says; undefined: nobody. */
 export async function credentialsFor(env: NodeJS.ProcessEnv, url: URL): Promise<Credentials | undefined> {
-  if (url.username)
-    return { username: decodeURIComponent(url.username), password: decodeURIComponent(url.password) }
+  if (url.username) return { username: decodeURIComponent(url.username), password: decodeURIComponent(url.password) }
   const entry = (await read(env)).auths[url.host]
   if (entry?.registrytoken) return { token: entry.registrytoken }
   const text = Buffer.from(entry?.auth ?? '', 'base64').toString()
@@ -81,9 +83,13 @@ async function read(env: NodeJS.ProcessEnv): Promise<AuthFile> {
   try {
     const { auths, ...rest } = JSON.parse(text)
     return { ...rest, auths: { ...auths } }
-  } catch (cause) {
-    throw new CommandError('AUTH_FILE_INVALID', `${path} is not JSON. Delete it and log in again: packs login`, { cause })
+  } catch (error) {
+    throw notReadable(path, error)
   }
+}
+
+function notReadable(path: string, cause: unknown): PacksError {
+  return new PacksError('AUTH_FILE_INVALID', `${path} is not JSON. Delete it and log in again: packs login`, { cause })
 }
 
 /** The file is replaced whole, and only its owner can ever read it. */

@@ -1,8 +1,8 @@
 import type { Command } from 'commander'
 import type { PackState } from '../client/client.ts'
+import { PacksError } from '../client/failure.ts'
 import { compareVersions } from '../packs/version.ts'
 import { connect } from './connect.ts'
-import { CommandError } from './failure.ts'
 import { parseExact } from './reference.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 
@@ -20,7 +20,11 @@ export function addChanges(packs: Command, here: Here): void {
     const command = packs.command(name).description(description).argument('<id@version>', 'the exact version')
     if (state !== 'active') command.option('--message <text>', 'why, for those who use it')
     if (state === 'deprecated') command.option('--replaced-by <pack>', 'what to use instead: id, or id@version')
-    const reason = { deprecated: ' --replaced-by net-policy@2.0.0', yanked: ' --message "denies everything"', active: '' }
+    const reason = {
+      deprecated: ' --replaced-by net-policy@2.0.0',
+      yanked: ' --message "denies everything"',
+      active: '',
+    }
     common(command, `packs ${name} net-policy@1.4.0${reason[state]}`).action((pack: string, flags: StateFlags) =>
       run(here, flags, (at) => changeState(at, pack, state, flags)),
     )
@@ -74,7 +78,7 @@ async function setChannel(at: Run, [id, channel, text]: [string, string, string]
   const versions = await client.versions(packId, { signal: at.signal })
   const now = versions.find((entry) => entry.channels.includes(channel))
   if (now && compareVersions(now.version, version) > 0 && !flags.allowOlder)
-    throw new CommandError(
+    throw new PacksError(
       'BACKWARDS',
       `${channel} of ${packId} points at ${now.version}, which is newer than ${version}. If that is meant: --allow-older`,
       { about: { from: now.version, to: version } },

@@ -1,19 +1,23 @@
 import { readFile } from 'node:fs/promises'
+import { PacksError } from '../client/failure.ts'
 import { checkDocument, type Violation } from '../packs/document.ts'
 import type { PackDocument } from '../packs/pack.ts'
-import { CommandError } from './failure.ts'
 
 /** Reads a file as JSON. Throws FILE_MISSING, JSON_INVALID, in words. */
 export async function readJson(path: string, advice = ''): Promise<unknown> {
   const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== 'ENOENT') throw cause
-    throw new CommandError('FILE_MISSING', `${path} does not exist${advice && `. ${advice}`}`, { cause })
+    throw new PacksError('FILE_MISSING', `${path} does not exist${advice && `. ${advice}`}`, { cause })
   })
   try {
     return JSON.parse(text.replace(/^\ufeff/, ''))
-  } catch (cause) {
-    throw new CommandError('PACK_INVALID', `${path} is not JSON: ${(cause as Error).message}`, { cause })
+  } catch (error) {
+    throw notJson(path, error as Error)
   }
+}
+
+function notJson(path: string, cause: Error): PacksError {
+  return new PacksError('PACK_INVALID', `${path} is not JSON: ${cause.message}`, { cause })
 }
 
 const makeOne = 'Make one with: packs init --type policy --id my-pack'
@@ -25,7 +29,7 @@ export async function readDocument(path: string): Promise<PackDocument> {
   throw invalidDocument(path, checked.violations)
 }
 
-export function invalidDocument(path: string, violations: readonly Violation[]): CommandError {
+export function invalidDocument(path: string, violations: readonly Violation[]): PacksError {
   const lines = violations.map(({ path: field, message }) => `\n  ${field ? `${field} ` : ''}${message}`)
-  return new CommandError('PACK_INVALID', `${path} is not a valid pack:${lines.join('')}`, { about: { violations } })
+  return new PacksError('PACK_INVALID', `${path} is not a valid pack:${lines.join('')}`, { about: { violations } })
 }

@@ -39,20 +39,6 @@ const exitCodeOfFailure: Record<string, number> = {
   FOLDER_INVALID: exitCodes.refused,
 }
 
-/** A failure of the command itself. `code` is one of the table, or says what is wrong with what it was given. */
-export class CommandError extends Error {
-  readonly code: string
-  /** Facts beside the words, for --json. */
-  readonly about: Record<string, unknown> | undefined
-
-  constructor(code: string, message: string, { about, cause }: { about?: Record<string, unknown>; cause?: unknown } = {}) {
-    super(message, cause === undefined ? undefined : { cause })
-    this.name = 'CommandError'
-    this.code = code
-    this.about = about
-  }
-}
-
 export function exitCodeOf(error: unknown): number {
   return exitCodeOfFailure[codeOf(error) ?? ''] ?? exitCodes.failed
 }
@@ -67,12 +53,27 @@ type Report = { json: boolean; cancelled?: boolean; env: NodeJS.ProcessEnv }
 /** Says what went wrong, and what to do next: in words to stderr, or as one JSON document to stdout. */
 export function reportFailure(error: unknown, { json, cancelled = false, env }: Report): void {
   const code = cancelled ? 'CANCELLED' : (codeOf(error) ?? 'FAILED')
-  const message = cancelled ? 'cancelled' : wordsOf(error)
+  const message = cancelled ? 'cancelled' : [wordsOf(error), adviceFor[code]].filter(Boolean).join('\n')
   const { about } = Object(error) as { about?: unknown }
   const facts = cancelled || about === undefined ? {} : { detail: about }
   if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, ...facts } }, undefined, 2)}\n`)
   else process.stderr.write(`${printable(cancelled ? message : `error: ${message}`)}\n`)
   if (env.LOG_LEVEL === 'debug' && error instanceof Error) process.stderr.write(`${printable(error.stack ?? '')}\n`)
+}
+
+/** Says in JSON what is wrong with a command line. */
+export function reportUsage(message: string): void {
+  const error = { code: 'USAGE', message: message.replace(/^error: /, '') }
+  process.stdout.write(`${JSON.stringify({ error }, undefined, 2)}\n`)
+}
+
+/** What to do next, where only this side of the wire knows. */
+const adviceFor: Record<string, string> = {
+  UNREACHABLE:
+    'Start a registry on this machine with "packs serve", or say where yours is: --registry URL, or PACKS_REGISTRY in the environment.',
+  UNAUTHORIZED: 'Log in first: packs login',
+  ANSWER_INVALID: 'Is that the address of a packs registry? See --registry and PACKS_REGISTRY.',
+  DEPENDENTS_EXIST: 'To leave it out of new resolutions only: packs yank. To delete it all the same: --force',
 }
 
 /** What the operating system says of files, in words. */

@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGzip } from 'node:zlib'
 import ignore from 'ignore'
 import { type Pack, pack } from 'tar-stream'
-import { CommandError } from './failure.ts'
+import { PacksError } from '../client/failure.ts'
 
 // A folder as the content of a pack: tar and gzip whose bytes follow from the files' names, bytes and executable bits, and
 // from nothing else. Entries are sorted by the bytes of their names; time, owner and group are 0. Folders have no
@@ -43,7 +43,7 @@ export async function listFolder(root: string): Promise<FolderFile[]> {
       else files.push({ path, size: entry.size, executable: (entry.mode & 0o111) !== 0 })
     }
   if (refused.length > 0)
-    throw new CommandError(
+    throw new PacksError(
       'FOLDER_INVALID',
       `${root} cannot be packed:\n  ${refused.sort().join('\n  ')}\nA pack holds plain files only. Name the others in .packignore, or replace them.`,
     )
@@ -99,7 +99,7 @@ async function fill(tar: Pack, root: string, files: readonly FolderFile[]): Prom
 async function addFile(tar: Pack, root: string, { path, size, executable }: FolderFile): Promise<void> {
   const handle = await open(join(root, path))
   try {
-    const changed = () => new CommandError('FOLDER_INVALID', `${path} changed while it was packed. Try again`)
+    const changed = () => new PacksError('FOLDER_INVALID', `${path} changed while it was packed. Try again`)
     if ((await handle.stat()).size !== size) throw changed()
     const entry = tar.entry({ name: path, size, mode: executable ? 0o755 : 0o644, mtime: new Date(0), uid: 0, gid: 0 })
     let read = 0

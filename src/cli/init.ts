@@ -1,8 +1,8 @@
 import { access, mkdir, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import { type Command, Option } from 'commander'
+import { PacksError } from '../client/failure.ts'
 import { type PackType, packTypes, parsePackId } from '../packs/pack.ts'
-import { CommandError } from './failure.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 import { isExecutable, starterOf } from './starters.ts'
 
@@ -24,7 +24,7 @@ async function init({ output }: Run, folder: string, { type, id }: Flags): Promi
   const root = resolve(folder)
   const packId = parsePackId(id ?? basename(root).toLowerCase())
   if (!packId)
-    throw new CommandError(
+    throw new PacksError(
       'PACK_INVALID',
       `${JSON.stringify(id ?? basename(root))} cannot be the id of a pack: it is made of lowercase letters and digits, joined by single ".", "_" or "-". Name another: --id`,
     )
@@ -53,5 +53,5 @@ async function requireNone(root: string, files: [string, string][]): Promise<voi
     if (exists) there.push(path)
   }
   if (there.length > 0)
-    throw new CommandError('FILE_EXISTS', `${root} has ${there.join(', ')} already. Begin in another folder`)
+    throw new PacksError('FILE_EXISTS', `${root} has ${there.join(', ')} already. Begin in another folder`)
 }

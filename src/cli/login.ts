@@ -1,8 +1,8 @@
 import type { Command } from 'commander'
+import { PacksError } from '../client/failure.ts'
 import { askLine, askSecret, readStdin } from './ask.ts'
 import { addressOf, authPath, type Credentials, forgetLogin, keepLogin, registryOf } from './auth-file.ts'
 import { clientOf } from './connect.ts'
-import { CommandError } from './failure.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 
 type LoginFlags = CommonFlags & { username?: string; passwordStdin?: true; tokenStdin?: true }
@@ -47,12 +47,15 @@ async function logIn({ env, output, signal }: Run, given: string | undefined, fl
 async function credentialsOf(url: URL, flags: LoginFlags, signal: AbortSignal): Promise<Credentials | undefined> {
   const { tokenStdin, passwordStdin } = flags
   if (tokenStdin && (passwordStdin || flags.username))
-    throw new CommandError('USAGE', '--token-stdin goes without --username and --password-stdin')
+    throw new PacksError('USAGE', '--token-stdin goes without --username and --password-stdin')
   if (tokenStdin) return { token: await readStdin('the token') }
-  if (passwordStdin && !flags.username) throw new CommandError('USAGE', '--password-stdin needs --username')
+  if (passwordStdin && !flags.username) throw new PacksError('USAGE', '--password-stdin needs --username')
   if (passwordStdin && flags.username) return { username: flags.username, password: await readStdin('the password') }
   if (!process.stdin.isTTY)
-    throw new CommandError('USAGE', 'there is no terminal to ask on. Use --username with --password-stdin, or --token-stdin')
+    throw new PacksError(
+      'USAGE',
+      'there is no terminal to ask on. Use --username with --password-stdin, or --token-stdin',
+    )
   const host = url.host
   const username = flags.username ?? (await askLine(`User name at ${host} (empty: none): `, signal))
   return username ? { username, password: await askSecret(`Password of ${username} at ${host}: `, signal) } : undefined

@@ -1,6 +1,15 @@
 import { Command } from 'commander'
+import { addChanges } from './change.ts'
+import { addDiff } from './diff.ts'
 import { exitCodes } from './failure.ts'
+import { addGraph } from './graph.ts'
+import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
+import { addLogin } from './login.ts'
+import { addPublish } from './publish.ts'
+import { addPull } from './pull.ts'
+import { addResolve } from './resolve.ts'
+import { addSearch } from './search.ts'
 import { addServerCommands } from './server-commands.ts'
 import { addValidate } from './validate.ts'
 import { version } from './version.ts'
@@ -11,6 +20,8 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   const packs = new Command('packs')
     .description('PacksRegistry: an OCI registry for packs, over PostgreSQL and a blob store')
     .version(version)
+    .helpCommand(false)
+    .addHelpText('after', `\n${exits}`)
     .showHelpAfterError()
     .exitOverride((error) => {
       throw Object.assign(error, { exitCode: error.exitCode === 0 ? exitCodes.ok : exitCodes.failed })
@@ -19,8 +30,24 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   packs.commandsGroup('For authors:')
   addInit(packs, here)
   addValidate(packs, here)
+  addPublish(packs, here)
+  addChanges(packs, here)
+
+  packs.commandsGroup('For runners:')
+  addSearch(packs, here)
+  addInfo(packs, here)
+  addDiff(packs, here)
+  addGraph(packs, here)
+  addResolve(packs, here)
+  addPull(packs, here)
+
+  packs.commandsGroup('For both:')
+  addLogin(packs, here)
 
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
   return packs
 }
+
+const exits = `Exit codes: 0 done, 1 usage, a missing file or no registry, 2 digest or size mismatch, 5 signature,
+8 would go backwards, 11 refused by a rule, 130 cancelled.`

@@ -2,10 +2,10 @@ import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { Client, DryRun, Published, Submission } from '../client/client.ts'
+import { PacksError } from '../client/failure.ts'
 import type { PackDocument } from '../packs/pack.ts'
 import { connect } from './connect.ts'
 import { invalidDocument, readDocument } from './document.ts'
-import { CommandError } from './failure.ts'
 import { type FolderFile, listFolder, packFolder } from './folder.ts'
 import { bytesText } from './output.ts'
 import { openProgress } from './progress.ts'
@@ -43,8 +43,8 @@ is published as an index of all the packs it needs.`
 async function publish(at: Run, path: string, flags: Flags): Promise<void> {
   const isFolder = (await stat(path)).isDirectory()
   if (!isFolder && !flags.file)
-    throw new CommandError('USAGE', `${path} is a file: say with --file where its pack.json is`)
-  if (isFolder && flags.mediaType) throw new CommandError('USAGE', '--media-type is for a file; a folder becomes a .tgz')
+    throw new PacksError('USAGE', `${path} is a file: say with --file where its pack.json is`)
+  if (isFolder && flags.mediaType) throw new PacksError('USAGE', '--media-type is for a file; a folder becomes a .tgz')
   const documentPath = flags.file ?? join(path, 'pack.json')
   const document = await readDocument(documentPath)
   const client = await connect(at)
@@ -54,7 +54,7 @@ async function publish(at: Run, path: string, flags: Flags): Promise<void> {
     return submit(at, client, documentPath, { ...submission, ...content })
   }
   const files = await listFolder(resolve(path))
-  if (files.length === 0) throw new CommandError('FOLDER_INVALID', `${path} has no files to publish`)
+  if (files.length === 0) throw new PacksError('FOLDER_INVALID', `${path} has no files to publish`)
   for (const file of files) at.output.note(`  ${file.path} (${bytesText(file.size)})`)
   if (isBareBundle(document, files)) return submit(at, client, documentPath, submission, files)
   return withTemporary(async (folder) => {
@@ -103,10 +103,13 @@ async function submit(
   }
   if ('valid' in answer && !answer.valid) throw invalidDocument(documentPath, answer.violations)
   const packed = submission.content ? { size } : {}
-  output.result({ ...answer, ...packed, ...(files.length > 0 ? { files: files.map((file) => file.path) } : {}) }, () => {
-    const facts = [answer.digest, ...(submission.content ? [bytesText(size)] : [])].join('  ')
-    if ('valid' in answer) return `${packId} ${version} would be published at ${client.url}  ${facts}`
-    if (!answer.isNew) return `${packId} ${version} was published before, the same; nothing to do  ${facts}`
-    return `published ${packId} ${version} at ${client.url}  ${facts}`
-  })
+  output.result(
+    { ...answer, ...packed, ...(files.length > 0 ? { files: files.map((file) => file.path) } : {}) },
+    () => {
+      const facts = [answer.digest, ...(submission.content ? [bytesText(size)] : [])].join('  ')
+      if ('valid' in answer) return `${packId} ${version} would be published at ${client.url}  ${facts}`
+      if (!answer.isNew) return `${packId} ${version} was published before, the same; nothing to do  ${facts}`
+      return `published ${packId} ${version} at ${client.url}  ${facts}`
+    },
+  )
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { exitCodes, exitCodeOf, reportFailure } from './failure.ts'
+import { exitCodeOf, exitCodes, reportFailure } from './failure.ts'
 import { type Output, openOutput } from './output.ts'
 
 /** What the commands have of the world around them. `finish` is told the exit code of the one that ran. */
@@ -29,9 +29,9 @@ export function common(command: Command, example: string, { registry = true } = 
 
 /**
  * Does a command's work, from its options to its exit code. Ctrl-C aborts the work, which then cleans up after itself; a
- * second one, by somebody who will not wait, ends the process. The work answers its exit code where that is not 0.
+ * second one, by somebody who will not wait, ends the process. What it throws has an exit code.
  */
-export async function run(here: Here, flags: CommonFlags, work: (run: Run) => Promise<number | void>): Promise<void> {
+export async function run(here: Here, flags: CommonFlags, work: (run: Run) => Promise<void>): Promise<void> {
   const output = openOutput(here.env, flags)
   const cancelled = new AbortController()
   const cancel = () => {
@@ -44,8 +44,8 @@ export async function run(here: Here, flags: CommonFlags, work: (run: Run) => Pr
   }
   for (const signal of signals) process.on(signal, cancel)
   try {
-    const code = await work({ env: here.env, flags, output, signal: cancelled.signal })
-    here.finish(code ?? exitCodes.ok)
+    await work({ env: here.env, flags, output, signal: cancelled.signal })
+    here.finish(exitCodes.ok)
   } catch (error) {
     reportFailure(error, { json: output.json, cancelled: cancelled.signal.aborted, env: here.env })
     here.finish(cancelled.signal.aborted ? exitCodes.cancelled : exitCodeOf(error))

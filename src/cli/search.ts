@@ -24,7 +24,11 @@ export function addSearch(packs: Command, here: Here): void {
     .option('--runner <version>', 'only packs that this runner can run')
     .addOption(new Option('--state <state>', 'only packs in this state').choices(packStates))
     .addOption(
-      new Option('--sort <order>', 'order (default: relevance with words, else id)').choices(['id', 'updated', 'relevance']),
+      new Option('--sort <order>', 'order (default: relevance with words, else id)').choices([
+        'id',
+        'updated',
+        'relevance',
+      ]),
     )
     .option('--limit <count>', 'at most so many', countOf, 50)
   common(command, 'packs search network policy --type policy --runner 1.5.0').action((words: string[], flags: Flags) =>
@@ -56,7 +60,9 @@ async function search(at: Run, words: string[], flags: Flags): Promise<void> {
     if (more) break
     found.push(pack)
   }
-  at.output.result({ packs: found, more }, () => table(['PACK', 'VERSION', 'TYPE', 'STATE', 'DESCRIPTION'], found.map(rowOf)))
+  at.output.result({ packs: found, more }, () =>
+    table(['PACK', 'VERSION', 'TYPE', 'STATE', 'DESCRIPTION'], found.map(rowOf)),
+  )
   if (at.output.json) return
   if (found.length === 0) at.output.note('no pack fits')
   if (more) at.output.note(`there are more: --limit ${limit * 2}`)

@@ -5,7 +5,10 @@ export type Starter = Record<string, string>
 
 const described: Record<PackType, { description: string; start: string }> = {
   policy: { description: 'rules that are checked', start: 'Write your rules in `policies/`.' },
-  analyzer: { description: 'an analyzer for a scanner', start: 'Describe in `analyzer.json` what it runs and what it reads.' },
+  analyzer: {
+    description: 'an analyzer for a scanner',
+    start: 'Describe in `analyzer.json` what it runs and what it reads.',
+  },
   task: { description: 'steps for a task runner', start: 'Write the steps in `task.json`.' },
   bundle: {
     description: 'packs that belong together',
@@ -36,7 +39,8 @@ export function starterOf(type: PackType, packId: string): Starter {
   return { ...packJson, ...contents[type](packId), '.packignore': ignored, 'README.md': readme(packId, start) }
 }
 
-const ignored = '# What does not belong into the pack, in the notation of .gitignore.\n.DS_Store\n*.tmp\nnode_modules/\ntests/\n'
+const ignored =
+  '# What does not belong into the pack, in the notation of .gitignore.\n.DS_Store\n*.tmp\nnode_modules/\ntests/\n'
 
 function json(value: unknown): string {
   return `${JSON.stringify(value, undefined, 2)}\n`
@@ -77,7 +81,8 @@ deny contains message if {
       reports: 'application/vnd.cyclonedx+json',
       run: ['bin/analyze'],
     }),
-    'bin/analyze': '#!/bin/sh\n# Reads the files it is named and writes its report to stdout.\necho \'{"bomFormat":"CycloneDX","specVersion":"1.6","components":[]}\'\n',
+    'bin/analyze':
+      '#!/bin/sh\n# Reads the files it is named and writes its report to stdout.\necho \'{"bomFormat":"CycloneDX","specVersion":"1.6","components":[]}\'\n',
   }),
   task: (packId) => ({
     'task.json': json({
