@@ -41,6 +41,7 @@ export const failures = {
   CHANNEL_INVALID: { status: 409, title: 'a channel points at a published version of its pack', code: 'DENIED' },
   DEPENDENCY_INVALID: { status: 422, title: 'dependencies cannot be satisfied', code: 'MANIFEST_INVALID' },
   DEPENDENTS_EXIST: { status: 409, title: 'other packs depend on this version', code: 'DENIED' },
+  BUNDLE_INCOMPLETE: { status: 409, title: 'members of this bundle are not here' },
   RUNNER_TOO_OLD: { status: 409, title: 'this version needs another runner' },
   UNRESOLVABLE: { status: 409, title: 'no set of versions satisfies all of this' },
   REQUEST_INVALID: { status: 400, title: 'the request cannot be understood' },
