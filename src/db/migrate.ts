@@ -1,6 +1,8 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { connect } from './client.ts'
+import { prepareQueues } from './queue.ts'
+import { queues } from './queues.ts'
 
 /** Any fixed number: two starts of this registry on one database take turns by it. */
 const lockNumber = 7_225_748_101
@@ -51,7 +53,7 @@ export async function migrate(url: string): Promise<string[]> {
       })
       applied.push(migration.name)
     }
-    return applied
+    return [...applied, ...(await prepareQueues(sql, queues))]
   } finally {
     await sql.end({ timeout: 5 })
   }
