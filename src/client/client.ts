@@ -1,8 +1,44 @@
+/**
+ * The client of a packs registry, for a TaskRunner: `import { openClient } from 'packs-registry/client'`. It needs
+ * nothing but Node, and takes nothing on trust: every byte it writes is checked against a digest.
+ *
+ * Resolve once, where the registry is asked what is newest, and store the lock beside the task:
+ * ```ts
+ * const client = openClient({
+ *   url: 'https://packs.example.org',
+ *   credentials: { token },
+ *   cacheDir: '/var/cache/task-runner/packs',
+ * })
+ * const { bytes } = await client.resolve({ roots: ['deploy-checks@^2.1.0'], runner: '1.5.0', channel: 'stable' })
+ * await writeFile('packs.lock', bytes)
+ * ```
+ * Pull as often as needed: a lock names digests, so every run on every machine gets the same bytes, and what the cache
+ * has is not asked for. A pull that was interrupted, even by a crash, goes on where it was.
+ * ```ts
+ * const lock = parseLock(await readFile('packs.lock'))
+ * const packs = await client.pull(lock, { into: workDir, signal: AbortSignal.timeout(600_000) })
+ * for (const { packId, version, file } of packs) await runner.load(packId, version, file)
+ * ```
+ * Failures are PacksErrors. What may pass (a lost connection, 408, 429, 5xx) has been tried again by then:
+ * ```ts
+ * try {
+ *   await client.pull(lock, { into: workDir })
+ * } catch (error) {
+ *   if (!(error instanceof PacksError)) throw error
+ *   if (error.code === 'DIGEST_MISMATCH') quarantine(error.message)
+ *   else if (error.code === 'UNREACHABLE') retryLater(error.message)
+ *   else throw error
+ * }
+ * ```
+ * Certificates of a private authority: start Node with `NODE_EXTRA_CA_CERTS=/path/to/ca.pem`.
+ */
+
+import { createHash } from 'node:crypto'
 import http from 'node:http'
 import https from 'node:https'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
-import { type Lock, parseLock } from './lock.ts'
+import { type Lock, type LockedPack, parseLock } from './lock.ts'
 import {
   type Dependent,
   type Pack,
@@ -14,6 +50,7 @@ import {
   type Referrer,
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
+import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 
 export type { PacksErrorCode } from './failure.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
@@ -122,6 +159,14 @@ export type Client = {
   referrers(packId: string, version: string, options?: Cancellable): Promise<Referrer[]>
   /** The closure of the roots as a lock. `bytes`: its exact text, to be stored. Throws UNRESOLVABLE, which says why. */
   resolve(request: ResolveRequest, options?: Cancellable): Promise<{ lock: Lock; bytes: Uint8Array }>
+  /**
+   * Fetches every pack of a lock into `<into>/<packId>/`, verified, in the lock's order. Throws LOCK_INVALID before
+   * anything is asked; DIGEST_MISMATCH, SIZE_MISMATCH. The first failure stops the others; files that are finished
+   * stay, and the next pull goes on from there.
+   */
+  pull(lock: Lock, options: PullOptions): Promise<PulledPack[]>
+  /** Fetches one pack, as `pack` or a lock describes it, into `<into>/<packId>/`, verified. */
+  pullOne(pack: LockedPack | Pack, options: PullOptions): Promise<PulledPack>
   /** Publishes a version. Throws PACK_INVALID, VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID, CONTENT_CHANGED. */
   publish(submission: Submission & { dryRun: true }, options?: UploadOptions): Promise<DryRun>
   publish(submission: Submission & { dryRun?: false }, options?: UploadOptions): Promise<Published>
@@ -155,11 +200,14 @@ type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) =>
 /** A client of the registry at `url`. It opens nothing yet, and needs no closing. Throws REQUEST_INVALID. */
 export function openClient(options: ClientOptions): Client {
   const connection = connectionOf(options)
+  const settings = { cacheDir: options.cacheDir, concurrency: options.concurrency ?? 4 }
   return {
     url: connection.base,
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },
+    pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
+    pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
     ...readsOf(connection),
     ...changesOf(connection),
   }
@@ -221,10 +269,19 @@ function readsOf(connection: Connection) {
       return (await askFor<{ referrers: Referrer[] }>(connection, 'referrers', call)).referrers
     },
     async resolve(request, { signal } = {}) {
-      const { bytes } = await ask(connection, { method: 'POST', path: '/resolve', body: jsonBody(request), signal })
+      const call = { method: 'POST' as const, path: '/resolve', body: jsonBody(request), signal }
+      const { bytes, headers } = await ask(connection, call)
+      requireWhole(bytes, headers['repr-digest'])
       return { lock: parseLock(bytes), bytes }
     },
   } satisfies Partial<Client>
+}
+
+/** Throws DIGEST_MISMATCH where the bytes are not those the registry sent. Source: RFC 9530, "Repr-Digest". */
+function requireWhole(bytes: Uint8Array, header: string | string[] | undefined): void {
+  const announced = /(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]+):/.exec(String(header ?? ''))?.[1]
+  if (announced === undefined || announced === createHash('sha256').update(bytes).digest('base64')) return
+  throw new PacksError('DIGEST_MISMATCH', 'the lock was changed on its way from the registry; resolve again')
 }
 
 async function* search(connection: Connection, { pageSize, ...filters }: SearchQuery, { signal }: Cancellable) {

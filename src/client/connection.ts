@@ -42,7 +42,9 @@ export async function send(connection: Connection, call: Call): Promise<Incoming
     const status = answer.statusCode ?? 0
     if ((status >= 200 && status < 300) || status === 304) return answer
     if (!redirects.has(status)) throw await failureOf(answer, url)
-    answer.destroy()
+    // A short body is let go by, for the connection can be used again.
+    if (Number(answer.headers['content-length'] ?? Infinity) <= 64 * 1024) answer.resume()
+    else answer.destroy()
     url = next(url, answer, home, call)
   }
   throw new PacksError('ANSWER_INVALID', `${connection.base} redirects in circles`)

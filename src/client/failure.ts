@@ -18,6 +18,8 @@ type OwnCode =
   | 'REDIRECTED'
   /** The file to be published changed while it was read. */
   | 'CONTENT_CHANGED'
+  /** The file system refused: no space, no right. */
+  | 'FILE_FAILED'
 
 /** What the registry answers; there may be more of these in time. */
 type ServerCode =
