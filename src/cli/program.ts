@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import { exitCodes } from './failure.ts'
 import { addInit } from './init.ts'
+import { addJobs } from './jobs.ts'
 import { addServerCommands } from './server-commands.ts'
 import { addValidate } from './validate.ts'
 import { version } from './version.ts'
@@ -22,5 +23,6 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
+  addJobs(packs, here)
   return packs
 }

@@ -89,11 +89,46 @@ it('refuses to retry a job beside another one of its key that is to be tried aga
 })
 
 for (const { name, method, path, status, type, detail } of [
-  { name: 'an id of no job', method: 'GET', path: `/jobs/00000000-0000-4000-8000-000000000000`, status: 404, type: 'JOB_UNKNOWN', detail: /forgotten/ },
-  { name: 'what is no id', method: 'POST', path: '/jobs/x%00y/retry', status: 404, type: 'JOB_UNKNOWN', detail: /no job/ },
-  { name: 'a state that there is not', method: 'GET', path: '/jobs?state=lazy', status: 400, type: 'QUERY_INVALID', detail: /waiting, running/ },
-  { name: 'a limit out of bounds', method: 'GET', path: '/jobs?limit=0', status: 400, type: 'QUERY_INVALID', detail: /1 to 1000/ },
-  { name: 'a foreign cursor', method: 'GET', path: '/jobs?after=abc.def', status: 400, type: 'QUERY_INVALID', detail: /cursor/ },
+  {
+    name: 'an id of no job',
+    method: 'GET',
+    path: `/jobs/00000000-0000-4000-8000-000000000000`,
+    status: 404,
+    type: 'JOB_UNKNOWN',
+    detail: /forgotten/,
+  },
+  {
+    name: 'what is no id',
+    method: 'POST',
+    path: '/jobs/x%00y/retry',
+    status: 404,
+    type: 'JOB_UNKNOWN',
+    detail: /no job/,
+  },
+  {
+    name: 'a state that there is not',
+    method: 'GET',
+    path: '/jobs?state=lazy',
+    status: 400,
+    type: 'QUERY_INVALID',
+    detail: /waiting, running/,
+  },
+  {
+    name: 'a limit out of bounds',
+    method: 'GET',
+    path: '/jobs?limit=0',
+    status: 400,
+    type: 'QUERY_INVALID',
+    detail: /1 to 1000/,
+  },
+  {
+    name: 'a foreign cursor',
+    method: 'GET',
+    path: '/jobs?after=abc.def',
+    status: 400,
+    type: 'QUERY_INVALID',
+    detail: /cursor/,
+  },
 ])
   it(`refuses ${name}`, async () => {
     const answer = await call(method, path)

@@ -68,22 +68,26 @@ function startHeart(deps: Deps, run: Run, progress: Progress, abort: AbortContro
   let heard = performance.now()
   let beating = Promise.resolve()
   let isBeating = false
+  const lose = (reason: string, cause?: unknown) => {
+    clearInterval(timer)
+    abort.abort(new Lost(reason, { cause }))
+  }
   const beat = async () => {
     const asked = performance.now()
     const noted = progress.isNew ? progress.value : undefined
     progress.isNew = false
     try {
       if (await ask(deps.db, (sql) => heartbeat(sql, run, noted))) heard = asked
-      else abort.abort(new Lost('another worker has this job'))
+      else lose('another worker has this job')
     } catch (error) {
       progress.isNew ||= noted !== undefined
       if (performance.now() - heard < leaseMs) return
-      abort.abort(new Lost('the database could not be told in time that this job is alive', { cause: error }))
+      lose('the database could not be told in time that this job is alive', error)
     }
   }
   const timer = setInterval(
     () => {
-      if (isBeating || abort.signal.reason instanceof Lost) return
+      if (isBeating) return
       if (!progress.isNew && performance.now() - heard < leaseMs / 3) return
       isBeating = true
       beating = beat().finally(() => {
@@ -92,6 +96,8 @@ function startHeart(deps: Deps, run: Run, progress: Progress, abort: AbortContro
     },
     Math.min(1000, leaseMs / 6),
   )
+  // A handler that never ends must not keep a process that has given its job back.
+  timer.unref()
   return async () => {
     clearInterval(timer)
     await beating

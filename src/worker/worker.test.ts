@@ -5,14 +5,14 @@ import { readConfig } from '../config.ts'
 import { connect, type Sql } from '../db/client.ts'
 import { findJob, type JobRow, listJobs, retryJob, takeJob } from '../db/jobs.ts'
 import { migrate } from '../db/migrate.ts'
-import { prepareQueues, send } from '../db/queue.ts'
+import { send } from '../db/queue.ts'
 import type { QueueOptions } from '../db/queues.ts'
 import { closeDeps, type Deps, openDeps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { openLog } from '../log.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import type { Job } from './jobs.ts'
-import { lastTime } from './schedule.ts'
+import { timesAround } from './schedule.ts'
 import { startWorker, type WorkerOptions } from './worker.ts'
 
 let databases: TestDatabases
@@ -40,9 +40,7 @@ type Worker = ReturnType<typeof startWorker>
 /** A database with these queues, and what works on it. */
 async function site(queues: Record<string, QueueOptions>, url?: string): Promise<Site> {
   const address = url ?? (await databases.fresh())
-  const admin = connect(address, { max: 1 })
-  await prepareQueues(admin, queues)
-  await admin.end()
+  await migrate(address, queues)
   const deps = await openDeps(readConfig({ BLOB_STORE: 'file:/tmp/packs-no-blobs' }), address, openLog('silent'))
   ends.push(() => closeDeps(deps))
   return {
@@ -466,17 +464,16 @@ describe('schedules', () => {
     assert.ok(times.length === 2 || times.length === 4, String(times))
     assert.ok(!rows.some(({ name }) => name === 'broken'))
   })
-  it('names the last time of a cron expression, in UTC', () => {
-    const now = new Date('2026-03-01T10:20:30.500Z')
-    for (const [cron, time] of [
-      ['*/10 * * * *', '2026-03-01T10:20:00.000Z'],
-      ['20 10 * * *', '2026-03-01T10:20:00.000Z'],
-      ['0 3 * * 1', '2026-02-23T03:00:00.000Z'],
-      ['0 0 29 2 *', '2024-02-29T00:00:00.000Z'],
+  it('names the times around a moment, in UTC', async () => {
+    const now = new Date('2026-03-01T10:20:00.000Z')
+    for (const [cron, last, next] of [
+      ['*/10 * * * *', '2026-03-01T10:20:00.000Z', '2026-03-01T10:30:00.000Z'],
+      ['20 10 * * *', '2026-03-01T10:20:00.000Z', '2026-03-02T10:20:00.000Z'],
+      ['0 3 * * 1', '2026-02-23T03:00:00.000Z', '2026-03-02T03:00:00.000Z'],
+      ['0 0 29 2 *', '2024-02-29T00:00:00.000Z', '2028-02-29T00:00:00.000Z'],
     ] as const)
-      assert.equal(new Date(lastTime(cron, now) ?? 0).toISOString(), time, cron)
-    assert.equal(lastTime('*/10 * * * *', new Date('2026-03-01T10:20:00Z')), Date.parse('2026-03-01T10:20:00Z'))
-    assert.equal(lastTime('nonsense', now), undefined)
+      assert.deepEqual(await timesAround(cron, now), { last: Date.parse(last), next: Date.parse(next) }, cron)
+    assert.equal(await timesAround('nonsense', now), undefined)
   })
 })
 

@@ -1,10 +1,11 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { ask, violated } from '../db/client.ts'
 import { endLostRuns, giveBack, type Run, takeJob } from '../db/jobs.ts'
 import { forgetOldJobs, wakeChannel } from '../db/queue.ts'
 import type { Deps } from '../deps.ts'
 import { type Job, jobs as ours } from './jobs.ts'
 import { perform, Stopped } from './run.ts'
-import { type Sent, sendDue } from './schedule.ts'
+import { type Seen, sendDue } from './schedule.ts'
 
 export type RunningWorker = {
   /**
@@ -71,6 +72,8 @@ export function startWorker(deps: Deps, options: WorkerOptions = {}): RunningWor
     await takeAll()
   }
   const loop = async () => {
+    // Whoever starts it has other things to say first.
+    await nextTurn()
     while (!stopping) {
       await withoutOutages(deps, care, round)
       await bell.wait(pollMs)
@@ -119,7 +122,7 @@ type Care = { round(): Promise<void>; outage: boolean; mercyUntil: number }
 
 /** What is to be done for all workers, every now and then: whoever is first does it. */
 function openCare(deps: Deps, jobs: Readonly<Record<string, Job>>, careMs: number): Care {
-  const sent: Sent = new Map()
+  const seen: Seen = new Map()
   let next = 0
   let forgetNext = performance.now() + forgetEveryMs
   const care: Care = {
@@ -129,7 +132,7 @@ function openCare(deps: Deps, jobs: Readonly<Record<string, Job>>, careMs: numbe
       const now = performance.now()
       if (now < next) return
       next = now + careMs
-      await sendDue(deps, jobs, sent)
+      await sendDue(deps, jobs, seen)
       if (now >= care.mercyUntil)
         for (const lost of await ask(deps.db, endLostRuns))
           deps.log.warn(
