@@ -10,6 +10,7 @@ import {
   versionSchema,
 } from '../../packs/document.ts'
 import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
+import { jobSchema } from '../jobs.ts'
 import * as answers from '../packs/answers.ts'
 import { channelBody, stateBody } from '../packs/changes.ts'
 import { declaredSchema } from '../packs/publish.ts'
@@ -46,6 +47,7 @@ export const components: Named = {
   Referrer: answers.referrerSchema,
   ResolveRequest: resolveBody,
   Lock: lockSchema,
+  Job: jobSchema,
   LockedPack: lockedPackSchema,
   Problem: answers.problemSchema,
 }

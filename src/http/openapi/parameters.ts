@@ -10,7 +10,8 @@ const queryMeanings: Record<string, string> = {
   q: 'Words, or beginnings of words, all of which must occur in id, name, keywords, author or description.',
   author: 'Only packs by this author.',
   runner: 'The version of the runner that asks: only what it can run.',
-  state: 'Only packs whose shown version is in this state.',
+  state: 'Only those in this state: a pack by the version that is shown, or a job.',
+  name: 'Only jobs of this name.',
   sort: 'By id; by the last change, newest first; or by how well the words fit. Without it: relevance where there are words, else id.',
   limit: 'How many at most.',
   after: '`next` of the page before, with the same filters and order.',
@@ -35,6 +36,12 @@ const pathParameters: Record<string, { description: string; schema: JsonSchema; 
   },
 }
 
+const jobParameter = {
+  description: 'The job.',
+  schema: { type: 'string', format: 'uuid' },
+  example: '0199f0a2-5c1e-7a40-8a3b-2f6d1c9e4b57',
+} as const
+
 /** `/packs/:id` as OpenAPI writes it. */
 export function templateOf(path: string): string {
   return path.replace(/:(\w+)/g, '{$1}')
@@ -43,7 +50,7 @@ export function templateOf(path: string): string {
 export function parametersOf({ method, path, query, headers = {} }: Operation, components: Named): Parameter[] {
   const isRead = method === 'get' || method === 'head'
   const inPath = [...path.matchAll(/:(\w+)/g)].map(([, name = '']): Parameter => {
-    const parameter = pathParameters[name]
+    const parameter = path.startsWith('/jobs') ? jobParameter : pathParameters[name]
     if (!parameter) throw new Error(`the parameter ${name} of ${path} is not described`)
     if (isRead || name !== 'version') return { name, in: 'path', required: true, ...parameter }
     const schema = { $ref: '#/components/schemas/Version' }
