@@ -6,12 +6,14 @@ import ajvFormats from 'ajv-formats'
 import { addRoutes } from '../../app.ts'
 import type { Deps } from '../../deps.ts'
 import { checkDocument } from '../../packs/document.ts'
+import { parseLock } from '../../packs/lock.ts'
 import { checkAnswer } from '../../testing/answers.ts'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../../testing/registry.ts'
 import type { ServerState } from '../ops.ts'
 import { methods, type Routes } from '../routes.ts'
 import { openapiDocument } from './document.ts'
+import { lock } from './examples.ts'
 import { specFiles } from './files.ts'
 import { templateOf } from './parameters.ts'
 
@@ -100,6 +102,23 @@ describe('the document', () => {
         }
       }
     assert.ok(checked > 30)
+  })
+
+  it('describes the locks that are accepted', () => {
+    const validate = ajv.compile(JSON.parse(specFiles()['lock.schema.json'] ?? ''))
+    const [pack] = lock.packs
+    const locks: unknown[] = [
+      lock,
+      { ...lock, roots: ['net-rules@^1'] },
+      { ...lock, lockVersion: 2 },
+      { ...lock, at: 'now' },
+      { ...lock, channel: '-' },
+      { ...lock, packs: [{ ...pack, size: -1 }] },
+      { ...lock, packs: [{ ...pack, digest: 'sha256:0' }] },
+      { ...lock, packs: [{ ...pack, dependencies: [{ packId: 'a', version: '*', optional: false }] }] },
+      { ...lock, packs: [{ ...pack, dependencies: [{ packId: 'a', version: '*', resolved: '1.0.0' }] }] },
+    ]
+    for (const entry of locks) assert.equal(validate(entry), !('violations' in parseLock(entry)), JSON.stringify(entry))
   })
 
   it('describes what the checks accept', () => {
