@@ -9,7 +9,10 @@ const root = fileURLToPath(new URL('.', import.meta.url))
 /** What each part may import of the others; itself always. The map is drawn in spec/architecture.md. */
 const allowed: Record<string, string[]> = {
   'main.ts': ['cli'],
-  cli: ['server.ts', 'processes.ts', 'deps.ts', 'config.ts', 'log.ts', 'db', 'blobs', 'worker', 'bundles', 'errors.ts'],
+  cli: [
+    ...['server.ts', 'processes.ts', 'deps.ts', 'config.ts', 'log.ts', 'db', 'blobs', 'worker', 'client', 'packs'],
+    ...['bundles', 'oci', 'errors.ts'],
+  ],
   'server.ts': ['app.ts', 'deps.ts', 'config.ts', 'log.ts', 'http'],
   'processes.ts': ['log.ts'],
   'app.ts': ['http', 'deps.ts', 'errors.ts'],
@@ -21,6 +24,7 @@ const allowed: Record<string, string[]> = {
   blobs: ['oci', 'errors.ts', 'metrics.ts'],
   auth: ['oci'],
   bundles: ['oci', 'packs', 'errors.ts'],
+  client: [],
   packs: ['oci', 'errors.ts'],
   oci: ['errors.ts'],
   'errors.ts': [],
