@@ -8,6 +8,7 @@ import { addPackContent } from './http/packs/content.ts'
 import { addPackList } from './http/packs/list.ts'
 import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
+import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
 import { type App, type Env, methods, newApp, routesOf } from './http/routes.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
@@ -32,6 +33,7 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addPackContent(routes, deps)
   addPackPublish(routes, deps)
   addPackChanges(routes, deps)
+  addPackResolve(routes, deps)
   addOpsRoutes(routes, deps, state)
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)

@@ -4,6 +4,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Content } from '../packs/artifact.ts'
 import type { PackDocument, PackId, PackState } from '../packs/pack.ts'
 import { isPrerelease, precedenceOf, releaseOf, type Version } from '../packs/version.ts'
+import { candidatesOf } from './candidates.ts'
 import type { Fragment, Sql, Transaction } from './client.ts'
 
 /** A version about to be published. */
@@ -47,9 +48,10 @@ export async function insertVersion(
   const rows = await tx`
     with version as (
       insert into pack_versions (repository_id, release, version, precedence, prerelease, type, document,
-        manifest_digest, content_digest, content_size, content_type, content_title, min_runner, max_runner)
+        dependencies, manifest_digest, content_digest, content_size, content_type, content_title, min_runner, max_runner)
       select repository_id, ${releaseOf(version)}, ${version}, ${precedenceOf(version)}, ${isPrerelease(version)},
-        ${type}, ${JSON.stringify(document)}::text::json, ${manifestDigest}, ${content.digest}, ${content.size},
+        ${type}, ${JSON.stringify(document)}::text::json,
+        ${dependencies.length > 0 ? JSON.stringify(dependencies) : null}::text, ${manifestDigest}, ${content.digest}, ${content.size},
         ${content.mediaType}, ${content.title ?? null}, ${runner('minRunnerVersion')}, ${runner('maxRunnerVersion')}
       from packs where pack_id = ${packId}
       on conflict do nothing
@@ -66,7 +68,7 @@ export async function insertVersion(
 }
 
 /**
- * Brings what lists show of a pack, and its tag \`latest\`, up to its versions. Under the pack's lock.
+ * Brings what lists show of a pack, what resolution looks at, and its tag \`latest\`, up to its versions. Under the pack's lock.
  * \`latest\` is the highest stable version that is not yanked, so a back-port never moves it.
  */
 export async function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
@@ -82,7 +84,7 @@ export async function refreshPack(tx: Transaction, packId: PackId): Promise<void
       update packs p set
         latest = (select version from latest), shown = s.version, type = s.type, state = s.state,
         author = s.document->>'author', updated_at = now(), versions = counted.n,
-        summary = ${summaryOf(tx, tx`p.pack_id`, tx`s`, tx`counted.n`)},
+        summary = ${summaryOf(tx, tx`p.pack_id`, tx`s`, tx`counted.n`)}, candidates = ${candidatesOf(tx, tx`p.repository_id`)},
         words = setweight(to_tsvector('simple', regexp_replace(p.pack_id || ' ' || (s.document->>'name'), '[._/-]', ' ', 'g') || ' ' || p.pack_id), 'A')
           || setweight(to_tsvector('simple', coalesce((s.document->'metadata'->'keywords')::text, '')), 'B')
           || setweight(to_tsvector('simple', coalesce(s.document->>'author', '')), 'C')
@@ -257,28 +259,4 @@ export async function dependentsOf(sql: Sql | Transaction, packId: PackId): Prom
     where d.depends_on = ${packId}
     order by p.pack_id, v.precedence desc`
   return [...rows]
-}
-
-/** What resolution looks at: all living versions of many packs, the highest first. One row a pack. */
-export async function candidatesOf(
-  sql: Sql | Transaction,
-  packIds: readonly PackId[],
-): Promise<{ packId: PackId; candidates: StoredCandidate[] }[]> {
-  const rows = await sql<{ packId: PackId; candidates: StoredCandidate[] }[]>`
-    select p.pack_id as "packId", json_agg(json_build_object('version', v.version, 'state', v.state,
-      'dependencies', v.document->'dependencies',
-      'minRunnerVersion', v.document->'metadata'->'minRunnerVersion',
-      'maxRunnerVersion', v.document->'metadata'->'maxRunnerVersion') order by v.precedence desc) as candidates
-    from packs p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
-    where p.pack_id = any(${packIds as readonly string[]}::text[])
-    group by p.pack_id`
-  return [...rows]
-}
-
-export type StoredCandidate = {
-  version: Version
-  state: PackState
-  dependencies: PackDocument['dependencies']
-  minRunnerVersion: Version | null
-  maxRunnerVersion: Version | null
 }

@@ -50,11 +50,25 @@ const dependencySchema = v.strictObject(
 )
 
 /** `net-rules@^1.2.0` is short for `{ packId, version }`. */
-const writtenDependency = v.pipe(
+const written = v.pipe(
   v.unknown(),
   v.transform((value) => (typeof value === 'string' ? dependencyOf(value) : value)),
+)
+
+const writtenDependency = v.pipe(
+  written,
   dependencySchema,
   v.transform(({ packId, version, optional }): Dependency => ({ packId, version, ...(optional ? { optional } : {}) })),
+)
+
+/** What a resolution starts from, written like a dependency. */
+export const rootSchema = v.pipe(
+  written,
+  v.strictObject({ packId: packIdSchema, version: rangeSchema }, (issue) =>
+    issue.expected === 'never'
+      ? 'is not a field of a root'
+      : 'must be { packId, version } or a text such as "net-rules@^1.2.0"',
+  ),
 )
 
 function dependencyOf(written: string): { packId: string; version: string } {

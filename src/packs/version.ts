@@ -71,3 +71,87 @@ export function precedenceOf(version: Version): string {
   const release = [major, minor, patch].map(number).join('')
   return prerelease === undefined ? `${release}~` : `${release}${prerelease.split('.').map(identifier).join('!')}`
 }
+
+/** The release that has this precedence: `precedenceOf` the other way round. */
+export function versionOfPrecedence(precedence: string): Version {
+  const numbers: string[] = []
+  let rest = precedence
+  const number = (text: string) => text.slice(1, 1 + text.charCodeAt(0) - 0x40)
+  for (let i = 0; i < 3; i++) {
+    numbers.push(number(rest))
+    rest = rest.slice(1 + (numbers[i] ?? '').length)
+  }
+  const identifiers = rest.split('!').map((text) => (text.startsWith('0') ? number(text.slice(1)) : text.slice(1)))
+  return (numbers.join('.') + (rest === '~' ? '' : `-${identifiers.join('.')}`)) as Version
+}
+
+/** Places in a list: from `first` up to, not including, `end`. */
+export type Span = { first: number; end: number }
+
+type Comparator = { operator: string; semver: { version?: string } }
+
+/**
+ * Tells which versions of a pack, highest first, ranges accept: by their places in the list. What it has parsed it
+ * keeps, so it is made for one resolution and thrown away with it.
+ *
+ * Each alternative of a range is an interval, found by halving on precedences: of a hundred versions some fourteen are
+ * looked at, where parsing and testing all of them for 200 packs would take 60 ms. Pre-releases in it have a rule of
+ * their own, and are tested one by one.
+ */
+export function openRanges(): (range: Range, versions: readonly Version[]) => Span[] {
+  const ranges = new Map<Range, semver.Range>()
+  const bounds = new Map<string, string>()
+  const prereleases = new Map<readonly Version[], number[]>()
+  const boundOf = (version: string) => {
+    const bound = bounds.get(version) ?? precedenceOf(version as Version)
+    bounds.set(version, bound)
+    return bound
+  }
+  const spanOf = (alternative: readonly Comparator[], versions: readonly Version[]): Span => {
+    const span = { first: 0, end: versions.length }
+    for (const { operator, semver: bound } of alternative) {
+      // The comparator that is always true has a bound that is no version.
+      if (bound.version === undefined) continue
+      const precedence = boundOf(bound.version)
+      if (operator !== '>' && operator !== '>=')
+        span.first = Math.max(span.first, placeBelow(versions, precedence, operator === '<'))
+      if (operator !== '<' && operator !== '<=')
+        span.end = Math.min(span.end, placeBelow(versions, precedence, operator !== '>'))
+    }
+    return span
+  }
+  return (text, versions) => {
+    const range = ranges.get(text) ?? new semver.Range(text)
+    ranges.set(text, range)
+    const special = prereleases.get(versions) ?? prereleasesIn(versions)
+    prereleases.set(versions, special)
+    return (range.set as readonly (readonly Comparator[])[]).flatMap((alternative) => {
+      const span = spanOf(alternative, versions)
+      const refused = special.filter((p) => p >= span.first && p < span.end && !range.test(versions[p] as Version))
+      return without(span, refused)
+    })
+  }
+}
+
+function prereleasesIn(versions: readonly Version[]): number[] {
+  return versions.flatMap((version, place) => (version.includes('-') && isPrerelease(version) ? [place] : []))
+}
+
+/** What is left of a span when these places, in order, are cut out. */
+function without({ first, end }: Span, places: readonly number[]): Span[] {
+  const starts = [first, ...places.map((place) => place + 1)]
+  return starts.map((start, i) => ({ first: start, end: places[i] ?? end })).filter((span) => span.first < span.end)
+}
+
+/** The first place of a version that is lower than a precedence, or, where not strictly, as low. */
+function placeBelow(versions: readonly Version[], precedence: string, strictly: boolean): number {
+  let from = 0
+  let to = versions.length
+  while (from < to) {
+    const middle = (from + to) >> 1
+    const there = precedenceOf(versions[middle] as Version)
+    if (there < precedence || (!strictly && there === precedence)) to = middle
+    else from = middle + 1
+  }
+  return from
+}

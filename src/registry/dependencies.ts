@@ -1,9 +1,10 @@
+import { findCandidates } from '../db/candidates.ts'
 import type { Sql, Transaction } from '../db/client.ts'
-import { candidatesOf, type StoredCandidate } from '../db/packs.ts'
 import { Failure } from '../errors.ts'
 import { inWords, type Violation } from '../packs/document.ts'
 import type { Dependency, PackDocument, PackId } from '../packs/pack.ts'
-import { satisfies } from '../packs/version.ts'
+import type { Candidate } from '../packs/resolve.ts'
+import { openRanges, type Version } from '../packs/version.ts'
 
 /** Throws DEPENDENCY_INVALID with every dependency that cannot be, or would close a circle. */
 export async function requireDependencies(
@@ -22,56 +23,81 @@ export async function badDependencies(
   { packId, dependencies }: PackDocument,
   { allowMissing }: { allowMissing: boolean },
 ): Promise<Violation[]> {
+  if (dependencies.length === 0) return []
   const violations: Violation[] = []
-  const seen = new Map<PackId, StoredCandidate[]>()
-  const load = async (packIds: PackId[]) => {
-    const unknown = [...new Set(packIds)].filter((id) => !seen.has(id))
-    if (unknown.length === 0) return
-    for (const id of unknown) seen.set(id, [])
-    for (const found of await candidatesOf(sql, unknown)) seen.set(found.packId, found.candidates)
-  }
-  const accepted = ({ packId: id, version }: Dependency) =>
-    (seen.get(id) ?? []).filter((candidate) => candidate.state !== 'yanked' && satisfies(candidate.version, version))
-
-  await load(dependencies.map((entry) => entry.packId))
+  const published = openPublished(sql)
+  await published.load(dependencies.map((entry) => entry.packId))
   for (const [i, entry] of dependencies.entries()) {
-    if (accepted(entry).length > 0 || entry.optional || allowMissing) continue
-    const there = (seen.get(entry.packId) ?? []).map((candidate) => candidate.version)
+    if (entry.optional || allowMissing || published.accepted(entry).length > 0) continue
+    const there = published.of(entry.packId).map((candidate) => candidate.version)
     const known = there.length > 0 ? `it has ${there.slice(0, 5).join(', ')}` : 'there is no such pack'
     violations.push({
       path: `dependencies.${i}`,
       message: `no published version of ${entry.packId} satisfies ${entry.version}: ${known}`,
     })
   }
-  const circle = await findCircle(packId, dependencies, load, accepted)
+  const circle = await findCircle(packId, dependencies, published)
   if (circle) violations.push({ path: 'dependencies', message: `would close a circle: ${circle.join(' needs ')}` })
   return violations
 }
 
-/** The way from the new version back to its own pack, over all versions that ranges accept; level by level. */
+type Published = {
+  /** Must be awaited before the packs are asked for. */
+  load(packIds: readonly PackId[]): Promise<void>
+  of(packId: PackId): readonly Candidate[]
+  /** Those in the range that are not yanked. */
+  accepted(dependency: Dependency): readonly Candidate[]
+}
+
+/** What is published of the packs that are looked at, each read once. */
+function openPublished(sql: Sql | Transaction): Published {
+  const candidates = new Map<PackId, readonly Candidate[]>()
+  const versions = new Map<PackId, readonly Version[]>()
+  const spansIn = openRanges()
+  const of = (packId: PackId) => candidates.get(packId) ?? []
+  return {
+    of,
+    async load(packIds) {
+      const unknown = [...new Set(packIds)].filter((packId) => !candidates.has(packId))
+      if (unknown.length === 0) return
+      const found = await findCandidates(sql, unknown)
+      for (const packId of unknown) {
+        candidates.set(packId, found.get(packId) ?? [])
+        versions.set(
+          packId,
+          of(packId).map((candidate) => candidate.version),
+        )
+      }
+    },
+    accepted({ packId, version: range }) {
+      const found = spansIn(range, versions.get(packId) ?? []).flatMap(({ first, end }) => of(packId).slice(first, end))
+      return [...new Set(found)].filter((candidate) => candidate.state !== 'yanked')
+    },
+  }
+}
+
+/**
+ * The way from the new version back to its own pack, over all versions that ranges accept; level by level, each range
+ * of a pack and each version once.
+ */
 async function findCircle(
   packId: PackId,
   dependencies: readonly Dependency[],
-  load: (packIds: PackId[]) => Promise<void>,
-  accepted: (dependency: Dependency) => StoredCandidate[],
+  published: Published,
 ): Promise<PackId[] | undefined> {
-  const visited = new Set<string>()
-  let level: { dependency: Dependency; path: PackId[] }[] = dependencies.map((dependency) => ({
-    dependency,
-    path: [packId],
-  }))
+  const seen = new Set<string | Candidate | Candidate['dependencies']>()
+  const isNew = (what: string | Candidate | Candidate['dependencies']) => !seen.has(what) && seen.add(what)
+  let level = dependencies.map((dependency) => ({ dependency, path: [packId] }))
   while (level.length > 0) {
-    await load(level.map(({ dependency }) => dependency.packId))
+    await published.load(level.map(({ dependency }) => dependency.packId))
     const next: typeof level = []
     for (const { dependency, path } of level) {
       const way = [...path, dependency.packId]
-      for (const candidate of accepted(dependency)) {
-        const name = `${dependency.packId}@${candidate.version}`
-        if (visited.has(name)) continue
-        visited.add(name)
+      for (const candidate of published.accepted(dependency)) {
+        if (!isNew(candidate) || !isNew(candidate.dependencies)) continue
         for (const entry of candidate.dependencies) {
           if (entry.packId === packId) return [...way, packId]
-          next.push({ dependency: entry, path: way })
+          if (isNew(`${entry.packId} ${entry.version}`)) next.push({ dependency: entry, path: way })
         }
       }
     }

@@ -9,38 +9,22 @@ import { precedenceOf } from '../../packs/version.ts'
 import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { readCursor, writeCursor } from './cursor.ts'
-import { jsonText, queryOf } from './request.ts'
-
-const text = (most: number) =>
-  v.pipe(
-    v.string(),
-    v.maxLength(most),
-    v.check((value) => !value.includes('\0'), 'must not contain NUL'),
-  )
+import { jsonText, limitSchema, notAParameter, queryOf, textSchema } from './request.ts'
 
 /** The query of GET /packs. */
 export const listQuery = v.strictObject(
   {
     type: v.optional(packTypeSchema),
     /** Words or beginnings of words, all of which must fit. */
-    q: v.optional(text(200)),
-    author: v.optional(text(200)),
+    q: v.optional(textSchema(200)),
+    author: v.optional(textSchema(200)),
     runner: v.optional(versionSchema),
     state: v.optional(v.picklist(packStates, `must be one of ${packStates.join(', ')}`)),
     sort: v.optional(v.picklist(packSorts, `must be one of ${packSorts.join(', ')}`)),
-    limit: v.optional(
-      v.pipe(
-        v.string(),
-        v.regex(/^\d{1,4}$/, 'must be 1 to 1000'),
-        v.transform(Number),
-        v.minValue(1, 'must be 1 to 1000'),
-        v.maxValue(1000, 'must be 1 to 1000'),
-      ),
-      '50',
-    ),
+    limit: v.optional(limitSchema, '50'),
     after: v.optional(v.string()),
   },
-  (issue) => (issue.expected === 'never' ? 'is not a parameter of this call' : 'is not a query'),
+  notAParameter,
 )
 
 export function addPackList(routes: Routes, deps: Deps): void {

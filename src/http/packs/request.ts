@@ -56,6 +56,26 @@ export function queryOf<S extends v.GenericSchema>(c: Request, schema: S): v.Inf
   throw new Failure('QUERY_INVALID', { detail: inWords(violationsOf(result.issues)) })
 }
 
+/** Text in a query, of at most so many characters. */
+export const textSchema = (most: number) =>
+  v.pipe(
+    v.string(),
+    v.maxLength(most),
+    v.check((value) => !value.includes('\0'), 'must not contain NUL'),
+  )
+
+/** How many entries a page may have. */
+export const limitSchema = v.pipe(
+  v.string(),
+  v.regex(/^\d{1,4}$/, 'must be 1 to 1000'),
+  v.transform(Number),
+  v.minValue(1, 'must be 1 to 1000'),
+  v.maxValue(1000, 'must be 1 to 1000'),
+)
+
+export const notAParameter = (issue: { expected: string | null }) =>
+  issue.expected === 'never' ? 'is not a parameter of this call' : 'is not a query'
+
 const maxJsonBytes = 1024 * 1024
 
 /** The JSON body, checked. Throws REQUEST_INVALID with everything that is wrong with it, CONTENT_TOO_LARGE. */
