@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream'
-import { type Extract, extract as extractTar, type Headers } from 'tar-stream'
+import { type Extract, extract as extractTar, type Header } from 'tar-stream'
 import { Failure } from '../errors.ts'
 import { unpacked } from './compression.ts'
 import { invalid } from './contents.ts'
@@ -75,7 +75,7 @@ function feed(extract: Extract, pieces: Readable, packed: Readable | undefined, 
     if (!extract.write(piece)) pieces.pause()
   }
   const onDrain = () => pieces.resume()
-  const onEnd = () => extract.end()
+  const onEnd = () => extract.end(null)
   const onError = (error: Error) =>
     end(isDamage(error) ? invalid(`the compressed data is ${damage(error)}`, error) : error)
   const onClose = () => pieces.readableEnded || end(new Error('the source was closed before its end'))
@@ -84,6 +84,8 @@ function feed(extract: Extract, pieces: Readable, packed: Readable | undefined, 
   // A failure is told to whoever reads the entries; nobody else has to hear of it.
   extract.on('error', () => undefined)
   pieces.on('data', onData).on('end', onEnd).on('error', onError).on('close', onClose)
+  // An empty source has ended already, when its first bytes were looked for.
+  if (pieces.readableEnded) onEnd()
   const reason = (error: unknown) => cause ?? (error instanceof Failure ? error : invalid(tarDamage(error), error))
   return {
     reason,
@@ -129,7 +131,7 @@ const kinds: Record<string, string> = {
 }
 
 /** The name and the size of an entry that has a place in a layout. Throws BUNDLE_INVALID for any other. */
-function checkHeader({ name: written, size = 0, type }: Headers): { name: string; size: number } {
+function checkHeader({ name: written, size, type }: Header): { name: string; size: number } {
   const name = checkName(written, type === 'directory')
   if (type !== 'file' && type !== 'contiguous-file' && type !== 'directory')
     throw invalid(
