@@ -1,18 +1,11 @@
-import {
-  annotations,
-  type Contents,
-  documentManifest,
-  emptyConfig,
-  missingBytes,
-  missingMediaType,
-} from '../bundles/contents.ts'
+import { annotations, documentManifest, emptyConfig, missingBytes, missingMediaType } from '../bundles/contents.ts'
 import type { SigningKey } from '../bundles/keys.ts'
 import { signBundle } from '../bundles/signature.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { mediaTypes } from '../oci/media-types.ts'
 import { manifestBytes } from '../packs/artifact.ts'
 import { checkDocument } from '../packs/document.ts'
-import { type LockedPack, lockBytes, parseLock } from '../packs/lock.ts'
+import { type LockedPack, lockBytes } from '../packs/lock.ts'
 import { type PackDocument, packMediaTypes } from '../packs/pack.ts'
 import { tagOf } from '../packs/version.ts'
 
