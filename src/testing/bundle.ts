@@ -74,7 +74,7 @@ function addPack({ add, list }: Layout, { packId, version, content }: SamplePack
   const layer = { ...add(Buffer.from(content)), mediaType: packMediaTypes.content }
   add(Buffer.from(JSON.stringify(document)))
   const names = {
-    [annotations.refName]: `${packId}--${tagOf(document.version)}`,
+    [annotations.refName]: refNameOf(document.packId, tagOf(document.version)),
     [annotations.packId]: packId,
     [annotations.version]: version,
   }
