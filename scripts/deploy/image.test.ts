@@ -12,6 +12,9 @@ import { assertSettings, final, imageEnv, instructions, only, read, root } from 
 const run = promisify(execFile)
 const dockerignore = read(root, '.dockerignore')
 
+/** An example in a comment imports nothing. */
+const withoutComments = (text: string) => text.replace(/\/\*[\s\S]*?\*\//g, '')
+
 describe('Containerfile', () => {
   test('copies only what exists and is sent to the build', () => {
     for (const { rest } of instructions.filter(({ name }) => name === 'COPY')) {
@@ -36,7 +39,9 @@ describe('Containerfile', () => {
       .map((path) => join('src', String(path)))
       .filter((path) => path.endsWith('.ts') && isSent(path, dockerignore))
     for (const source of sources) {
-      for (const [, name = ''] of read(root, source).matchAll(/(?:\bfrom |\bimport\(|^import )'([^']+)'/gm)) {
+      for (const [, name = ''] of withoutComments(read(root, source)).matchAll(
+        /(?:\bfrom |\bimport\(|^import )'([^']+)'/gm,
+      )) {
         if (name.startsWith('node:')) continue
         if (name.startsWith('.')) {
           const target = relative(root, resolve(root, source, '..', name))

@@ -78,27 +78,34 @@ export function manifestBytes(document: PackDocument, content: Content, createdA
 export type Member = {
   packId: PackId
   version: Version
-  type: PackType
   manifestDigest: Digest
   manifestSize: number
   mediaType: string
 }
 
-/** The index of a bundle without content of its own: its members are the closure's manifests. */
+/**
+ * The index of a bundle without content of its own: its members are the closure's manifests. They are listed without
+ * their artifactType: skopeo 1.9 (Debian 12) drops that when it copies an index, and so changes its digest.
+ */
 export function indexBytes(document: PackDocument, members: readonly Member[], createdAt: string): Buffer {
   return goJson({
     schemaVersion: 2,
     mediaType: mediaTypes.index,
     artifactType: packMediaTypes.artifact(document.type),
-    manifests: members.map(({ packId, version, type, manifestDigest, manifestSize, mediaType }) => ({
+    manifests: members.map(({ packId, version, manifestDigest, manifestSize, mediaType }) => ({
       mediaType,
       digest: manifestDigest,
       size: manifestSize,
       annotations: { [title]: packId, 'org.opencontainers.image.version': version },
-      artifactType: packMediaTypes.artifact(type),
     })),
     annotations: sorted({ ...annotationsOf(document, createdAt), [documentAnnotation]: JSON.stringify(document) }),
   })
+}
+
+/** The time that a manifest says it was made at, if it does. */
+export function createdOf(bytes: Buffer): string | undefined {
+  const { annotations } = JSON.parse(bytes.toString()) as { annotations?: Record<string, string> }
+  return annotations?.[created]
 }
 
 function invalid(detail: string): Failure {

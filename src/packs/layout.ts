@@ -1,100 +1,132 @@
-import { algorithmOf, type Digest, digestOf, hexOf } from '../oci/digest.ts'
+import { algorithmOf, type Digest, hexOf } from '../oci/digest.ts'
 import { mediaTypes } from '../oci/media-types.ts'
+import type { ByteRange } from '../oci/range.ts'
+import type { PackId } from './pack.ts'
+import { tagOf, type Version } from './version.ts'
 
-// A bundle as one file: a plain tar of an OCI image layout. Its bytes follow from what is in it and from nothing else:
+// A closure as one file: a plain tar of an OCI image layout. Its bytes follow from what is in it and from nothing else:
 // entries are sorted, and every entry has the same time, owner and mode. So its size is known before the first byte is
 // read, and any part of it can be made by itself.
-// Source: image-spec, image-layout.md; POSIX ustar for the headers.
+// Source: image-spec, image-layout.md; POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block".
 
-/** A piece of the file: bytes at hand, or the content of a blob. */
-export type Piece = { bytes: Buffer } | { digest: Digest; size: number }
+/** Goes up when the same entries and blobs would give other bytes: a download must not go on across that. */
+export const layoutFormat = 1
+
+/** A piece of the file: bytes that are made when they are needed, or the content of a blob. Never empty. */
+export type Piece = { size: number; make: () => Buffer } | { size: number; digest: Digest }
 
 /** What index.json lists: the manifests that have a name, and what hangs on them. */
 export type LayoutEntry = {
   mediaType: string
   digest: Digest
   size: number
-  artifactType?: string
   annotations?: Record<string, string>
+  artifactType?: string
 }
 
+const refName = 'org.opencontainers.image.ref.name'
 const block = 512
+
+/** The name of a pack in a layout: `--` cannot occur in an id, so it is read from the left. */
+export function layoutName(packId: PackId, version: Version): string {
+  return `${packId}--${tagOf(version)}`
+}
+
+/** A manifest under its name. */
+export function namedEntry(
+  { mediaType, digest, size, artifactType }: Omit<LayoutEntry, 'annotations'>,
+  name: string,
+): LayoutEntry {
+  return { mediaType, digest, size, annotations: { [refName]: name }, ...(artifactType ? { artifactType } : {}) }
+}
 
 /**
  * The pieces of the file, in order: `oci-layout`, `index.json`, then the blobs by their digests. `blobs`: every blob and
- * manifest that is in it, once each.
+ * manifest that is in it, once each, in any order.
  */
 export function layoutPieces(
   entries: readonly LayoutEntry[],
-  blobs: readonly { digest: Digest; size: number; bytes?: Buffer }[],
+  blobs: readonly { digest: Digest; size: number }[],
 ): Piece[] {
   const index = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.index, manifests: entries }))
   const sorted = [...blobs].sort((a, b) => (a.digest < b.digest ? -1 : 1))
   return [
-    ...fileOf('oci-layout', Buffer.from(JSON.stringify({ imageLayoutVersion: '1.0.0' }))),
-    ...fileOf('index.json', index),
-    ...sorted.flatMap(({ digest, size, bytes }): Piece[] => [
-      { bytes: header(`blobs/${algorithmOf(digest)}/${hexOf(digest)}`, size) },
-      bytes ? { bytes } : { digest, size },
-      { bytes: padding(size) },
-    ]),
-    { bytes: Buffer.alloc(2 * block) },
-  ].filter((piece) => sizeOf(piece) > 0)
+    ...fileOf('oci-layout', atHand(Buffer.from('{"imageLayoutVersion":"1.0.0"}'))),
+    ...fileOf('index.json', atHand(index)),
+    ...sorted.flatMap(({ digest, size }) => fileOf(`blobs/${algorithmOf(digest)}/${hexOf(digest)}`, { size, digest })),
+    zeros(2 * block),
+  ].filter((piece) => piece.size > 0)
 }
 
-export function sizeOf(piece: Piece): number {
-  return 'bytes' in piece ? piece.bytes.length : piece.size
+export function sizeOf(pieces: readonly Piece[]): number {
+  return pieces.reduce((total, piece) => total + piece.size, 0)
 }
 
 /** The part of the file from byte `first` to byte `last`, both included: pieces, each with the range of it. */
-export function* cut(
-  pieces: readonly Piece[],
-  { first, last }: { first: number; last: number },
-): Generator<{ piece: Piece; first: number; last: number }> {
+export function* cut(pieces: readonly Piece[], { first, last }: ByteRange): Generator<{ piece: Piece } & ByteRange> {
   let start = 0
   for (const piece of pieces) {
-    const end = start + sizeOf(piece) - 1
+    const end = start + piece.size - 1
     if (end >= first && start <= last)
       yield { piece, first: Math.max(first - start, 0), last: Math.min(last, end) - start }
     start = end + 1
   }
 }
 
-function fileOf(name: string, bytes: Buffer): Piece[] {
-  return [{ bytes: header(name, bytes.length) }, { bytes }, { bytes: padding(bytes.length) }]
+function fileOf(name: string, content: Piece): Piece[] {
+  return [...headerOf(name, content.size), content, zeros(padding(content.size))]
 }
 
-function padding(size: number): Buffer {
-  return Buffer.alloc((block - (size % block)) % block)
+function atHand(bytes: Buffer): Piece {
+  return { size: bytes.length, make: () => bytes }
 }
 
-/** The block before a file's own: mode 0644, owner 0, time 0. Names here are ASCII and at most 100 characters. */
-function header(name: string, size: number): Buffer {
+function zeros(size: number): Piece {
+  return { size, make: () => Buffer.alloc(size) }
+}
+
+function padding(size: number): number {
+  return (block - (size % block)) % block
+}
+
+/** As much as a ustar header can say: names of 100 bytes, sizes of eleven octal digits (8 GiB). */
+const mostName = 100
+const mostSize = 8 ** 11 - 1
+
+/** What stands before a file. What ustar cannot say goes in a pax header in front of it, which every reader knows. */
+function headerOf(name: string, size: number): Piece[] {
+  const extended = [
+    ...(name.length > mostName ? [record('path', name)] : []),
+    ...(size > mostSize ? [record('size', String(size))] : []),
+  ].join('')
+  const own = { size: block, make: () => ustar(name.slice(0, mostName), size > mostSize ? 0 : size, '0') }
+  if (!extended) return [own]
+  const { length } = extended
+  return [
+    { size: block, make: () => ustar('pax', length, 'x') },
+    atHand(Buffer.from(extended + '\0'.repeat(padding(length)), 'ascii')),
+    own,
+  ]
+}
+
+/** A record of a pax header, `<length> <key>=<value>\n`: its length counts itself. */
+function record(key: string, value: string): string {
+  const rest = ` ${key}=${value}\n`
+  const length = rest.length + String(rest.length).length
+  return String(length).length === String(rest.length).length ? `${length}${rest}` : `${length + 1}${rest}`
+}
+
+/** A header block: mode 0644, owner 0, time 0. The name is ASCII. `kind`: a file, or a pax header. */
+function ustar(name: string, size: number, kind: '0' | 'x'): Buffer {
   const bytes = Buffer.alloc(block)
   const octal = (value: number, digits: number) => `${value.toString(8).padStart(digits, '0')}\0`
   bytes.write(name, 0, 'ascii')
   bytes.write(octal(0o644, 7) + octal(0, 7) + octal(0, 7), 100, 'ascii')
-  writeSize(bytes, size)
-  bytes.write(octal(0, 11), 136, 'ascii')
-  bytes.write('0', 156, 'ascii')
-  bytes.write('ustar\x0000', 257, 'ascii')
+  bytes.write(octal(size, 11) + octal(0, 11), 124, 'ascii')
+  bytes.write(kind, 156, 'ascii')
+  bytes.write('ustar\0' + '00', 257, 'ascii')
   // The sum of all bytes, its own eight counted as spaces.
   const sum = bytes.reduce((total, byte) => total + byte, 8 * 0x20)
   bytes.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'ascii')
   return bytes
-}
-
-/** Eleven octal digits; from 8 GiB on the binary form that GNU tar and everyone after it reads. */
-function writeSize(bytes: Buffer, size: number): void {
-  const text = size.toString(8)
-  if (text.length <= 11) bytes.write(`${text.padStart(11, '0')}\0`, 124, 'ascii')
-  else {
-    bytes[124] = 0x80
-    bytes.writeBigUInt64BE(BigInt(size), 128)
-  }
-}
-
-/** The digest of a manifest at hand, as an entry of the file. */
-export function manifestBlob(bytes: Buffer): { digest: Digest; size: number; bytes: Buffer } {
-  return { digest: digestOf(bytes), size: bytes.length, bytes }
 }

@@ -1,18 +1,22 @@
 import { findCandidates } from '../db/candidates.ts'
 import type { Sql, Transaction } from '../db/client.ts'
 import { Failure } from '../errors.ts'
+import type { Carried } from '../packs/bundle.ts'
 import { inWords, type Violation } from '../packs/document.ts'
 import type { Dependency, PackDocument, PackId } from '../packs/pack.ts'
 import type { Candidate } from '../packs/resolve.ts'
-import { openRanges, type Version } from '../packs/version.ts'
+import { openRanges, satisfies, type Version } from '../packs/version.ts'
+
+/** `allowMissing`: what is not published yet may be. `carried`: what the pack, a bundle, brings along itself. */
+type Allowed = { allowMissing: boolean; carried?: readonly Carried[] }
 
 /** Throws DEPENDENCY_INVALID with every dependency that cannot be, or would close a circle. */
 export async function requireDependencies(
   sql: Sql | Transaction,
   document: PackDocument,
-  { allowMissing }: { allowMissing: boolean },
+  allowed: Allowed,
 ): Promise<void> {
-  const violations = await badDependencies(sql, document, { allowMissing })
+  const violations = await badDependencies(sql, document, allowed)
   if (violations.length > 0)
     throw new Failure('DEPENDENCY_INVALID', { detail: inWords(violations), about: { violations } })
 }
@@ -21,7 +25,7 @@ export async function requireDependencies(
 export async function badDependencies(
   sql: Sql | Transaction,
   { packId, dependencies }: PackDocument,
-  { allowMissing }: { allowMissing: boolean },
+  { allowMissing, carried = [] }: Allowed,
 ): Promise<Violation[]> {
   if (dependencies.length === 0) return []
   const violations: Violation[] = []
@@ -29,6 +33,7 @@ export async function badDependencies(
   await published.load(dependencies.map((entry) => entry.packId))
   for (const [i, entry] of dependencies.entries()) {
     if (entry.optional || allowMissing || published.accepted(entry).length > 0) continue
+    if (carried.some(({ packId: id, version }) => id === entry.packId && satisfies(version, entry.version))) continue
     const there = published.of(entry.packId).map((candidate) => candidate.version)
     const known = there.length > 0 ? `it has ${there.slice(0, 5).join(', ')}` : 'there is no such pack'
     violations.push({

@@ -1,4 +1,5 @@
 import { ask, type Transaction } from '../db/client.ts'
+import { closureManifests, deleteUnnamed } from '../db/closures.ts'
 import { deleteManifest } from '../db/manifests.ts'
 import {
   buryVersion,
@@ -15,8 +16,10 @@ import { type Deps, graceSeconds } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { Manifest } from '../oci/manifest.ts'
+import type { RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
 import { type Artifact, type Content, configOf, readArtifact } from '../packs/artifact.ts'
+import { type Carried, carriedBy } from '../packs/bundle.ts'
 import { roleOf } from '../packs/channel.ts'
 import { type PackId, packIdOf, repositoryOf } from '../packs/pack.ts'
 import { parseRange, satisfies, tagOf, type Version } from '../packs/version.ts'
@@ -28,14 +31,15 @@ import type { Push } from './manifests.ts'
 // through here, in the transaction that stores it.
 //
 // Locks, always in this order: the pack's row (all changes to its versions take turns), then, where dependencies are
-// concerned, one lock for all packs (publishing what depends on others, and deleting: neither sees the other half
-// done), then whatever the statements lock. A version that two publish at once is there once: the second, when its turn
+// concerned, one lock for all packs (publishing what depends on others, bundles above all, and deleting: neither sees the
+// other half done), then whatever the statements lock. A version that two publish at once is there once: the second, when its turn
 // comes, finds the release taken.
 
 /** A push to the repository of a pack, read by the rules. */
 export type PackPush = {
   packId: PackId
-  versions: { version: Version; artifact: Artifact; content: Content }[]
+  /** `carried`: the packs that a bundle brings along, where it is an index. */
+  versions: { version: Version; artifact: Artifact; content: Content; carried: Carried[] }[]
   channels: Tag[]
   /** The client pushed `latest`: taken where it is what `latest` names anyway. */
   latest: boolean
@@ -85,11 +89,14 @@ export async function readPack(
   return pack
 }
 
-async function readVersion(
+/**
+ * Reads a manifest as a version of a pack. Throws MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, each with what to fix.
+ */
+export async function readVersion(
   deps: Deps,
-  push: Push,
+  push: Pick<Push, 'repository' | 'bytes'>,
   digest: Digest,
-  { mediaType }: Manifest,
+  { mediaType }: Pick<Manifest, 'mediaType'>,
   packId: PackId,
   version: Version,
 ): Promise<PackPush['versions'][number]> {
@@ -100,17 +107,18 @@ async function readVersion(
   const artifact = readArtifact(document, configBytes, { packId, version })
   const { content } = artifact
   // A bundle that is an index has no content but its members.
-  if (!content) return { version, artifact, content: { digest, size: bytes.length, mediaType } }
+  if (!content)
+    return { version, artifact, content: { digest, size: bytes.length, mediaType }, carried: carriedBy(bytes) }
   const stored = await deps.together.linkedBlob.load({ repository, digest: content.digest })
   if (!stored) throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: [content.digest] } })
   if (stored.size !== content.size)
     throw new Failure('MANIFEST_INVALID', {
       detail: `the manifest says that the content has ${content.size} bytes; it has ${stored.size}`,
     })
-  return { version, artifact, content }
+  return { version, artifact, content, carried: [] }
 }
 
-async function readLinked(deps: Deps, { repository }: Push, digest: Digest): Promise<Buffer> {
+async function readLinked(deps: Deps, { repository }: Pick<Push, 'repository'>, digest: Digest): Promise<Buffer> {
   const blob = await deps.together.linkedBlob.load({ repository, digest })
   if (!blob) throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: [digest] } })
   return readSmall(deps, digest, blob)
@@ -129,10 +137,10 @@ export async function publish(
   const { packId, versions, channels } = pack
   if (versions.length === 0 && channels.length === 0 && !pack.latest) return insert(pack.tags)
   if (!(await lockPack(tx, packId, repositoryOf(packId)))) return 'conflict'
-  for (const { artifact } of versions) {
+  for (const { artifact, carried } of versions) {
     if (artifact.document.dependencies.length === 0) continue
     await lockDependencies(tx)
-    await requireDependencies(tx, artifact.document, { allowMissing: pack.allowMissing })
+    await requireDependencies(tx, artifact.document, { allowMissing: pack.allowMissing, carried })
   }
   if ((await insert(pack.tags)) === 'conflict') return 'conflict'
   for (const { version, artifact, content } of versions) {
@@ -202,11 +210,20 @@ export function deleteVersion(deps: Deps, packId: PackId, version: Version, { fo
       const digest = await buryVersion(tx, packId, version)
       if (!digest) return false
       if ((await versionsOfManifest(tx, packId, digest)).length > 0) await deleteTag(tx, repository, tagOf(version))
-      else await deleteManifest(tx, { repository, digest }, graceSeconds)
+      else await deleteWhole(tx, repository, digest)
       await refreshPack(tx, packId)
       return true
     }),
   )
+}
+
+/** Deletes a manifest, and of what it lists (the members of a bundle) that which nothing else names. */
+async function deleteWhole(tx: Transaction, repository: RepositoryName, digest: Digest): Promise<void> {
+  const listed = await closureManifests(tx, repository, [digest])
+  await deleteManifest(tx, { repository, digest }, graceSeconds)
+  const left = listed.map((manifest) => manifest.digest).filter((other) => other !== digest)
+  // Level by level: what an index listed is unnamed when the index has gone.
+  for (let deleted = left.length; deleted > 0; ) deleted = await deleteUnnamed(tx, repository, left, graceSeconds)
 }
 
 async function requireNoDependents(tx: Transaction, packId: PackId, version: Version): Promise<void> {

@@ -59,8 +59,8 @@ export async function publishPack(deps: Deps, { document, content, ...rest }: Pu
   return { packId, version, digest, manifestDigest, isNew: true }
 }
 
-/** Without fractions of a second, as `oras push` writes it. */
-function now(): string {
+/** The time without fractions of a second, as `oras push` writes it. */
+export function now(): string {
   return new Date().toISOString().replace(/\.\d+Z$/, 'Z')
 }
 
@@ -139,7 +139,11 @@ async function* continued(pieces: Buffer[], iterator: AsyncIterator<Buffer>) {
   yield* { [Symbol.asyncIterator]: () => iterator }
 }
 
-function requireDeclared(declared: Publish['declared'], { digest, size }: { digest: Digest; size: number }): void {
+/** Throws DIGEST_INVALID, SIZE_INVALID where content is not what its publisher declared. */
+export function requireDeclared(
+  declared: Publish['declared'],
+  { digest, size }: { digest: Digest; size: number },
+): void {
   if (declared.digest !== undefined && declared.digest !== digest)
     throw new Failure('DIGEST_INVALID', { detail: `the content was declared as ${declared.digest}, but is ${digest}` })
   if (declared.size !== undefined && declared.size !== size)

@@ -1,4 +1,11 @@
-import { annotations, documentManifest, emptyConfig, missingBytes, missingMediaType } from '../bundles/contents.ts'
+import {
+  annotations,
+  documentManifest,
+  emptyConfig,
+  missingBytes,
+  missingMediaType,
+  refNameOf,
+} from '../bundles/contents.ts'
 import type { SigningKey } from '../bundles/keys.ts'
 import { signBundle } from '../bundles/signature.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'

@@ -11,3 +11,8 @@ export function packText(row: VersionRow): string {
   })
   return `${row.document.slice(0, -1)},${facts.slice(1)}`
 }
+
+/** `exact`: asked for by its version, whose content never changes. What a channel or a range names may. */
+export function cacheControl(exact: boolean): string {
+  return exact ? 'private, max-age=31536000, immutable' : 'no-cache'
+}

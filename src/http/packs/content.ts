@@ -7,6 +7,8 @@ import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { sendBlob } from '../v2/blobs.ts'
 import { type Fields, fieldsOf, inert, unchanged } from '../v2/reply.ts'
+import { cacheControl } from './answer.ts'
+import { sendBundle } from './bundle.ts'
 import { packIdParam, runnerQuery } from './request.ts'
 import { selectVersion } from './select.ts'
 
@@ -17,6 +19,7 @@ export function addPackContent(routes: Routes, deps: Deps): void {
     requireAccess(c, repositoryOf(packId), 'pull')
     const selector = c.req.param('version') ?? ''
     const row = await selectVersion(deps, packId, selector, runnerQuery(c))
+    if (row.digest === row.manifestDigest) return sendBundle(c, deps, row, { exact: selector === row.version })
     const fields = contentFields(row, selector === row.version)
     if (unchanged(c.req.header('if-none-match'), row.digest))
       return new Response(null, { status: 304, headers: fields as Record<string, string> })
@@ -29,7 +32,7 @@ export function addPackContent(routes: Routes, deps: Deps): void {
   })
 }
 
-/** What is said of content beside its bytes. What a channel or a range names may change; a version never does. */
+/** What is said of content beside its bytes. */
 function contentFields(row: VersionRow, exact: boolean): Fields {
   const { digest, mediaType, packId, version, title } = row
   const name = title ?? `${packId}-${version}.tgz`
@@ -41,7 +44,7 @@ function contentFields(row: VersionRow, exact: boolean): Fields {
     'docker-content-digest': digest,
     'x-pack-version': version,
     'accept-ranges': 'bytes',
-    'cache-control': exact ? 'private, max-age=31536000, immutable' : 'no-cache',
+    'cache-control': cacheControl(exact),
     ...fieldsOf(inert),
   }
 }

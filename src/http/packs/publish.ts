@@ -2,14 +2,17 @@ import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { Context } from 'hono'
 import * as v from 'valibot'
+import { mayAccess } from '../../auth/access.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { type Digest, parseDigest } from '../../oci/digest.ts'
+import type { RepositoryName } from '../../oci/name.ts'
 import { checkDocument, inWords, type Violation } from '../../packs/document.ts'
 import { type PackDocument, repositoryOf } from '../../packs/pack.ts'
 import { tagOf } from '../../packs/version.ts'
-import { checkPublish, type Publish, publishPack } from '../../registry/publish.ts'
-import { requireAccess } from '../access.ts'
+import { type BundlePublish, checkBundle, publishBundle } from '../../registry/bundles.ts'
+import { checkPublish, type Publish, type Published, publishPack } from '../../registry/publish.ts'
+import { principalOf, requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import { readForm } from './form.ts'
 import { jsonBody, parseJson, switchQuery } from './request.ts'
@@ -40,19 +43,32 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
     try {
       const { document, created, declared, violations } = checkManifest(submission.manifest)
       if (document) requireAccess(c, repositoryOf(document.packId), 'push')
-      if (dryRun) return await tryOut(deps, submission, document, violations, allowMissing)
+      const mayPull = (repository: RepositoryName) => mayAccess(principalOf(c), repository, 'pull')
+      const { content, complete } = submission
+      if (dryRun) {
+        if (!content && document?.type === 'bundle')
+          return await tryOutBundle(deps, { document, created, declared, mayPull }, violations, complete)
+        return await tryOut(deps, submission, document, violations, allowMissing)
+      }
       if (!document || violations.length > 0)
         throw new Failure('PACK_INVALID', { detail: `the manifest: ${inWords(violations)}`, about: { violations } })
-      const { content, complete } = submission
-      if (!content) throw new Failure('REQUEST_INVALID', { detail: 'the part "content" is missing' })
-      const published = await publishPack(deps, { document, content, created, declared, allowMissing, complete })
-      const { isNew, ...answer } = published
-      const location = `/packs/${document.packId}/${encodeURIComponent(document.version)}`
-      return Response.json(answer, { status: isNew ? 201 : 200, headers: { location } })
+      if (content)
+        return published(await publishPack(deps, { document, content, created, declared, allowMissing, complete }))
+      if (document.type !== 'bundle')
+        throw new Failure('REQUEST_INVALID', {
+          detail: `the part "content" is missing; only a bundle can do without, and this is a pack of type ${document.type}`,
+        })
+      await complete
+      return published(await publishBundle(deps, { document, created, declared, mayPull }))
     } finally {
       submission.drop()
     }
   })
+}
+
+function published({ isNew, ...answer }: Published): Response {
+  const location = `/packs/${answer.packId}/${encodeURIComponent(answer.version)}`
+  return Response.json(answer, { status: isNew ? 201 : 200, headers: { location } })
 }
 
 async function submissionOf(c: Context<Env>): Promise<Submission> {
@@ -118,6 +134,21 @@ async function tryOut(
   const digest = content && (await hashOf(content.stream))
   await complete
   return Response.json({ valid: violations.length === 0, violations, ...about, ...(digest ? { digest } : {}) })
+}
+
+/** What would become of a bundle without content: its members, or what keeps it from being resolved. */
+async function tryOutBundle(
+  deps: Deps,
+  bundle: BundlePublish,
+  found: Violation[],
+  complete: Promise<unknown>,
+): Promise<Response> {
+  await complete
+  const { packId, version } = bundle.document
+  const checked = await checkBundle(deps, bundle)
+  const violations = [...found, ...checked.violations]
+  const members = checked.members.map((member) => ({ packId: member.packId, version: member.version }))
+  return Response.json({ valid: violations.length === 0, violations, packId, version, tag: tagOf(version), members })
 }
 
 async function hashOf(stream: Readable): Promise<Digest> {

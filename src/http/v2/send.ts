@@ -94,6 +94,42 @@ function giveBack(...buffers: Buffer[]): void {
   for (const buffer of buffers) if (spare.length < mostSpare) spare.push(buffer)
 }
 
+/** A part of an answer: bytes, a part of a file, or a stream that is opened when its turn comes. */
+export type SentPart = Buffer | { path: string; range: ByteRange } | { open: () => Promise<Readable> }
+
+/**
+ * Sends parts one after the other. What goes wrong with the first one is thrown, for then nothing has been answered
+ * yet; after that the response ends by a closed connection.
+ */
+export async function sendParts(outgoing: Outgoing, parts: AsyncIterable<SentPart>, head: Head): Promise<void> {
+  const iterator = parts[Symbol.asyncIterator]()
+  let part = await iterator.next()
+  try {
+    begin(outgoing, head)
+    for (; !part.done; part = await iterator.next()) await sendPart(outgoing, part.value)
+    outgoing.end()
+  } catch (error) {
+    outgoing.destroy(error as Error)
+  } finally {
+    await iterator.return?.()
+  }
+}
+
+async function sendPart(outgoing: Outgoing, part: SentPart): Promise<void> {
+  if (Buffer.isBuffer(part)) return write(outgoing, part)
+  if ('open' in part) {
+    // Left early, the loop destroys the stream.
+    for await (const bytes of await part.open()) await write(outgoing, bytes)
+    return
+  }
+  const file = await openFile(part.path, 'r')
+  try {
+    await copy(outgoing, file, part.range)
+  } finally {
+    await closeFile(file)
+  }
+}
+
 /** Sends a stream; both ends are closed whichever of them fails. */
 export async function sendStream(outgoing: Outgoing, stream: Readable, head: Head): Promise<void> {
   begin(outgoing, head)
