@@ -16,6 +16,7 @@ type VerifyFlags = CommonFlags & { key?: string[]; policy?: VerifyPolicy }
 /** The commands that look into a bundle file, or any OCI layout. They need no registry and no network. */
 export function addBundle(packs: Command, here: Here): void {
   const bundle = packs.command('bundle').description('bundle files: look into them, without a registry or a network')
+  bundle.addHelpText('after', '\nExample:\n  packs bundle verify packs.tar --key headquarters.pem')
   const file = ['file', 'a bundle, or any OCI image layout: a folder, .tar, .tar.gz or .tar.zst'] as const
   const add = (name: string, description: string, example: string) =>
     common(bundle.command(name).description(description), example, { registry: false })
