@@ -25,7 +25,7 @@ const allowed: Record<string, string[]> = {
   'server.ts': ['app.ts', 'deps.ts', 'config.ts', 'log.ts', 'http'],
   'processes.ts': ['log.ts'],
   'app.ts': ['http', 'deps.ts', 'errors.ts'],
-  worker: ['registry', 'deps.ts'],
+  worker: ['registry', 'db', 'deps.ts', 'errors.ts', 'log.ts'],
   http: ['registry', 'db', 'oci', 'packs', 'auth', 'deps.ts', 'errors.ts'],
   registry: ['db', 'blobs', 'oci', 'packs', 'deps.ts', 'errors.ts'],
   'deps.ts': ['db', 'blobs', 'oci', 'config.ts', 'log.ts', 'metrics.ts'],
@@ -50,6 +50,8 @@ const owners: Record<string, string[]> = {
   commander: ['cli', 'main.ts'],
   valibot: ['config.ts', 'packs', 'http'],
   semver: ['packs'],
+  'pg-boss': ['db'],
+  'cron-parser': ['worker'],
 }
 
 const files = (readdirSync(root, { recursive: true }) as string[]).filter(

@@ -16,6 +16,19 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
       const { serve } = await import('./serve.ts')
       finish(await serve(readConfig(source), env))
     })
+  withSettings(
+    packs
+      .command('worker')
+      .description('run jobs (imports, mirrors, tidying up), and serve nothing, until told to stop'),
+  )
+    .addHelpText(
+      'after',
+      '\nExample:\n  DATABASE_URL=postgres://packs:secret@db/packs BLOB_STORE=s3://packs packs worker',
+    )
+    .action(async (flags: Flags) => {
+      const { work } = await import('./worker.ts')
+      finish(await work(readConfig(overlaid(env, flags))))
+    })
   withSettings(packs.command('migrate').description("bring the database's schema up to this version, and end"))
     .addHelpText('after', '\nExample:\n  DATABASE_URL=postgres://packs:secret@db/packs packs migrate')
     .action(async (flags: Flags) => {
