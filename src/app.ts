@@ -2,6 +2,7 @@ import type { Context } from 'hono'
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
 import { addJobRoutes } from './http/jobs.ts'
+import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
 import { addDescription } from './http/openapi/route.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
@@ -51,6 +52,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addPackPublish(routes, deps)
   addPackChanges(routes, deps)
   addPackResolve(routes, deps)
+  addKeyRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)

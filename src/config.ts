@@ -63,6 +63,10 @@ export const settings = {
     help: 'trace, debug (every request), info (writes and failures), warn, error or silent',
     schema: oneOf('trace', 'debug', 'info', 'warn', 'error', 'silent'),
   },
+  BUNDLE_VERIFY: {
+    help: 'signatures of imported bundles: always, if-present or never; unset: always once a key is trusted or made here',
+    schema: oneOf('always', 'if-present', 'never'),
+  },
   AUTH: {
     help: 'none: everyone may do everything; unset: the same, but only on a loopback address',
     schema: oneOf('none'),
@@ -88,6 +92,8 @@ export type Config = {
   workerConcurrency: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
+  /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
+  bundleVerify?: 'always' | 'if-present' | 'never'
 }
 
 /** Settings that cannot be used: every problem at once, one a line, each with the setting's name. */
@@ -142,6 +148,7 @@ function assemble(values: Values, problems: string[]): Config {
     workerConcurrency: values.WORKER_CONCURRENCY ?? 4,
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
     logLevel: values.LOG_LEVEL ?? 'info',
+    ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),
   }
 }
 
