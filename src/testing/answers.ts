@@ -9,7 +9,7 @@ type Described = Record<string, { responses: Record<string, DescribedAnswer | { 
 type DescribedAnswer = { content?: Record<string, unknown>; headers?: Record<string, { required: boolean }> }
 
 const base = 'http://registry/openapi.json'
-const surface = /^\/(?:packs|resolve|jobs|bundles|inventory|healthz|readyz|metrics|openapi\.json)(?:[/?]|$)/
+const surface = /^\/(?:packs|resolve|keys|jobs|bundles|inventory|healthz|readyz|metrics|openapi\.json)(?:[/?]|$)/
 
 let opened: ReturnType<typeof open> | undefined
 

@@ -11,9 +11,10 @@ import {
 } from '../../packs/document.ts'
 import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
 import { jobSchema } from '../jobs.ts'
+import { keySchema } from '../keys.ts'
 import * as answers from '../packs/answers.ts'
 import { channelBody, stateBody } from '../packs/changes.ts'
-import { declaredSchema } from '../packs/publish.ts'
+import { declaredSchema } from '../packs/manifest.ts'
 import { resolveBody } from '../packs/resolve.ts'
 import { internalErrorTitle } from '../problem.ts'
 import type { Answer, Body, Operation } from './operation.ts'
@@ -47,6 +48,7 @@ export const components: Named = {
   Referrer: answers.referrerSchema,
   ResolveRequest: resolveBody,
   Lock: lockSchema,
+  Key: keySchema,
   Job: jobSchema,
   LockedPack: lockedPackSchema,
   Problem: answers.problemSchema,
@@ -68,6 +70,8 @@ const tags = [
   { name: 'packs', description: 'Finding and downloading packs.' },
   { name: 'publishing', description: 'Publishing versions, and saying what becomes of them.' },
   { name: 'resolution', description: 'What needs what.' },
+  { name: 'keys', description: 'What bundles are signed and verified with.' },
+  { name: 'jobs', description: 'What the registry does in the background.' },
   { name: 'operations', description: 'For those who run the registry.' },
 ]
 
@@ -92,14 +96,14 @@ export function openapiDocument() {
 }
 
 function described(operation: Operation): object {
-  const { operationId, summary, description, tag, body } = operation
+  const { operationId, summary, description, tag, body, bodyIsOptional } = operation
   return {
     operationId,
     summary,
     ...(description ? { description } : {}),
     tags: [tag],
     parameters: parametersOf(operation, components),
-    ...(body ? { requestBody: { required: true, content: content(body) } } : {}),
+    ...(body ? { requestBody: { required: !bodyIsOptional, content: content(body) } } : {}),
     responses: { ...responses(operation), ...problems(operation) },
   }
 }

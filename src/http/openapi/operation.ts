@@ -17,11 +17,12 @@ export type Operation = {
   operationId: string
   summary: string
   description?: string
-  tag: 'packs' | 'publishing' | 'resolution' | 'operations'
+  tag: 'packs' | 'publishing' | 'resolution' | 'keys' | 'jobs' | 'operations'
   query?: { entries: v.ObjectEntries }
   /** Request headers, each with what it means. */
   headers?: Record<string, string>
   body?: Body
+  bodyIsOptional?: true
   answers: Record<number, Answer>
   /** How it may fail, beside what may happen to any request. */
   failures: FailureKey[]

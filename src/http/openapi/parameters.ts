@@ -22,8 +22,24 @@ const queryMeanings: Record<string, string> = {
   force: 'Delete although other packs may use it.',
 }
 
-const pathParameters: Record<string, { description: string; schema: JsonSchema; example: string }> = {
-  id: { description: 'The pack.', schema: { $ref: '#/components/schemas/PackId' }, example: 'net-policy' },
+type Described = { description: string; schema: JsonSchema; example: string }
+
+/** What `:id` is, by the first part of the path. */
+const idParameters: Record<string, Described> = {
+  packs: { description: 'The pack.', schema: { $ref: '#/components/schemas/PackId' }, example: 'net-policy' },
+  jobs: {
+    description: 'The job.',
+    schema: { type: 'string', format: 'uuid' },
+    example: '0199f0a2-5c1e-7a40-8a3b-2f6d1c9e4b57',
+  },
+  keys: {
+    description: 'The id of the key, or the name of one in use.',
+    schema: { type: 'string' },
+    example: 'release',
+  },
+}
+
+const pathParameters: Record<string, Described> = {
   version: {
     description: 'A version, a channel, `latest`, or a range of versions, of which the highest is meant.',
     schema: { type: 'string', maxLength: 256 },
@@ -36,12 +52,6 @@ const pathParameters: Record<string, { description: string; schema: JsonSchema; 
   },
 }
 
-const jobParameter = {
-  description: 'The job.',
-  schema: { type: 'string', format: 'uuid' },
-  example: '0199f0a2-5c1e-7a40-8a3b-2f6d1c9e4b57',
-} as const
-
 /** `/packs/:id` as OpenAPI writes it. */
 export function templateOf(path: string): string {
   return path.replace(/:(\w+)/g, '{$1}')
@@ -50,7 +60,7 @@ export function templateOf(path: string): string {
 export function parametersOf({ method, path, query, headers = {} }: Operation, components: Named): Parameter[] {
   const isRead = method === 'get' || method === 'head'
   const inPath = [...path.matchAll(/:(\w+)/g)].map(([, name = '']): Parameter => {
-    const parameter = path.startsWith('/jobs') ? jobParameter : pathParameters[name]
+    const parameter = name === 'id' ? idParameters[path.split('/')[1] ?? ''] : pathParameters[name]
     if (!parameter) throw new Error(`the parameter ${name} of ${path} is not described`)
     if (isRead || name !== 'version') return { name, in: 'path', required: true, ...parameter }
     const schema = { $ref: '#/components/schemas/Version' }
