@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { after, before, describe, it } from 'node:test'
+import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import ajvFormats from 'ajv-formats'
 import { addRoutes } from '../../app.ts'
@@ -60,6 +61,11 @@ it('every route is described, and nothing else is', () => {
 })
 
 describe('the document', () => {
+  it('is valid by the schema of OpenAPI itself', async () => {
+    const { valid, errors } = await new Validator().validate(structuredClone(document))
+    assert.ok(valid, JSON.stringify(errors))
+  })
+
   it('is OpenAPI 3.1: names are unique, parameters are those of the path, references lead somewhere', () => {
     assert.match(document.openapi, /^3\.1\.\d+$/)
     const ids = described.map(({ operation }) => operation.operationId)
