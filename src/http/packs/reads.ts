@@ -6,7 +6,6 @@ import { repositoryOf } from '../../packs/pack.ts'
 import { parseRange, satisfies } from '../../packs/version.ts'
 import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
-import { packText } from './answer.ts'
 import { jsonText, packIdParam, runnerQuery } from './request.ts'
 import { runsOn, selectShown, selectVersion } from './select.ts'
 
@@ -15,7 +14,7 @@ export function addPackReads(routes: Routes, deps: Deps): void {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
     const row = await selectShown(deps, packId, runnerQuery(c))
-    return jsonText(`{"pack":${packText(row)}}`)
+    return jsonText(`{"pack":${row.text}}`)
   })
 
   routes.get('/packs/:id/versions', async (c) => {
@@ -42,7 +41,7 @@ export function addPackReads(routes: Routes, deps: Deps): void {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
     const row = await selectVersion(deps, packId, c.req.param('version') ?? '', runnerQuery(c))
-    return jsonText(`{"pack":${packText(row)}}`)
+    return jsonText(`{"pack":${row.text}}`)
   })
 
   routes.get('/packs/:id/:version/dependents', async (c) => {
