@@ -5,7 +5,7 @@ import { timed } from './blobs/timed.ts'
 import type { Config } from './config.ts'
 import { batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
-import { ask, type Database, openDatabase } from './db/client.ts'
+import { ask, type Database, narrowed, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
 import { findContents, findDescriptions, findVersions } from './db/packs.ts'
 import { findUploads, uploadSecret } from './db/uploads.ts'
@@ -19,6 +19,8 @@ export type Deps = {
   log: Log
   metrics: Metrics
   db: Database
+  /** The gate that searches pass before they ask the database: a word that all packs have takes it 10 ms of 10,000. */
+  searches: Database
   blobs: BlobStore
   /** The statements that many requests ask at the same moment, joined into one. */
   together: ReturnType<typeof openTogether>
@@ -70,6 +72,7 @@ export async function openDeps(
     log,
     metrics,
     db,
+    searches: narrowed(db, 2),
     blobs,
     together: openTogether(db),
     bytes: new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 200 }),

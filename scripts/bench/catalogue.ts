@@ -1,4 +1,4 @@
-import type { Sql } from '../../src/db/client.ts'
+import type { Fragment, Sql } from '../../src/db/client.ts'
 import { refreshPack } from '../../src/db/packs.ts'
 import type { PackId } from '../../src/packs/pack.ts'
 import { precedenceOf, type Version } from '../../src/packs/version.ts'
@@ -12,10 +12,13 @@ const minorVersions = 25
 
 /** In every pack's description. */
 export const commonWord = 'benchmark'
-/** Each in the keywords of one in a hundred packs, one in ten of them in the description too. */
+/** Each starts the ids of one in a hundred packs, and is a keyword of them; of one in ten it is in the description too. */
 const rareWords = Array.from({ length: 100 }, (_, at) => `topic${String(at).padStart(2, '0')}`)
 
-export const packName = (index: number) => `catalogue-${String(index).padStart(6, '0')}`
+export const packName = (index: number) => `${rareWords[index % rareWords.length]}-${String(index).padStart(6, '0')}`
+/** The same in SQL. */
+const idOf = (sql: Sql, index: Fragment) =>
+  sql`concat('topic', lpad((${index} % 100)::text, 2, '0'), '-', lpad((${index})::text, 6, '0'))`
 const versionAt = (at: number) => `${1 + Math.floor(at / minorVersions)}.${at % minorVersions}.0` as Version
 
 /** What people type: a word that a hundred packs have, the start of an id, two words, one that all have. */
@@ -75,7 +78,7 @@ export async function addVersions(sql: Sql, { first, end }: { first: number; end
     ) p
     cross join unnest(${versions}::text[], ${versions.map(precedenceOf)}::text[]) as v (version, precedence)
     cross join lateral (
-      select '[' || string_agg(concat('{"packId":"catalogue-', lpad((p.i - p.i % ${familySize} + c)::text, 6, '0'),
+      select '[' || string_agg(concat('{"packId":"', ${idOf(sql, sql`(p.i - p.i % ${familySize} + c)`)},
         '","version":"^', split_part(v.version, '.', 1), '.', split_part(v.version, '.', 2)::int / 5 * 5, '.0"}'), ',') || ']' as list
       from unnest(array[p.i % ${familySize} * 2 + 1, p.i % ${familySize} * 2 + 2]) as c where c < ${familySize}
     ) d`
