@@ -3,10 +3,11 @@ import { openBlobStore } from './blobs/open.ts'
 import type { BlobStore } from './blobs/store.ts'
 import { timed } from './blobs/timed.ts'
 import type { Config } from './config.ts'
-import { batched } from './db/batch.ts'
+import { askedOnce, batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
-import { ask, type Database, narrowed, openDatabase } from './db/client.ts'
+import { ask, type Database, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
+import { listPacks, type PackQuery } from './db/pack-list.ts'
 import { findContents, findDescriptions, findVersions } from './db/packs.ts'
 import { findUploads, uploadSecret } from './db/uploads.ts'
 import { type Log, openLog } from './log.ts'
@@ -19,8 +20,6 @@ export type Deps = {
   log: Log
   metrics: Metrics
   db: Database
-  /** The gate that searches pass before they ask the database: a word that all packs have takes it 10 ms of 10,000. */
-  searches: Database
   blobs: BlobStore
   /** The statements that many requests ask at the same moment, joined into one. */
   together: ReturnType<typeof openTogether>
@@ -48,6 +47,11 @@ function openTogether(db: Database) {
     packDescription: batched((keys: Parameters<typeof findDescriptions>[1]) =>
       ask(db, (sql) => findDescriptions(sql, keys)),
     ),
+    // Nearly everybody asks for the first page. One that takes long keeps others waiting, so several are under way.
+    packList: batched(
+      (queries: PackQuery[]) => askedOnce(queries, (query) => ask(db, (sql) => listPacks(sql, query))),
+      { lanes: 4 },
+    ),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
     arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds)), {
@@ -72,7 +76,6 @@ export async function openDeps(
     log,
     metrics,
     db,
-    searches: narrowed(db, 2),
     blobs,
     together: openTogether(db),
     bytes: new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 200 }),

@@ -74,14 +74,6 @@ export function openDatabase(url: string, { max = 12, limits = {} as Partial<Lim
 }
 
 /**
- * A gate of its own before the same server: of what asks through it, `max` run at once and the others take turns. For
- * statements that keep a core busy: side by side, each would only slow the others down.
- */
-export function narrowed(db: Database, max: number): Database {
-  return { ...db, use: { active: 0, waiting: 0, max }, queue: [], onAnswer: () => undefined }
-}
-
-/**
  * Runs statements with a bound on the wait for a connection and on the answer.
  * Throws Failure('UNAVAILABLE') when the pool stays exhausted, the server is down, or it does not answer in time;
  * every other error of PostgreSQL is passed on as it is.

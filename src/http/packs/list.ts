@@ -42,8 +42,8 @@ export function addPackList(routes: Routes, deps: Deps): void {
       runner: runner && precedenceOf(runner),
       after: after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after),
     }
-    const list = () => ask(deps.db, (sql) => listPacks(sql, query))
-    const rows = await (words ? ask(deps.searches, list) : list())
+    // A search is a question of its own nearly always, and may take long.
+    const rows = await (words ? ask(deps.db, (sql) => listPacks(sql, query)) : deps.together.packList.load(query))
     const page = rows.slice(0, limit)
     const last = rows.length > limit ? page.at(-1) : undefined
     const next = last && writeCursor(deps.uploadSecret, question, { key: last.key, packId: last.packId })
