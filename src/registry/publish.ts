@@ -6,6 +6,7 @@ import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { mediaTypes } from '../oci/media-types.ts'
+import type { RepositoryName } from '../oci/name.ts'
 import { type Content, configBytes, manifestBytes } from '../packs/artifact.ts'
 import { inWords, type Violation } from '../packs/document.ts'
 import { type PackDocument, packMediaTypes, repositoryOf } from '../packs/pack.ts'
@@ -43,9 +44,6 @@ export async function publishPack(deps: Deps, { document, content, ...rest }: Pu
   if (bad.length > 0) throw new Failure('DEPENDENCY_INVALID', { detail: inWords(bad), about: { violations: bad } })
 
   const { digest, size } = await storeUnknown(deps, { document, content, ...rest })
-  const config = configBytes(document)
-  const body = { stream: Readable.from([config]), length: config.length }
-  await storeContent(deps, { repository, digest: digestOf(config), body })
   const bytes = manifestBytes(document, describe(document, content, { digest, size }), rest.created ?? now())
   const { digest: manifestDigest } = await putManifest(deps, {
     repository,
@@ -98,7 +96,7 @@ async function publishedBefore(
   return { packId, version, digest, manifestDigest: spent.manifestDigest, isNew: false }
 }
 
-/** Stores content whose digest nobody knows yet. Nothing of it is visible unless it is whole and as declared. */
+/** Stores content whose digest nobody knows yet, and the config. Nothing is visible unless it is whole and as declared. */
 async function storeUnknown(deps: Deps, { document, content, declared, complete }: Publish) {
   const repository = repositoryOf(document.packId)
   const first = await readStart(content.stream)
@@ -106,8 +104,8 @@ async function storeUnknown(deps: Deps, { document, content, declared, complete 
     await complete
     const digest = digestOf(first.bytes)
     requireDeclared(declared, { digest, size: first.bytes.length })
-    const body = { stream: Readable.from([first.bytes]), length: first.bytes.length }
-    await storeContent(deps, { repository, digest, body })
+    // Side by side, for each waits for the disk twice.
+    await Promise.all([first.bytes, configBytes(document)].map((bytes) => storeBytes(deps, repository, bytes)))
     return { digest, size: first.bytes.length }
   }
   const id = sessionIdOf(deps, repository, startUpload(deps, repository, 'sha256'))
@@ -117,7 +115,13 @@ async function storeUnknown(deps: Deps, { document, content, declared, complete 
   if (!digest) throw new Error('a session of one chunk has no digest')
   requireDeclared(declared, { digest, size })
   await finish(deps, id, digest, { stream: Readable.from([]), length: 0 }, undefined)
+  await storeBytes(deps, repository, configBytes(document))
   return { digest, size }
+}
+
+function storeBytes(deps: Deps, repository: RepositoryName, bytes: Buffer): Promise<void> {
+  const body = { stream: Readable.from([bytes]), length: bytes.length }
+  return storeContent(deps, { repository, digest: digestOf(bytes), body })
 }
 
 /** All of a small stream, or its start put back in front of the rest. */
