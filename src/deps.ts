@@ -3,11 +3,12 @@ import { openBlobStore } from './blobs/open.ts'
 import type { BlobStore } from './blobs/store.ts'
 import { timed } from './blobs/timed.ts'
 import type { Config } from './config.ts'
-import { batched } from './db/batch.ts'
+import { askedOnce, batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
 import { ask, type Database, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
-import { findVersions } from './db/packs.ts'
+import { listPacks, type PackQuery } from './db/pack-list.ts'
+import { findContents, findDescriptions, findVersions } from './db/packs.ts'
 import { findUploads, uploadSecret } from './db/uploads.ts'
 import { type Log, openLog } from './log.ts'
 import { type Metrics, openMetrics } from './metrics.ts'
@@ -42,6 +43,15 @@ function openTogether(db: Database) {
     linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) => ask(db, (sql) => findLinkedBlobs(sql, keys))),
     manifest: batched((keys: Parameters<typeof findManifests>[1]) => ask(db, (sql) => findManifests(sql, keys))),
     packVersion: batched((keys: Parameters<typeof findVersions>[1]) => ask(db, (sql) => findVersions(sql, keys))),
+    packContent: batched((keys: Parameters<typeof findContents>[1]) => ask(db, (sql) => findContents(sql, keys))),
+    packDescription: batched((keys: Parameters<typeof findDescriptions>[1]) =>
+      ask(db, (sql) => findDescriptions(sql, keys)),
+    ),
+    // Nearly everybody asks for the first page. One that takes long keeps others waiting, so several are under way.
+    packList: batched(
+      (queries: PackQuery[]) => askedOnce(queries, (query) => ask(db, (sql) => listPacks(sql, query))),
+      { lanes: 4 },
+    ),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
     arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds)), {

@@ -18,6 +18,12 @@ import { always, type Head } from './reply.ts'
 /** Fields that make a read conditional or partial: the routes' matter. */
 const unusual = new Set(['range', 'if-none-match', 'if-range', 'if-match', 'authorization'])
 
+/** Whether a request asks for the whole, whatever it is. */
+export function asksPlainly({ rawHeaders }: IncomingMessage): boolean {
+  for (let i = 0; i < rawHeaders.length; i += 2) if (unusual.has((rawHeaders[i] as string).toLowerCase())) return false
+  return true
+}
+
 const manifestRoute = '/v2/:name{.+}/manifests/:reference'
 const blobRoute = '/v2/:name{.+}/blobs/:digest'
 
@@ -58,14 +64,14 @@ export function answerDirectly(
 type Question = { kind: 'manifests' | 'blobs'; name: RepositoryName; reference: Reference }
 
 /** The parts of `/v2/<name>/<kind>/<reference>`, read from the right, for a name may contain any of the words. */
-function parse({ method, url, rawHeaders }: IncomingMessage): Question | undefined {
+function parse(incoming: IncomingMessage): Question | undefined {
+  const { method, url } = incoming
   if ((method !== 'GET' && method !== 'HEAD') || !url?.startsWith('/v2/')) return undefined
   const last = url.lastIndexOf('/')
   const before = url.lastIndexOf('/', last - 1)
   const kind = url.slice(before + 1, last)
   if (kind !== 'manifests' && kind !== 'blobs') return undefined
-  for (let i = 0; i < rawHeaders.length; i += 2)
-    if (unusual.has((rawHeaders[i] as string).toLowerCase())) return undefined
+  if (!asksPlainly(incoming)) return undefined
   const name = parseName(url.slice('/v2/'.length, before))
   const reference = parseReference(url.slice(last + 1))
   return name && reference && { kind, name, reference }
