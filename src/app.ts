@@ -1,6 +1,7 @@
 import type { Context } from 'hono'
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
+import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
 import { addPackChanges } from './http/packs/changes.ts'
@@ -34,6 +35,7 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addPackPublish(routes, deps)
   addPackChanges(routes, deps)
   addPackResolve(routes, deps)
+  addKeyRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)

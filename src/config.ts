@@ -54,6 +54,10 @@ export const settings = {
     help: 'trace, debug (every request), info (writes and failures), warn, error or silent',
     schema: oneOf('trace', 'debug', 'info', 'warn', 'error', 'silent'),
   },
+  BUNDLE_VERIFY: {
+    help: 'signatures of imported bundles: always, if-present or never; unset: always once a key is trusted or made here',
+    schema: oneOf('always', 'if-present', 'never'),
+  },
   AUTH: {
     help: 'none: everyone may do everything; unset: the same, but only on a loopback address',
     schema: oneOf('none'),
@@ -76,6 +80,8 @@ export type Config = {
   processes: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
+  /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
+  bundleVerify?: 'always' | 'if-present' | 'never'
 }
 
 /** Settings that cannot be used: every problem at once, one a line, each with the setting's name. */
@@ -128,6 +134,7 @@ function assemble(values: Values, problems: string[]): Config {
     processes: values.PROCESSES ?? 1,
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
     logLevel: values.LOG_LEVEL ?? 'info',
+    ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),
   }
 }
 

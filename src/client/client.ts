@@ -38,6 +38,7 @@ import http from 'node:http'
 import https from 'node:https'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
+import { type Keys, keysOf } from './keys.ts'
 import { type Lock, type LockedPack, parseLock } from './lock.ts'
 import {
   type Dependent,
@@ -53,6 +54,7 @@ import { type DryRun, type Published, publish, type Submission, type UploadProgr
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 
 export type { PacksErrorCode } from './failure.ts'
+export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
 export type {
   Dependency,
@@ -140,6 +142,8 @@ export type Channel = { packId: string; channel: string; version: string; manife
 /** A registry as its clients see it. Every call throws PacksError, with the code CANCELLED when its signal says so. */
 export type Client = {
   readonly url: string
+  /** What bundles are signed and verified with. */
+  readonly keys: Keys
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
   ping(options?: Cancellable): Promise<void>
   /** Packs, page by page as they are consumed. */
@@ -203,6 +207,7 @@ export function openClient(options: ClientOptions): Client {
   const settings = { cacheDir: options.cacheDir, concurrency: options.concurrency ?? 4 }
   return {
     url: connection.base,
+    keys: keysOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },
