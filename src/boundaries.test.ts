@@ -16,7 +16,7 @@ const allowed: Record<string, string[]> = {
   'server.ts': ['app.ts', 'deps.ts', 'config.ts', 'log.ts', 'http'],
   'processes.ts': ['log.ts'],
   'app.ts': ['http', 'deps.ts', 'errors.ts'],
-  worker: ['registry', 'deps.ts'],
+  worker: ['registry', 'db', 'deps.ts', 'errors.ts', 'log.ts'],
   http: ['registry', 'db', 'oci', 'packs', 'auth', 'deps.ts', 'errors.ts'],
   registry: ['db', 'blobs', 'bundles', 'oci', 'packs', 'deps.ts', 'errors.ts'],
   'deps.ts': ['db', 'blobs', 'oci', 'config.ts', 'log.ts', 'metrics.ts'],
@@ -43,6 +43,8 @@ const owners: Record<string, string[]> = {
   valibot: ['config.ts', 'packs', 'http'],
   semver: ['packs'],
   'tar-stream': ['bundles', 'cli'],
+  'pg-boss': ['db'],
+  'cron-parser': ['worker'],
 }
 
 const files = (readdirSync(root, { recursive: true }) as string[]).filter(

@@ -44,6 +44,15 @@ export const settings = {
     ),
   },
   PROCESSES: { fallback: '1', help: 'processes that serve requests', schema: wholeNumber(1, 256) },
+  WORKER: {
+    fallback: 'true',
+    help: 'run jobs (imports, mirrors, tidying up) beside serving, in one of the processes; false: run "packs worker" for them',
+    schema: v.pipe(
+      oneOf('true', 'false'),
+      v.transform((value) => value === 'true'),
+    ),
+  },
+  WORKER_CONCURRENCY: { fallback: '4', help: 'jobs that a worker runs at a time', schema: wholeNumber(1, 100) },
   TLS_CERT_FILE: {
     help: 'certificate chain (PEM); with TLS_KEY_FILE: serve https; read again on change',
     schema: text,
@@ -78,6 +87,9 @@ export type Config = {
   blobStore: string
   blobRedirect: boolean
   processes: number
+  /** Whether serving includes running jobs. */
+  worker: boolean
+  workerConcurrency: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
   /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
@@ -132,6 +144,8 @@ function assemble(values: Values, problems: string[]): Config {
     blobStore: blobStore.startsWith('file:') ? `file:${resolve(blobStore.slice('file:'.length))}` : blobStore,
     blobRedirect: values.BLOB_REDIRECT ?? true,
     processes: values.PROCESSES ?? 1,
+    worker: values.WORKER ?? true,
+    workerConcurrency: values.WORKER_CONCURRENCY ?? 4,
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
     logLevel: values.LOG_LEVEL ?? 'info',
     ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),

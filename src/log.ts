@@ -31,7 +31,7 @@ function describeError(error: unknown): unknown {
 }
 
 /** Hides the signature of a presigned address and the password of a database address in a text. */
-function withoutSecrets(text: string): string {
+export function withoutSecrets(text: string): string {
   return text
     .replace(/([?&]X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s"']*/gi, '$1(hidden)')
     .replace(/(:\/\/[^:@/?\s]*:)[^@/\s]*@/g, '$1***@')

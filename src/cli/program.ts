@@ -6,6 +6,7 @@ import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
+import { addJobs } from './jobs.ts'
 import { addKeys } from './keys.ts'
 import { addLogin } from './login.ts'
 import { addPublish } from './publish.ts'
@@ -52,6 +53,7 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
+  addJobs(packs, here)
   return packs
 }
 

@@ -38,6 +38,7 @@ import http from 'node:http'
 import https from 'node:https'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
+import { type Jobs, jobsOf } from './jobs.ts'
 import { type Keys, keysOf } from './keys.ts'
 import { type Lock, type LockedPack, parseLock } from './lock.ts'
 import {
@@ -54,6 +55,7 @@ import { type DryRun, type Published, publish, type Submission, type UploadProgr
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 
 export type { PacksErrorCode } from './failure.ts'
+export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
 export type {
@@ -197,6 +199,8 @@ export type Client = {
    * try was lost). Throws DEPENDENTS_EXIST unless `force`.
    */
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
+  /** Background work. */
+  readonly jobs: Jobs
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -213,6 +217,7 @@ export function openClient(options: ClientOptions): Client {
     },
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
+    jobs: jobsOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }
