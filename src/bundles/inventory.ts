@@ -135,6 +135,18 @@ function requireSorted(blobs: Buffer): void {
       throw invalid('its digests are not in order')
 }
 
+/**
+ * What `packs bundle inventory --json` lists of a file, as an inventory: whoever has taken that file holds it. Undefined
+ * where the document is no such list.
+ */
+export function inventoryOfList(document: unknown): Inventory | undefined {
+  const { digests } = isObject(document) ? document : {}
+  if (!Array.isArray(digests)) return undefined
+  const listed = digests.map((entry: unknown) => digestIn(isObject(entry) ? entry.digest : undefined)).sort()
+  const hexes = listed.filter(isShort).map(hexOf)
+  return { blobs: Buffer.from(hexes.join(''), 'hex'), otherBlobs: listed.filter((one) => !isShort(one)), packs: [] }
+}
+
 /** Whether the site holds this blob. */
 export function holds({ blobs, otherBlobs }: Inventory, digest: Digest): boolean {
   if (!isShort(digest)) return otherBlobs.includes(digest)

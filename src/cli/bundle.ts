@@ -1,21 +1,22 @@
 import { readFile } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
-import { parseEnvelope } from '../bundles/dsse.ts'
-import { type PublicKey, readPublicKey } from '../bundles/keys.ts'
-import { type VerifyPolicy, verifyPolicies } from '../bundles/signature.ts'
-import { type Survey, survey } from '../bundles/survey.ts'
-import { differencesOf, type Facts, factsOf } from '../bundles/told.ts'
-import { verify } from '../bundles/verify.ts'
+import type { PublicKey } from '../bundles/keys.ts'
+import type { VerifyPolicy } from '../bundles/signature.ts'
+import type { Survey } from '../bundles/survey.ts'
+import type { Facts } from '../bundles/told.ts'
 import { PacksError } from '../client/failure.ts'
 import { Failure, failures } from '../errors.ts'
 import { aligned, bytesText, table } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
+
+const policies: readonly VerifyPolicy[] = ['always', 'if-present', 'never']
 
 type VerifyFlags = CommonFlags & { key?: string[]; policy?: VerifyPolicy }
 
 /** The commands that look into a bundle file, or any OCI layout. They need no registry and no network. */
 export function addBundle(packs: Command, here: Here): void {
   const bundle = packs.command('bundle').description('bundle files: look into them, without a registry or a network')
+  bundle.addHelpText('after', '\nExample:\n  packs bundle verify packs.tar --key headquarters.pem')
   const file = ['file', 'a bundle, or any OCI image layout: a folder, .tar, .tar.gz or .tar.zst'] as const
   const add = (name: string, description: string, example: string) =>
     common(bundle.command(name).description(description), example, { registry: false })
@@ -34,7 +35,7 @@ export function addBundle(packs: Command, here: Here): void {
       new Option(
         '--policy <policy>',
         'always: it has to be signed; if-present: only a wrong signature is refused; never: it is not looked at (default: always with --key, else if-present)',
-      ).choices(verifyPolicies),
+      ).choices(policies),
     )
     .action((path: string, flags: VerifyFlags) => run(here, flags, (at) => inWords(() => verifyFile(at, path, flags))))
   add('diff', 'show what came, went and changed from one to another', 'packs bundle diff january.tar february.tar')
@@ -53,7 +54,7 @@ function collect(value: string, before: string[] = []): string[] {
 }
 
 /** What the rules of bundles throw, as what the commands report. */
-async function inWords(work: () => Promise<void>): Promise<void> {
+export async function inWords(work: () => Promise<void>): Promise<void> {
   try {
     await work()
   } catch (error) {
@@ -67,12 +68,16 @@ function reported(failure: Failure): PacksError {
   return new PacksError(key, words, { cause: failure, ...(about ? { about } : {}) })
 }
 
-function look({ signal }: Run, path: string): Promise<Survey> {
+// What reads a file is loaded when it is read: other commands start faster without it.
+async function look({ signal }: Run, path: string): Promise<Survey> {
+  const { survey } = await import('../bundles/survey.ts')
   return survey(path, { signal })
 }
 
 async function inspect(at: Run, path: string): Promise<void> {
   const read = await look(at, path)
+  const { factsOf } = await import('../bundles/told.ts')
+  const { parseEnvelope } = await import('../bundles/dsse.ts')
   const facts = factsOf(read)
   const { envelope } = read.layout
   const signedBy = envelope ? parseEnvelope(envelope).signatures.map(({ keyid }) => keyid ?? '(not named)') : []
@@ -108,8 +113,10 @@ function contentsOf({ packs, channels, referrers, images }: Facts): string {
 }
 
 async function verifyFile(at: Run, path: string, { key = [], policy }: VerifyFlags): Promise<void> {
-  const keys = await Promise.all(key.map(async (file): Promise<PublicKey> => keyIn(file, await readFile(file, 'utf8'))))
+  const keys = await Promise.all(key.map(keyIn))
   const read = await look(at, path)
+  const { verify } = await import('../bundles/verify.ts')
+  const { factsOf } = await import('../bundles/told.ts')
   const { signature, unnamed } = verify(read, { keys, policy, now: new Date() })
   const facts = factsOf(read)
   const signedBy = signature.kind === 'verified' ? signature.by.map(({ keyid, name }) => ({ keyid, file: name })) : []
@@ -124,7 +131,9 @@ async function verifyFile(at: Run, path: string, { key = [], policy }: VerifyFla
   })
 }
 
-function keyIn(file: string, pem: string): PublicKey {
+async function keyIn(file: string): Promise<PublicKey> {
+  const { readPublicKey } = await import('../bundles/keys.ts')
+  const pem = await readFile(file, 'utf8')
   try {
     return { ...readPublicKey(pem), name: file }
   } catch (error) {
@@ -137,6 +146,7 @@ async function diff(at: Run, one: string, other: string): Promise<void> {
   // One after the other: both may be large, and they may stand on the same disk.
   const from = await look(at, one)
   const to = await look(at, other)
+  const { differencesOf } = await import('../bundles/told.ts')
   const difference = differencesOf(from, to)
   at.output.result(difference, () => {
     const { added, removed, changed } = difference.packs

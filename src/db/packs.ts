@@ -68,8 +68,8 @@ export async function insertVersion(
 }
 
 /**
- * Brings what lists show of a pack, what resolution looks at, and its tag \`latest\`, up to its versions. Under the pack's lock.
- * \`latest\` is the highest stable version that is not yanked, so a back-port never moves it.
+ * Brings what lists show of a pack, what resolution looks at, and its tag `latest`, up to its versions. Under the pack's lock.
+ * `latest` is the highest stable version that is not yanked, so a back-port never moves it.
  */
 export async function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
   await tx`
@@ -178,7 +178,7 @@ export type VersionRow = {
 type Selector = { packId: PackId; version?: Version | undefined; tag?: string | undefined }
 
 /**
- * Looks up many versions, each by its number or by a tag (a channel, or \`latest\`); the answers stand in the order of
+ * Looks up many versions, each by its number or by a tag (a channel, or `latest`); the answers stand in the order of
  * the questions.
  */
 export async function findVersions(sql: Sql, asked: Selector[]): Promise<(VersionRow | undefined)[]> {

@@ -1,4 +1,11 @@
-import { annotations, documentManifest, emptyConfig, missingBytes, missingMediaType } from '../bundles/contents.ts'
+import {
+  annotations,
+  documentManifest,
+  emptyConfig,
+  missingBytes,
+  missingMediaType,
+  refNameOf,
+} from '../bundles/contents.ts'
 import type { SigningKey } from '../bundles/keys.ts'
 import { signBundle } from '../bundles/signature.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
@@ -74,7 +81,7 @@ function addPack({ add, list }: Layout, { packId, version, content }: SamplePack
   const layer = { ...add(Buffer.from(content)), mediaType: packMediaTypes.content }
   add(Buffer.from(JSON.stringify(document)))
   const names = {
-    [annotations.refName]: `${packId}--${tagOf(document.version)}`,
+    [annotations.refName]: refNameOf(document.packId, tagOf(document.version)),
     [annotations.packId]: packId,
     [annotations.version]: version,
   }
