@@ -33,7 +33,7 @@ export function addExport(packs: Command, here: Here): void {
     .option('--all', 'every version of every pack')
     .option('--runner <version>', 'only what this runner can run')
     .option('--channel <name>', 'prefer what this channel points at, for every pack that has it')
-    .option('--lock <file>', 'prefer what this lock has; without packs named, exactly that')
+    .option('--lock <file>', 'prefer what this lock has; without packs named, its own roots')
     .option('--no-referrers', 'leave signatures, SBOMs and whatever else hangs on packs')
     .option('--no-channels', 'leave the channels that point at what goes in')
     .option('--since <inventory>', 'leave out what the receiver has: the file that "packs inventory" wrote there')
@@ -97,14 +97,21 @@ async function requestOf(at: Run, client: Client, texts: string[], flags: Flags)
 /** A registry's inventory, or what `packs bundle inventory --json` says of a file that the receiver has taken. */
 async function readInventoryFile(file: string): Promise<unknown> {
   const text = await readFile(file, 'utf8')
-  let document: unknown
-  try {
-    document = JSON.parse(text)
-  } catch (cause) {
-    throw new PacksError('INVENTORY_INVALID', `${file} is not JSON: ${(cause as Error).message}`, { cause })
-  }
+  const document = parsed(file, text)
   const listed = inventoryOfList(document)
   return listed ? JSON.parse(inventoryBytes(listed, []).toString()) : document
+}
+
+function parsed(file: string, text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw notJson(file, error)
+  }
+}
+
+function notJson(file: string, cause: unknown): PacksError {
+  return new PacksError('INVENTORY_INVALID', `${file} is not JSON: ${(cause as Error).message}`, { cause })
 }
 
 /** A size such as 4GiB, 700MB or 1000000, in bytes. Throws USAGE. */

@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto'
 import { constants, createReadStream } from 'node:fs'
-import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, open, readdir, rename, rm, stat, truncate } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { PacksError } from '../client/failure.ts'
 import { replaceFile } from './temporary.ts'
@@ -40,8 +40,9 @@ export async function openVolumes(target: Target): Promise<Volumes> {
   await removeStale(target)
   const whole = createHash('sha256')
   const parts: Hash[] = []
-  let [received, file, isRead] = [0, undefined as FileHandle | undefined, false]
-  const limit = target.volumeBytes ?? Number.POSITIVE_INFINITY
+  let file: FileHandle | undefined
+  let [received, isRead, isClosed] = [0, false, false]
+  const limit = target.volumeBytes ?? target.size
   const counted = (piece: Buffer) => {
     whole.update(piece)
     const part = Math.floor(received / limit)
@@ -53,9 +54,14 @@ export async function openVolumes(target: Target): Promise<Volumes> {
     const flags = constants.O_WRONLY | constants.O_CREAT | (offset === 0 ? constants.O_TRUNC : 0)
     return open(draftOf(target, volume), flags)
   }
-  const close = async () => {
+  const endVolume = async () => {
     await file?.close()
     file = undefined
+  }
+  // Whoever reads may fail while a piece is being written: nothing is begun after that.
+  const close = async () => {
+    isClosed = true
+    await endVolume()
   }
   return {
     get received() {
@@ -63,29 +69,19 @@ export async function openVolumes(target: Target): Promise<Volumes> {
     },
     async *begun() {
       for (let volume = 0; volume < count; volume++) {
-        let bytes = 0
-        const end = Math.min(limit, target.size - volume * limit || limit)
-        try {
-          for await (const piece of createReadStream(draftOf(target, volume), {
-            end: end - 1,
-            highWaterMark: 1 << 20,
-          })) {
-            counted(piece as Buffer)
-            bytes += (piece as Buffer).length
-            yield piece as Buffer
-          }
-        } catch (error) {
-          if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+        for await (const piece of leftOf(draftOf(target, volume), Math.min(limit, target.size - volume * limit))) {
+          counted(piece)
+          yield piece
         }
-        if (bytes < limit) break
+        if (received < (volume + 1) * limit) break
       }
       isRead = true
     },
     async write(bytes) {
       if (!isRead) throw new Error('what is there already was not read')
-      for (let piece = bytes; piece.length > 0; ) {
+      for (let piece = bytes; piece.length > 0 && !isClosed; ) {
         const offset = received % limit
-        if (offset === 0) await close()
+        if (offset === 0) await endVolume()
         file ??= await openAt(Math.floor(received / limit), offset)
         const fits = piece.subarray(0, Math.min(piece.length, limit - offset))
         await writeAll(file, fits, offset)
@@ -107,6 +103,14 @@ export async function openVolumes(target: Target): Promise<Volumes> {
       )
     },
   }
+}
+
+/** What a draft has, of at most so many bytes; nothing where there is none. What is beyond them is cut off. */
+async function* leftOf(draft: string, most: number): AsyncGenerator<Buffer, void, undefined> {
+  const found = await stat(draft).catch(() => undefined)
+  if (!found || most <= 0) return
+  if (found.size > most) await truncate(draft, most)
+  yield* createReadStream(draft, { highWaterMark: 1024 * 1024 }) as AsyncIterable<Buffer>
 }
 
 async function writeAll(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
