@@ -22,7 +22,8 @@ describe('README', () => {
   before(async () => {
     server = await startServer()
     folder = temporaryFolder()
-    for (const name of ['package.json', 'node_modules', 'src', 'spec']) symlinkSync(join(root, name), join(folder, name))
+    for (const name of ['package.json', 'node_modules', 'src', 'spec'])
+      symlinkSync(join(root, name), join(folder, name))
   })
   after(async () => {
     await server?.stop()
