@@ -9,6 +9,9 @@ export type HeldPage = { count: number; sha256: Buffer; others: Digest[]; last: 
 /** Blobs that manifests of these packs need, after `after` by digest. They arrive packed: a million of them is 32 MB. */
 export async function heldBlobs(sql: Sql, packIds: readonly PackId[], after: string, limit: number): Promise<HeldPage> {
   const [page] = await sql<HeldPage[]>`
+    with readable as materialized (
+      select repository_id from packs where pack_id = any(${packIds as readonly string[]}::text[])
+    )
     select count(*)::int as count, max(digest) as last,
       coalesce(string_agg(decode(substr(digest, 8), 'hex'), ''::bytea order by digest)
         filter (where digest like 'sha256:%'), ''::bytea) as sha256,
@@ -17,9 +20,8 @@ export async function heldBlobs(sql: Sql, packIds: readonly PackId[], after: str
       select b.digest from blobs b
       where b.digest > ${after} and exists (
         select from repository_blobs l
-        join packs p on p.repository_id = l.repository_id
         join manifest_blobs e on e.repository_id = l.repository_id and e.blob_digest = l.digest
-        where l.digest = b.digest and p.pack_id = any(${packIds as readonly string[]}::text[]))
+        where l.digest = b.digest and l.repository_id in (select repository_id from readable))
       order by b.digest limit ${limit}
     ) held`
   return page ?? { count: 0, sha256: Buffer.alloc(0), others: [], last: null }
