@@ -82,6 +82,7 @@ function namesOf(survey: Survey): Map<string, Digest> {
       `${packId}#${channel}`,
       manifestDigest,
     ]),
+    ...attachments.map(({ packId, tag, digest }): [string, Digest] => [`${packId}#${tag}`, digest]),
     ...referrers.map(({ digest, artifactType }): [string, Digest] => [
       `${artifactType ?? 'referrer'} ${digest}`,
       digest,
