@@ -1,6 +1,7 @@
 import type { Context } from 'hono'
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
+import { addBundleRoutes } from './http/bundles.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
@@ -53,6 +54,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addPackChanges(routes, deps)
   addPackResolve(routes, deps)
   addKeyRoutes(routes, deps)
+  addBundleRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)
