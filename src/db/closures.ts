@@ -88,7 +88,7 @@ export async function findMembers(
  * and the links to their blobs. What is there already stays as it is.
  *
  * The edges' foreign key keeps the collector off the links, as with any push: where it was faster, the statement fails
- * on \`manifest_blobs_link\` (and on \`repository_blobs_digest_fkey\` where the content itself went), and the next try
+ * on `manifest_blobs_link` (and on `repository_blobs_digest_fkey` where the content itself went), and the next try
  * sees what is left. Rows are inserted in the order of their digests, as everywhere, so two writers never wait for each
  * other.
  */

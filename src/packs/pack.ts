@@ -1,4 +1,3 @@
-import type { Digest } from '../oci/digest.ts'
 import { parseName, type RepositoryName } from '../oci/name.ts'
 import type { Range, Version } from './version.ts'
 
@@ -29,16 +28,7 @@ export type PackDocument = {
   metadata: Record<string, unknown>
 }
 
-/** A published version: the document and what the registry knows of it. `digest` and `size` are the content's. */
-export type Pack = PackDocument & {
-  digest: Digest
-  size: number
-  manifestDigest: Digest
-  publishedAt: string
-  state: PackState
-}
-
-const idGrammar = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/
+export const idGrammar = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/
 
 export function parsePackId(text: string): PackId | undefined {
   return text.length <= 128 && idGrammar.test(text) ? (text as PackId) : undefined
