@@ -141,6 +141,7 @@ async function storeUnknown(deps: Deps, { document, content, declared, complete 
     const { digestSoFar: digest } = await findSession(deps, id)
     if (!digest) throw new Error('a session of one chunk has no digest')
     requireDeclared(declared, { digest, size })
+    await storeBytes(deps, repository, configBytes(document))
     await finish(deps, id, digest, { stream: Readable.from([]), length: 0 }, undefined)
     await storeBytes(deps, repository, configBytes(document))
     return { digest, size }
