@@ -46,6 +46,13 @@ export const failures = {
   UNRESOLVABLE: { status: 409, title: 'no set of versions satisfies all of this' },
   REQUEST_INVALID: { status: 400, title: 'the request cannot be understood' },
   CONTENT_TOO_LARGE: { status: 413, title: 'the request is larger than this form of it may be' },
+  BUNDLE_INVALID: { status: 422, title: 'not a bundle that can be taken' },
+  SIGNATURE_INVALID: { status: 422, title: 'the signature does not hold' },
+  SIGNATURE_MISSING: { status: 422, title: 'a signature is needed' },
+  KEY_INVALID: { status: 422, title: 'not a key that can be used' },
+  KEY_UNKNOWN: { status: 404, title: 'no such key' },
+  KEY_EXISTS: { status: 409, title: 'there is such a key already' },
+  KEY_NOT_SIGNING: { status: 409, title: 'this key does not sign here' },
   UNAVAILABLE: { status: 503, title: 'a part of the registry does not answer; try again' },
 } as const satisfies Record<string, { status: number; title: string; code?: string }>
 

@@ -1,7 +1,8 @@
 import { CommanderError } from 'commander'
+import { exitCodeOf, reportFailure, reportUsage } from './cli/failure.ts'
 import { program } from './cli/program.ts'
 
-/** Runs one command. The exit code is 0 when it did what was asked, 1 for a usage or start-up problem. */
+/** Runs one command. The exit codes are a table in cli/failure.ts. */
 async function main(): Promise<number> {
   let code = 0
   try {
@@ -10,13 +11,18 @@ async function main(): Promise<number> {
     })
     await packs.parseAsync(process.argv)
   } catch (error) {
-    // The parser has said already what is wrong with the command line, or shown the help.
-    if (error instanceof CommanderError) return error.exitCode
-    const { message, stack } = error as Error
-    process.stderr.write(`\n${process.env.LOG_LEVEL === 'debug' ? stack : message}\n`)
-    return 1
+    const json = process.argv.includes('--json')
+    if (error instanceof CommanderError) {
+      // The parser has said already what is wrong with the command line, or shown the help.
+      if (json && error.exitCode !== 0) reportUsage(error.message)
+      return error.exitCode
+    }
+    reportFailure(error, { json, env: process.env })
+    return exitCodeOf(error)
   }
   return code
 }
 
+// Whoever reads the output has seen enough, such as `head`.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
 process.exit(await main())
