@@ -1,6 +1,8 @@
 import type { Context } from 'hono'
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
+import { addJobRoutes } from './http/jobs.ts'
+import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
 import { addPackChanges } from './http/packs/changes.ts'
@@ -34,6 +36,8 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addPackPublish(routes, deps)
   addPackChanges(routes, deps)
   addPackResolve(routes, deps)
+  addKeyRoutes(routes, deps)
+  addJobRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)

@@ -10,13 +10,25 @@ const root = fileURLToPath(new URL('.', import.meta.url))
 const allowed: Record<string, string[]> = {
   'main.ts': ['cli'],
   cli: [
-    ...['server.ts', 'processes.ts', 'deps.ts', 'config.ts', 'log.ts', 'db', 'blobs', 'worker', 'client', 'packs'],
-    ...['bundles', 'oci', 'errors.ts', 'registry'],
+    'server.ts',
+    'processes.ts',
+    'deps.ts',
+    'config.ts',
+    'log.ts',
+    'client',
+    'registry',
+    'db',
+    'blobs',
+    'worker',
+    'packs',
+    'bundles',
+    'oci',
+    'errors.ts',
   ],
   'server.ts': ['app.ts', 'deps.ts', 'config.ts', 'log.ts', 'http'],
   'processes.ts': ['log.ts'],
   'app.ts': ['http', 'deps.ts', 'errors.ts'],
-  worker: ['registry', 'deps.ts'],
+  worker: ['registry', 'db', 'deps.ts', 'errors.ts', 'log.ts'],
   http: ['registry', 'db', 'oci', 'packs', 'auth', 'deps.ts', 'errors.ts'],
   registry: ['db', 'blobs', 'bundles', 'oci', 'packs', 'deps.ts', 'errors.ts'],
   'deps.ts': ['db', 'blobs', 'oci', 'config.ts', 'log.ts', 'metrics.ts'],
@@ -43,6 +55,8 @@ const owners: Record<string, string[]> = {
   valibot: ['config.ts', 'packs', 'http'],
   semver: ['packs'],
   'tar-stream': ['bundles', 'cli'],
+  'pg-boss': ['db'],
+  'cron-parser': ['worker'],
 }
 
 const files = (readdirSync(root, { recursive: true }) as string[]).filter(

@@ -44,6 +44,15 @@ export const settings = {
     ),
   },
   PROCESSES: { fallback: '1', help: 'processes that serve requests', schema: wholeNumber(1, 256) },
+  WORKER: {
+    fallback: 'true',
+    help: 'run jobs (imports, mirrors, tidying up) beside serving, in one of the processes; false: run "packs worker" for them',
+    schema: v.pipe(
+      oneOf('true', 'false'),
+      v.transform((value) => value === 'true'),
+    ),
+  },
+  WORKER_CONCURRENCY: { fallback: '4', help: 'jobs that a worker runs at a time', schema: wholeNumber(1, 100) },
   TLS_CERT_FILE: {
     help: 'certificate chain (PEM); with TLS_KEY_FILE: serve https; read again on change',
     schema: text,
@@ -53,6 +62,10 @@ export const settings = {
     fallback: 'info',
     help: 'trace, debug (every request), info (writes and failures), warn, error or silent',
     schema: oneOf('trace', 'debug', 'info', 'warn', 'error', 'silent'),
+  },
+  BUNDLE_VERIFY: {
+    help: 'signatures of imported bundles: always, if-present or never; unset: always once a key is trusted or made here',
+    schema: oneOf('always', 'if-present', 'never'),
   },
   AUTH: {
     help: 'none: everyone may do everything; unset: the same, but only on a loopback address',
@@ -74,8 +87,13 @@ export type Config = {
   blobStore: string
   blobRedirect: boolean
   processes: number
+  /** Whether serving includes running jobs. */
+  worker: boolean
+  workerConcurrency: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
+  /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
+  bundleVerify?: 'always' | 'if-present' | 'never'
 }
 
 /** Settings that cannot be used: every problem at once, one a line, each with the setting's name. */
@@ -126,8 +144,11 @@ function assemble(values: Values, problems: string[]): Config {
     blobStore: blobStore.startsWith('file:') ? `file:${resolve(blobStore.slice('file:'.length))}` : blobStore,
     blobRedirect: values.BLOB_REDIRECT ?? true,
     processes: values.PROCESSES ?? 1,
+    worker: values.WORKER ?? true,
+    workerConcurrency: values.WORKER_CONCURRENCY ?? 4,
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
     logLevel: values.LOG_LEVEL ?? 'info',
+    ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),
   }
 }
 

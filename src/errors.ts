@@ -44,6 +44,8 @@ export const failures = {
   BUNDLE_INCOMPLETE: { status: 409, title: 'members of this bundle are not here' },
   RUNNER_TOO_OLD: { status: 409, title: 'this version needs another runner' },
   UNRESOLVABLE: { status: 409, title: 'no set of versions satisfies all of this' },
+  JOB_UNKNOWN: { status: 404, title: 'no such job' },
+  JOB_NOT_FAILED: { status: 409, title: 'this job cannot be retried now' },
   REQUEST_INVALID: { status: 400, title: 'the request cannot be understood' },
   CONTENT_TOO_LARGE: { status: 413, title: 'the request is larger than this form of it may be' },
   BUNDLE_INVALID: { status: 422, title: 'not a bundle that can be taken' },

@@ -3,7 +3,7 @@ import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'p
 export type Log = Logger
 
 /** Names under which a secret could arrive in a logged object. Their values are never written. */
-const secrets = ['authorization', 'cookie', 'password', 'token', 'secret', 'databaseUrl', 'DATABASE_URL']
+const secrets = ['authorization', 'cookie', 'password', 'token', 'secret', 'databaseUrl', 'DATABASE_URL', 'privateKey']
 
 /** One JSON object a line, on standard output or where told. Times are ISO 8601 in UTC. */
 export function openLog(level: string, destination: DestinationStream = pino.destination({ fd: 1, sync: true })): Log {
@@ -31,7 +31,7 @@ function describeError(error: unknown): unknown {
 }
 
 /** Hides the signature of a presigned address and the password of a database address in a text. */
-function withoutSecrets(text: string): string {
+export function withoutSecrets(text: string): string {
   return text
     .replace(/([?&]X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s"']*/gi, '$1(hidden)')
     .replace(/(:\/\/[^:@/?\s]*:)[^@/\s]*@/g, '$1***@')

@@ -47,6 +47,27 @@ export function openMetrics() {
       labelNames: ['state'] as const,
       registers,
     }),
+    jobs: new Histogram({
+      name: 'packs_job_duration_seconds',
+      help: 'Attempts at jobs by their outcome: completed, failed, given back (the worker stopped), lost (to another worker)',
+      labelNames: ['job', 'outcome'] as const,
+      buckets: [0.01, 0.1, 1, 10, 60, 300, 1800, 7200],
+      registers,
+    }),
+    jobsByState: new Gauge({
+      name: 'packs_jobs',
+      help: 'Jobs by queue and state, in the whole registry; finished ones as long as they are kept',
+      labelNames: ['job', 'state'] as const,
+      registers,
+      aggregator: 'max',
+    }),
+    jobsWaited: new Gauge({
+      name: 'packs_jobs_oldest_waiting_seconds',
+      help: 'How long the oldest job that is due has waited for a worker',
+      labelNames: ['job'] as const,
+      registers,
+      aggregator: 'max',
+    }),
     blobs: new Histogram({
       name: 'packs_blob_store_duration_seconds',
       help: 'Calls to the blob store',

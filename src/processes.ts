@@ -23,25 +23,34 @@ export type Workers = {
 /** A worker that ends at once after its start is not replaced at full speed. */
 const restartDelayMs = 1_000
 
-/** Starts `count` copies of this program as workers, with `env` over this process's environment. */
-export function startWorkers(count: number, env: Record<string, string>, log: Log): Workers {
+/**
+ * Starts `count` copies of this program as workers, each with its own `environmentOf` its number, from 0, over this
+ * process's environment. One that replaces another has its number.
+ */
+export function startWorkers(
+  count: number,
+  environmentOf: (index: number) => Record<string, string>,
+  log: Log,
+): Workers {
   const aggregator = new AggregatorRegistry()
   let stopping = false
-  const fork = () => {
-    const worker = cluster.fork(env)
+  const fork = (index: number) => {
+    const worker = cluster.fork(environmentOf(index))
     worker.on('message', (message: ToFirst) => {
       if (message.ask === 'metrics') answerMetrics(aggregator, worker, message.id, log)
     })
     worker.on('exit', (code, signal) => {
       if (stopping) return
       log.error({ worker: worker.process.pid, code, signal }, 'a serving process ended; starting another')
-      setTimeout(() => stopping || fork(), restartDelayMs)
+      setTimeout(() => stopping || fork(index), restartDelayMs)
     })
     return worker
   }
-  const listening = Promise.any(Array.from({ length: count }, fork).map(whenListening)).catch((cause) => {
-    throw new Error('no serving process could start; what each said stands above', { cause })
-  })
+  const listening = Promise.any(Array.from({ length: count }, (_, index) => fork(index)).map(whenListening)).catch(
+    (cause) => {
+      throw new Error('no serving process could start; what each said stands above', { cause })
+    },
+  )
   return {
     listening,
     async stop() {

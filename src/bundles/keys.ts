@@ -12,12 +12,6 @@ export type PublicKey = { keyid: KeyId; key: KeyObject; name?: string | undefine
 /** A key that signs. */
 export type SigningKey = { keyid: KeyId; privateKey: KeyObject }
 
-const grammar = /^sha256:[0-9a-f]{64}$/
-
-export function parseKeyId(text: string): KeyId | undefined {
-  return grammar.test(text) ? (text as KeyId) : undefined
-}
-
 /** Enough of a key's name for a person to tell it from others; never enough to trust it by. */
 export function shortKeyId(keyid: KeyId): string {
   return keyid.slice(0, 'sha256:'.length + 16)

@@ -1,6 +1,6 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { type Client, openClient } from '../client/client.ts'
+import type { Client } from '../client/client.ts'
 import { addressOf, type Credentials, credentialsFor, registryOf } from './auth-file.ts'
 import type { Run } from './run.ts'
 import { version } from './version.ts'
@@ -11,7 +11,12 @@ export async function connect({ env, flags }: Run): Promise<Client> {
   return clientOf(env, url, await credentialsFor(env, url))
 }
 
-export function clientOf(env: NodeJS.ProcessEnv, url: URL, credentials: Credentials | undefined): Client {
+export async function clientOf(
+  env: NodeJS.ProcessEnv,
+  url: URL,
+  credentials: Credentials | undefined,
+): Promise<Client> {
+  const { openClient } = await import('../client/client.ts')
   return openClient({
     url: addressOf(url),
     ...(credentials ? { credentials } : {}),

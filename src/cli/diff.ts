@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Command } from 'commander'
 import type { Client, Pack } from '../client/client.ts'
-import { type ArchiveEntry, readArchive } from './archive.ts'
+import type { ArchiveEntry } from './archive.ts'
 import { connect } from './connect.ts'
 import { aligned, bytesText } from './output.ts'
 import { parseReference } from './reference.ts'
@@ -77,6 +77,7 @@ function changesBetween(from: Facts, to: Facts): Change[] {
 /** The files added, removed and changed; undefined where one of the contents is no archive. */
 async function fileChanges({ signal }: Run, client: Client, from: Pack, to: Pack): Promise<Change[] | undefined> {
   if (from.digest === to.digest) return []
+  const { readArchive } = await import('./archive.ts')
   return withTemporary(async (folder) => {
     const sides: Facts[] = []
     for (const [pack, side] of [[from, 'from'] as const, [to, 'to'] as const]) {

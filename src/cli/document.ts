@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { PacksError } from '../client/failure.ts'
-import { checkDocument, type Violation } from '../packs/document.ts'
+import type { Violation } from '../packs/document.ts'
 import type { PackDocument } from '../packs/pack.ts'
 
 /** Reads a file as JSON. Throws FILE_MISSING, JSON_INVALID, in words. */
@@ -24,6 +24,7 @@ const makeOne = 'Make one with: packs init --type policy --id my-pack'
 
 /** Reads the document of a pack. Throws PACK_INVALID with everything that is wrong with it. */
 export async function readDocument(path: string): Promise<PackDocument> {
+  const { checkDocument } = await import('../packs/document.ts')
   const checked = checkDocument(await readJson(path, makeOne))
   if ('document' in checked) return checked.document
   throw invalidDocument(path, checked.violations)

@@ -36,6 +36,10 @@ const exitCodeOfFailure: Record<string, number> = {
   RUNNER_TOO_OLD: exitCodes.refused,
   UNRESOLVABLE: exitCodes.refused,
   LOCK_INVALID: exitCodes.refused,
+  BUNDLE_INVALID: exitCodes.refused,
+  KEY_INVALID: exitCodes.refused,
+  KEY_EXISTS: exitCodes.refused,
+  KEY_NOT_SIGNING: exitCodes.refused,
   FOLDER_INVALID: exitCodes.refused,
 }
 

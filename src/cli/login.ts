@@ -32,7 +32,8 @@ export function addLogin(packs: Command, here: Here): void {
 async function logIn({ env, output, signal }: Run, given: string | undefined, flags: LoginFlags): Promise<void> {
   const url = await registryOf(env, given)
   const credentials = await credentialsOf(url, flags, signal)
-  await clientOf(env, url, credentials).ping({ signal })
+  const client = await clientOf(env, url, credentials)
+  await client.ping({ signal })
   await keepLogin(env, url, credentials)
   const username = credentials && 'username' in credentials ? credentials.username : undefined
   const registry = addressOf(url)

@@ -1,10 +1,13 @@
 import { Command } from 'commander'
+import { addBundle } from './bundle.ts'
 import { addChanges } from './change.ts'
 import { addDiff } from './diff.ts'
 import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
+import { addJobs } from './jobs.ts'
+import { addKeys } from './keys.ts'
 import { addLogin } from './login.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
@@ -44,8 +47,13 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   packs.commandsGroup('For both:')
   addLogin(packs, here)
 
+  packs.commandsGroup('Across an air gap:')
+  addBundle(packs, here)
+  addKeys(packs, here)
+
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
+  addJobs(packs, here)
   return packs
 }
 

@@ -1,4 +1,4 @@
-import { MultiBar, type SingleBar } from 'cli-progress'
+import type { SingleBar } from 'cli-progress'
 import { bytesText, type Output, printable } from './output.ts'
 
 /** Files on their way: a bar with a rate for each on a terminal, a line at the start and the end of each off one. */
@@ -10,7 +10,7 @@ export type Progress = {
 }
 
 /** `verbs`: what a file's line says at its start and its end, such as "pulling" and "pulled". */
-export function openProgress(output: Output, verbs: { start: string; end: string }): Progress {
+export async function openProgress(output: Output, verbs: { start: string; end: string }): Promise<Progress> {
   if (output.quiet) return { moved: () => undefined, end: () => undefined }
   return output.live ? bars(verbs) : lines(output, verbs)
 }
@@ -33,7 +33,8 @@ function lines(output: Output, verbs: { start: string; end: string }): Progress 
   }
 }
 
-function bars(verbs: { start: string; end: string }): Progress {
+async function bars(verbs: { start: string; end: string }): Promise<Progress> {
+  const { MultiBar } = await import('cli-progress')
   const all = new MultiBar({
     format: '{verb} {name} {bar} {percentage}% {done} of {all} {rate}',
     barsize: 24,

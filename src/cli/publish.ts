@@ -6,7 +6,7 @@ import { PacksError } from '../client/failure.ts'
 import type { PackDocument } from '../packs/pack.ts'
 import { connect } from './connect.ts'
 import { invalidDocument, readDocument } from './document.ts'
-import { type FolderFile, listFolder, packFolder } from './folder.ts'
+import type { FolderFile } from './folder.ts'
 import { bytesText } from './output.ts'
 import { openProgress } from './progress.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
@@ -53,6 +53,7 @@ async function publish(at: Run, path: string, flags: Flags): Promise<void> {
     const content = { content: { path: resolve(path) }, title: basename(path) }
     return submit(at, client, documentPath, { ...submission, ...content })
   }
+  const { listFolder, packFolder } = await import('./folder.ts')
   const files = await listFolder(resolve(path))
   if (files.length === 0) throw new PacksError('FOLDER_INVALID', `${path} has no files to publish`)
   for (const file of files) at.output.note(`  ${file.path} (${bytesText(file.size)})`)
@@ -87,7 +88,7 @@ async function submit(
   files: readonly FolderFile[] = [],
 ): Promise<void> {
   const { packId, version } = submission.document
-  const progress = openProgress(output, { start: 'sending', end: 'sent' })
+  const progress = await openProgress(output, { start: 'sending', end: 'sent' })
   let answer: Published | DryRun
   let size = 0
   try {

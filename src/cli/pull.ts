@@ -33,7 +33,7 @@ async function pull(at: Run, texts: string[], flags: Flags): Promise<void> {
   requireSense(texts, flags)
   const { into, frozen, lockOut } = flags
   const client = await connect(at)
-  const progress = openProgress(at.output, { start: 'pulling', end: 'pulled' })
+  const progress = await openProgress(at.output, { start: 'pulling', end: 'pulled' })
   const options = { into, signal: at.signal, onProgress: (moved: PullProgress) => show(progress, moved) }
   let pulled: PulledPack[]
   try {

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { describeSettings, readConfig, type SettingName, settings } from '../config.ts'
+import type { RebuildFlags } from './rebuild.ts'
 
 /**
  * The commands that run a registry. What they stand on (server, database, S3) is loaded when one of them runs: the
@@ -14,6 +15,19 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
       Object.assign(env, source)
       const { serve } = await import('./serve.ts')
       finish(await serve(readConfig(source), env))
+    })
+  withSettings(
+    packs
+      .command('worker')
+      .description('run jobs (imports, mirrors, tidying up), and serve nothing, until told to stop'),
+  )
+    .addHelpText(
+      'after',
+      '\nExample:\n  DATABASE_URL=postgres://packs:secret@db/packs BLOB_STORE=s3://packs packs worker',
+    )
+    .action(async (flags: Flags) => {
+      const { work } = await import('./worker.ts')
+      finish(await work(readConfig(overlaid(env, flags))))
     })
   withSettings(packs.command('migrate').description("bring the database's schema up to this version, and end"))
     .addHelpText('after', '\nExample:\n  DATABASE_URL=postgres://packs:secret@db/packs packs migrate')
@@ -39,7 +53,7 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
     .option('--dry-run', 'say what differs, and change nothing')
     .option('--json', 'as one JSON object')
     .addHelpText('after', '\nExample:\n  packs rebuild --dry-run')
-    .action(async (flags: Flags & { dryRun?: true; json?: true }) => {
+    .action(async (flags: Flags & RebuildFlags) => {
       const { rebuild } = await import('./rebuild.ts')
       finish(await rebuild(readConfig(overlaid(env, flags)), flags, (text) => process.stdout.write(text)))
     })

@@ -2,7 +2,6 @@ import { stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { readDocument } from './document.ts'
-import { listFolder } from './folder.ts'
 import { bytesText } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 
@@ -20,6 +19,7 @@ async function validate({ output }: Run, folder: string): Promise<void> {
   const isFolder = (await stat(folder)).isDirectory()
   const path = isFolder ? join(folder, 'pack.json') : folder
   const document = await readDocument(path)
+  const { listFolder } = await import('./folder.ts')
   const files = isFolder ? await listFolder(resolve(folder)) : []
   const bytes = files.reduce((sum, file) => sum + file.size, 0)
   output.result({ valid: true, document, files: files.map((file) => file.path), bytes }, () => {

@@ -38,6 +38,8 @@ import http from 'node:http'
 import https from 'node:https'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
+import { type Jobs, jobsOf } from './jobs.ts'
+import { type Keys, keysOf } from './keys.ts'
 import { type Lock, type LockedPack, parseLock } from './lock.ts'
 import {
   type Dependent,
@@ -53,6 +55,8 @@ import { type DryRun, type Published, publish, type Submission, type UploadProgr
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 
 export type { PacksErrorCode } from './failure.ts'
+export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
+export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
 export type {
   Dependency,
@@ -140,6 +144,8 @@ export type Channel = { packId: string; channel: string; version: string; manife
 /** A registry as its clients see it. Every call throws PacksError, with the code CANCELLED when its signal says so. */
 export type Client = {
   readonly url: string
+  /** What bundles are signed and verified with. */
+  readonly keys: Keys
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
   ping(options?: Cancellable): Promise<void>
   /** Packs, page by page as they are consumed. */
@@ -193,6 +199,8 @@ export type Client = {
    * try was lost). Throws DEPENDENTS_EXIST unless `force`.
    */
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
+  /** Background work. */
+  readonly jobs: Jobs
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -203,11 +211,13 @@ export function openClient(options: ClientOptions): Client {
   const settings = { cacheDir: options.cacheDir, concurrency: options.concurrency ?? 4 }
   return {
     url: connection.base,
+    keys: keysOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
+    jobs: jobsOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }

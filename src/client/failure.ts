@@ -42,6 +42,8 @@ type ServerCode =
   | 'PRECONDITION_FAILED'
   | 'QUERY_INVALID'
   | 'CONTENT_TOO_LARGE'
+  | 'JOB_UNKNOWN'
+  | 'JOB_NOT_FAILED'
   | 'UNAVAILABLE'
 
 /** Why a call failed. Any other text is a key of the registry that this list does not know yet. */

@@ -1,6 +1,8 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { connect } from './client.ts'
+import { prepareQueues } from './queue.ts'
+import { type QueueOptions, queues } from './queues.ts'
 
 /** Any fixed number: two starts of this registry on one database take turns by it. */
 const lockNumber = 7_225_748_101
@@ -23,10 +25,10 @@ async function ours(): Promise<Migration[]> {
 /**
  * Brings the schema up to this version. Any number of processes may call this at once on one database: the first takes
  * the advisory lock, the others wait for it and find nothing left to do. Each migration is one transaction that claims
- * its row first, so it is applied once and whole. Returns the names that were applied.
+ * its row first, so it is applied once and whole. The queues of jobs are made with it. Returns what was applied.
  * Throws an Error in words when the database has been migrated by a newer version, or is older than PostgreSQL 15.
  */
-export async function migrate(url: string): Promise<string[]> {
+export async function migrate(url: string, wanted: Record<string, QueueOptions> = queues): Promise<string[]> {
   const migrations = await ours()
   // A connection of its own: closing it gives back the lock and whatever a failed migration left open.
   const sql = connect(url, { max: 1 })
@@ -51,7 +53,7 @@ export async function migrate(url: string): Promise<string[]> {
       })
       applied.push(migration.name)
     }
-    return applied
+    return [...applied, ...(await prepareQueues(sql, wanted))]
   } finally {
     await sql.end({ timeout: 5 })
   }

@@ -1,4 +1,5 @@
 import { ask, type Database } from '../db/client.ts'
+import { countJobs } from '../db/jobs.ts'
 import { countOpenUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -49,7 +50,7 @@ async function check(probe: () => Promise<unknown>): Promise<string> {
   }
 }
 
-/** Figures that are asked for rather than counted. Without the database there is no count of uploads: it stays out. */
+/** Figures that are asked for rather than counted. Without the database there are none of what it holds. */
 async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void> {
   showPool(db, metrics)
   const { read, written } = state.traffic()
@@ -60,6 +61,13 @@ async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void>
   const open = await ask(db, (sql) => countOpenUploads(sql)).catch(() => undefined)
   if (open === undefined) metrics.uploadsOpen.reset()
   else metrics.uploadsOpen.set(open)
+  const jobs = await ask(db, countJobs).catch(() => [])
+  metrics.jobsByState.reset()
+  metrics.jobsWaited.reset()
+  for (const { name, state, count, waitedSeconds } of jobs) {
+    metrics.jobsByState.labels(name, state).set(count)
+    if (state === 'waiting') metrics.jobsWaited.labels(name).set(waitedSeconds)
+  }
 }
 
 function showPool({ use }: Database, { pool }: Deps['metrics']): void {

@@ -1,10 +1,10 @@
 import {
   annotations,
-  type Contents,
   documentManifest,
   emptyConfig,
   missingBytes,
   missingMediaType,
+  refNameOf,
 } from '../bundles/contents.ts'
 import type { SigningKey } from '../bundles/keys.ts'
 import { signBundle } from '../bundles/signature.ts'
@@ -12,7 +12,7 @@ import { type Digest, digestOf } from '../oci/digest.ts'
 import { mediaTypes } from '../oci/media-types.ts'
 import { manifestBytes } from '../packs/artifact.ts'
 import { checkDocument } from '../packs/document.ts'
-import { type LockedPack, lockBytes, parseLock } from '../packs/lock.ts'
+import { type LockedPack, lockBytes } from '../packs/lock.ts'
 import { type PackDocument, packMediaTypes } from '../packs/pack.ts'
 import { tagOf } from '../packs/version.ts'
 
@@ -81,7 +81,7 @@ function addPack({ add, list }: Layout, { packId, version, content }: SamplePack
   const layer = { ...add(Buffer.from(content)), mediaType: packMediaTypes.content }
   add(Buffer.from(JSON.stringify(document)))
   const names = {
-    [annotations.refName]: `${packId}--${tagOf(document.version)}`,
+    [annotations.refName]: refNameOf(document.packId, tagOf(document.version)),
     [annotations.packId]: packId,
     [annotations.version]: version,
   }

@@ -1,0 +1,125 @@
+import type { Sql, Transaction } from './client.ts'
+
+/**
+ * `signing`: ours, and new bundles are signed with it. `verifying`: what it signed is taken; ours after a rotation, and
+ * every other site's. `expired`, `distrusted`: what it signed is not taken.
+ */
+export type KeyState = 'signing' | 'verifying' | 'expired' | 'distrusted'
+
+/** A key as it may be told to others: the private part is in no column of this. */
+export type KeyRow = {
+  keyid: string
+  name: string
+  state: KeyState
+  /** Whether the key was made here. */
+  own: boolean
+  comment: string | null
+  publicKey: Buffer
+  createdAt: Date
+  trustedAt: Date
+  expiresAt: Date | null
+  retiredAt: Date | null
+  distrustedAt: Date | null
+}
+
+const columns = (sql: Sql | Transaction) => sql`
+  keyid, name, own, comment, public_key as "publicKey", created_at as "createdAt", trusted_at as "trustedAt",
+  expires_at as "expiresAt", retired_at as "retiredAt", distrusted_at as "distrustedAt",
+  case when distrusted_at is not null then 'distrusted' when expires_at <= now() then 'expired'
+    when private_key is not null then 'signing' else 'verifying' end as state`
+
+/** Every key there ever was, those in use first, then by name. */
+export async function listKeys(sql: Sql | Transaction): Promise<KeyRow[]> {
+  const rows = await sql<KeyRow[]>`
+    select ${columns(sql)} from signing_keys
+    order by distrusted_at is not null, retired_at is not null, name, created_at, keyid`
+  return [...rows]
+}
+
+/** The key of that key id, or the one that has that name now. */
+export async function findKey(sql: Sql | Transaction, idOrName: string): Promise<KeyRow | undefined> {
+  const [row] = await sql<KeyRow[]>`
+    select ${columns(sql)} from signing_keys
+    where keyid = ${idOrName} or (name = ${idOrName} and retired_at is null and distrusted_at is null)`
+  return row
+}
+
+/** The same, locked until the transaction ends: changes of one key take turns. */
+export async function lockKey(tx: Transaction, idOrName: string): Promise<KeyRow | undefined> {
+  const [row] = await tx<KeyRow[]>`
+    select ${columns(tx)} from signing_keys
+    where keyid = ${idOrName} or (name = ${idOrName} and retired_at is null and distrusted_at is null)
+    for update`
+  return row
+}
+
+/** Private parts of the keys that sign now, PKCS 8, by key id. They leave the database for a signature and nothing else. */
+export async function signingKeys(sql: Sql): Promise<{ keyid: string; privateKey: Buffer }[]> {
+  const rows = await sql<{ keyid: string; privateKey: Buffer }[]>`
+    select keyid, private_key as "privateKey" from signing_keys
+    where private_key is not null and (expires_at is null or expires_at > now()) order by keyid`
+  return [...rows]
+}
+
+/** Keys whose signatures are taken, and those that expired: to say so is better than not to know them. */
+export async function trustedKeys(sql: Sql): Promise<{ name: string; publicKey: Buffer; expiresAt: Date | null }[]> {
+  const rows = await sql<{ name: string; publicKey: Buffer; expiresAt: Date | null }[]>`
+    select name, public_key as "publicKey", expires_at as "expiresAt" from signing_keys
+    where distrusted_at is null order by keyid`
+  return [...rows]
+}
+
+export type NewKey = {
+  keyid: string
+  name: string
+  publicKey: Buffer
+  privateKey: Buffer | undefined
+  expiresAt: Date | undefined
+  comment: string | undefined
+}
+
+/** Adds a key. False where its name is taken, or it is there. */
+export async function insertKey(sql: Sql | Transaction, key: NewKey): Promise<boolean> {
+  const rows = await sql`
+    insert into signing_keys (keyid, name, public_key, private_key, own, expires_at, comment)
+    values (${key.keyid}, ${key.name}, ${key.publicKey}, ${key.privateKey ?? null}, ${key.privateKey !== undefined},
+      ${key.expiresAt ?? null}, ${key.comment ?? null})
+    on conflict do nothing returning keyid`
+  return rows.length > 0
+}
+
+/** Trusts a key again that was distrusted; one of ours only verifies from then on. */
+export async function restoreKey(
+  tx: Transaction,
+  { keyid, name, expiresAt, comment }: Pick<NewKey, 'keyid' | 'name' | 'expiresAt' | 'comment'>,
+): Promise<void> {
+  await tx`
+    update signing_keys set distrusted_at = null, trusted_at = now(), name = ${name}, comment = ${comment ?? null},
+      expires_at = ${expiresAt ?? null}, retired_at = case when own then retired_at end
+    where keyid = ${keyid}`
+}
+
+/** Ends that a key signs, and erases its private part. What it signed is taken as before. */
+export async function retireKey(tx: Transaction, keyid: string): Promise<void> {
+  await tx`update signing_keys set retired_at = now(), private_key = null where keyid = ${keyid}`
+}
+
+/** Ends that a key is trusted, and erases its private part. */
+export async function distrustKey(tx: Transaction, keyid: string): Promise<void> {
+  await tx`
+    update signing_keys
+    set distrusted_at = now(), retired_at = coalesce(retired_at, now()), private_key = null
+    where keyid = ${keyid} and distrusted_at is null`
+}
+
+/** How many keys sign. */
+export async function countSigning(tx: Transaction): Promise<number> {
+  const [row] = await tx<{ count: number }[]>`
+    select count(*)::int as count from signing_keys where private_key is not null`
+  return row?.count ?? 0
+}
+
+/** Keys are made, trusted and rotated one after the other. */
+export async function lockKeys(tx: Transaction): Promise<void> {
+  await tx`select pg_advisory_xact_lock(${7_225_748_104}::bigint)`
+}

@@ -1,0 +1,21 @@
+/** How the jobs of a queue are treated. Times are in seconds. */
+export type QueueOptions = {
+  /** How often a failed job is tried again before it stays failed. */
+  retries: number
+  /** The pause before the first retry; it doubles each time, and up to half of it is chance. */
+  retryDelay: number
+  /** A worker that has not been heard of for so long has lost its job to the next one. */
+  lease: number
+  /** Of the jobs with one key, one runs and one more may wait; a further one is not taken. */
+  exclusive?: boolean
+}
+
+/**
+ * Every kind of job. The queues are part of the schema: `migrate` makes them, so whoever is connected may send. What a
+ * job does stands in `worker/jobs.ts`.
+ */
+export const queues = {
+  tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+} as const satisfies Record<string, QueueOptions>
+
+export type QueueName = keyof typeof queues

@@ -1,0 +1,152 @@
+import assert from 'node:assert/strict'
+import { after, before, it } from 'node:test'
+import { takeJob } from '../db/jobs.ts'
+import { failJob, send } from '../db/queue.ts'
+import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+
+let databases: TestDatabases
+let registry: TestRegistry
+before(async () => {
+  databases = await startDatabases()
+  registry = await startRegistry(await databases.fresh())
+})
+after(async () => {
+  await registry?.stop()
+  await databases?.stop()
+})
+
+type Shown = { id: string; state: string; [fact: string]: unknown }
+type Answer = { status: number; body: { jobs: Shown[]; job: Shown; next?: string; type: string; detail: string } }
+
+async function call(method: string, path: string): Promise<Answer> {
+  const answer = await registry.call(method, path)
+  return { status: answer.status, body: (await answer.json()) as Answer['body'] }
+}
+
+/** Jobs of the queue that every registry has; each key is one of its own. */
+async function sendJobs(count: number, batch: string): Promise<string[]> {
+  const ids: string[] = []
+  for (let i = 0; i < count; i++) {
+    const id = await send(registry.deps.db.sql, 'tidy', { i }, { key: `${batch}-${i}` })
+    ids.push(id ?? assert.fail('not taken'))
+  }
+  return ids
+}
+
+async function failNext(error: string): Promise<string> {
+  const { sql } = registry.deps.db
+  const run = (await takeJob(sql, ['tidy'])) ?? assert.fail('nothing waits')
+  await sql.begin((tx) => failJob(tx, run.name, run.id, { error }))
+  return run.id
+}
+
+it('lists jobs page by page, the newest first, shows one, and retries one that failed', async () => {
+  const ids = await sendJobs(5, 'page')
+  const failed = await failNext('the disk is full')
+  assert.equal(failed, ids[0])
+
+  const first = await call('GET', '/jobs?limit=3')
+  const second = await call('GET', `/jobs?limit=3&after=${first.body.next}`)
+  assert.deepEqual(
+    [...first.body.jobs, ...second.body.jobs].map(({ id }) => id),
+    ids.toReversed(),
+  )
+  assert.equal(second.body.next, undefined)
+  assert.deepEqual(
+    (await call('GET', '/jobs?state=failed&name=tidy')).body.jobs.map(({ id }) => id),
+    [failed],
+  )
+  assert.deepEqual((await call('GET', '/jobs?name=other')).body.jobs, [])
+
+  const { job } = (await call('GET', `/jobs/${failed}`)).body
+  const { createdAt, startedAt, finishedAt, ...facts } = job
+  for (const time of [createdAt, startedAt, finishedAt]) assert.ok(Date.parse(String(time)) > 0, String(time))
+  assert.deepEqual(facts, {
+    ...{ id: failed, name: 'tidy', state: 'failed', key: 'page-0', priority: 0, data: { i: 0 } },
+    ...{ attempts: 1, maxAttempts: 1, error: 'the disk is full' },
+  })
+
+  const retried = await call('POST', `/jobs/${failed}/retry`)
+  assert.deepEqual([retried.status, retried.body.job.state], [202, 'waiting'])
+  const again = await call('POST', `/jobs/${failed}/retry`)
+  assert.equal(again.status, 409)
+  assert.match(again.body.detail, /is waiting: only one that failed/)
+})
+
+it('refuses to retry a job beside another one of its key that is to be tried again', async () => {
+  const { sql } = registry.deps.db
+  await sql`delete from pgboss.job`
+  const failed: string[] = []
+  for (let i = 0; i < 2; i++) {
+    await send(sql, 'tidy', {}, { key: 'same' })
+    failed.push(await failNext('no'))
+  }
+  assert.equal((await call('POST', `/jobs/${failed[0]}/retry`)).status, 202)
+  const second = await call('POST', `/jobs/${failed[1]}/retry`)
+  assert.equal(second.status, 409)
+  assert.match(second.body.detail, /another job tidy of same waits/)
+})
+
+for (const { name, method, path, status, type, detail } of [
+  {
+    name: 'an id of no job',
+    method: 'GET',
+    path: `/jobs/00000000-0000-4000-8000-000000000000`,
+    status: 404,
+    type: 'JOB_UNKNOWN',
+    detail: /forgotten/,
+  },
+  {
+    name: 'what is no id',
+    method: 'POST',
+    path: '/jobs/x%00y/retry',
+    status: 404,
+    type: 'JOB_UNKNOWN',
+    detail: /no job/,
+  },
+  {
+    name: 'a state that there is not',
+    method: 'GET',
+    path: '/jobs?state=lazy',
+    status: 400,
+    type: 'QUERY_INVALID',
+    detail: /waiting, running/,
+  },
+  {
+    name: 'a limit out of bounds',
+    method: 'GET',
+    path: '/jobs?limit=0',
+    status: 400,
+    type: 'QUERY_INVALID',
+    detail: /1 to 1000/,
+  },
+  {
+    name: 'a foreign cursor',
+    method: 'GET',
+    path: '/jobs?after=abc.def',
+    status: 400,
+    type: 'QUERY_INVALID',
+    detail: /cursor/,
+  },
+])
+  it(`refuses ${name}`, async () => {
+    const answer = await call(method, path)
+    assert.equal(answer.status, status)
+    assert.equal(answer.body.type, `urn:packs-registry:${type}`)
+    assert.match(answer.body.detail, detail)
+  })
+
+it('counts jobs for the metrics', async () => {
+  await registry.deps.db.sql`delete from pgboss.job`
+  await sendJobs(2, 'counted')
+  await failNext('no')
+  const text = await (await registry.call('GET', '/metrics')).text()
+  for (const figure of [
+    /packs_jobs\{job="tidy",state="waiting"\} 1/,
+    /packs_jobs\{job="tidy",state="failed"\} 1/,
+    /packs_jobs_oldest_waiting_seconds\{job="tidy"\} [0-9.e-]+\n/,
+    /# TYPE packs_job_duration_seconds histogram/,
+  ])
+    assert.match(text, figure)
+})

@@ -1,0 +1,39 @@
+import type { QueueName } from '../db/queues.ts'
+import type { Deps } from '../deps.ts'
+import { tidyUp } from './tidy.ts'
+
+/** What a handler is given beside its data. */
+export type JobContext = {
+  /** Aborts when the worker is stopped for good, or has lost the job to another one. Pass it on to all that can wait. */
+  readonly signal: AbortSignal
+  /** Says how far it is, for `packs jobs show`. Cheap: only the last word of a second is written down. */
+  progress(value: object): void
+}
+
+/** When to send a job, and with what. `since`: times before it are not made up for; give the moment it was set up. */
+export type Schedule = {
+  /** Five fields, in UTC: `0 3 * * *` is 3 o'clock every night. */
+  cron: string
+  key?: string
+  data?: object
+  since?: Date
+}
+
+/** What a job does, and when. */
+export type Job = {
+  /**
+   * Answers the result, to be kept and shown: no secrets. A Failure that is the request's fault (below 500) fails the
+   * job for good, every other error until its tries are spent. It may run again after a crash, or twice at once for a
+   * moment: written so that this does no harm.
+   */
+  run(deps: Deps, data: never, context: JobContext): Promise<object | undefined>
+  /** How many of it one process runs at a time; no more than WORKER_CONCURRENCY unless given. */
+  concurrency?: number
+  /** Cron, in UTC; or what answers the schedules there are now. Each time is sent once, however many workers there are. */
+  schedule?: string | ((deps: Deps) => Promise<readonly Schedule[]>)
+}
+
+/** Every job there is, by the name of its queue; how it is retried and for how long it is leased: db/queues.ts. */
+export const jobs: Record<QueueName, Job> = {
+  tidy: { run: tidyUp, schedule: '*/10 * * * *' },
+}

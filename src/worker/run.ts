@@ -1,0 +1,170 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { ask } from '../db/client.ts'
+import { giveBack, heartbeat, holdRun, type Run } from '../db/jobs.ts'
+import { completeJob, failJob } from '../db/queue.ts'
+import type { Deps } from '../deps.ts'
+import { Failure, failures } from '../errors.ts'
+import { withoutSecrets } from '../log.ts'
+import type { Job } from './jobs.ts'
+
+/** Why a handler's signal aborts: the worker stops. Its job is given back. */
+export class Stopped extends Error {
+  override name = 'Stopped'
+}
+
+/** Why a handler's signal aborts: another worker has the job by now, or may have. */
+class Lost extends Error {
+  override name = 'Lost'
+}
+
+type Outcome = 'completed' | 'failed' | 'given back' | 'lost'
+
+/**
+ * Runs a job under its lease, from the handler's start to the job's end in the queue. Never throws. `abort` is what
+ * stops it from outside, with Stopped as the reason.
+ */
+export async function perform(deps: Deps, job: Job, run: Run, abort: AbortController): Promise<void> {
+  const { name, id, attempt } = run
+  const about = { job: name, id, attempt }
+  const started = performance.now()
+  deps.log.debug(about, 'job begun')
+  const progress = { value: undefined as object | undefined, isNew: false }
+  const endHeart = startHeart(deps, run, progress, abort)
+  const ended = await handle(deps, job, run, progress, abort.signal)
+  await endHeart()
+  const outcome = await settle(deps, run, ended, progress.value, abort.signal)
+  const seconds = (performance.now() - started) / 1000
+  deps.metrics.jobs.labels(name, outcome).observe(seconds)
+  const facts = { ...about, ms: Math.round(seconds * 1000) }
+  if (outcome === 'completed') deps.log.info({ ...facts, result: ended.result }, 'job completed')
+  else if (outcome === 'failed') deps.log.warn({ ...facts, error: ended.error }, 'job failed')
+  else deps.log.warn(facts, `job ${outcome}`)
+}
+
+type Progress = { value: object | undefined; isNew: boolean }
+type Ended = { error?: unknown; result?: object | undefined }
+
+async function handle(deps: Deps, job: Job, run: Run, progress: Progress, signal: AbortSignal): Promise<Ended> {
+  const context = {
+    signal,
+    progress(value: object) {
+      progress.value = value
+      progress.isNew = true
+    },
+  }
+  try {
+    return { result: await job.run(deps, run.data as never, context) }
+  } catch (error) {
+    return { error: error ?? new Error('the handler threw nothing') }
+  }
+}
+
+/**
+ * Prolongs the lease three times in its length, and with it writes the progress, at most once a second. A database that
+ * is down is asked again; when the whole lease goes by without an answer, the run is given up for lost.
+ */
+function startHeart(deps: Deps, run: Run, progress: Progress, abort: AbortController): () => Promise<void> {
+  const leaseMs = run.lease * 1000
+  let heard = performance.now()
+  let beating = Promise.resolve()
+  let isBeating = false
+  const lose = (reason: string, cause?: unknown) => {
+    clearInterval(timer)
+    abort.abort(new Lost(reason, { cause }))
+  }
+  const beat = async () => {
+    const asked = performance.now()
+    const noted = progress.isNew ? progress.value : undefined
+    progress.isNew = false
+    try {
+      if (await ask(deps.db, (sql) => heartbeat(sql, run, noted))) heard = asked
+      else lose('another worker has this job')
+    } catch (error) {
+      progress.isNew ||= noted !== undefined
+      if (performance.now() - heard < leaseMs) return
+      lose('the database could not be told in time that this job is alive', error)
+    }
+  }
+  const timer = setInterval(
+    () => {
+      if (isBeating) return
+      if (!progress.isNew && performance.now() - heard < leaseMs / 3) return
+      isBeating = true
+      beating = beat().finally(() => {
+        isBeating = false
+      })
+    },
+    Math.min(1000, leaseMs / 6),
+  )
+  // A handler that never ends must not keep a process that has given its job back.
+  timer.unref()
+  return async () => {
+    clearInterval(timer)
+    await beating
+  }
+}
+
+/** Writes down how it ended, asking again for as long as the database is down and the lease may last. */
+async function settle(
+  deps: Deps,
+  run: Run,
+  ended: Ended,
+  progress: object | undefined,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const deadline = performance.now() + run.lease * 1000
+  for (;;) {
+    try {
+      if (signal.reason instanceof Lost && ended.error !== undefined) return 'lost'
+      return await write(deps, run, ended, progress, signal)
+    } catch (error) {
+      if (performance.now() > deadline || signal.aborted) {
+        deps.log.warn(
+          { error, job: run.name, id: run.id },
+          'could not write down how a job ended; it will be run again',
+        )
+        return 'lost'
+      }
+      await sleep(500)
+    }
+  }
+}
+
+async function write(
+  deps: Deps,
+  run: Run,
+  { error, result }: Ended,
+  progress: object | undefined,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  if (error !== undefined && signal.reason instanceof Stopped) {
+    await ask(deps.db, (sql) => giveBack(sql, run))
+    return 'given back'
+  }
+  const noted = progress === undefined ? {} : { progress }
+  const last = error instanceof Failure && isFinal(error)
+  return ask(deps.db, (sql) =>
+    sql.begin(async (tx) => {
+      if (!(await holdRun(tx, run, { last }))) return 'lost' as const
+      if (error === undefined) await completeJob(tx, run.name, run.id, { ...noted, result: result ?? null })
+      else await failJob(tx, run.name, run.id, { ...noted, error: inWords(error) })
+      return error === undefined ? ('completed' as const) : ('failed' as const)
+    }),
+  )
+}
+
+/** Whether trying again is no use: it is the request that is wrong. */
+function isFinal({ key }: Failure): boolean {
+  return failures[key].status < 500 && key !== 'TOOMANYREQUESTS'
+}
+
+const longestError = 4000
+
+/** What a person reads of an error. No stack, and no secret that an address may carry. */
+function inWords(error: unknown): string {
+  const { message } = error instanceof Error ? error : { message: String(error) }
+  const detail = error instanceof Failure ? error.detail : undefined
+  const words =
+    detail === undefined ? message : typeof detail === 'string' ? detail : `${message}: ${JSON.stringify(detail)}`
+  return withoutSecrets(words).replaceAll('\0', '').slice(0, longestError)
+}

@@ -1,0 +1,504 @@
+import assert from 'node:assert/strict'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { after, afterEach, before, describe, it } from 'node:test'
+import { readConfig } from '../config.ts'
+import { connect, type Sql } from '../db/client.ts'
+import { findJob, type JobRow, listJobs, retryJob, takeJob } from '../db/jobs.ts'
+import { migrate } from '../db/migrate.ts'
+import { send } from '../db/queue.ts'
+import type { QueueOptions } from '../db/queues.ts'
+import { closeDeps, type Deps, openDeps } from '../deps.ts'
+import { Failure } from '../errors.ts'
+import { openLog } from '../log.ts'
+import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import type { Job } from './jobs.ts'
+import { timesAround } from './schedule.ts'
+import { startWorker, type WorkerOptions } from './worker.ts'
+
+let databases: TestDatabases
+before(async () => {
+  databases = await startDatabases()
+})
+after(() => databases?.stop())
+
+const ends: (() => Promise<void>)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+async function until<T>(condition: () => Promise<T> | T): Promise<Exclude<T, false | null | undefined>> {
+  for (;;) {
+    const found = await condition()
+    if (found) return found as Exclude<T, false | null | undefined>
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+type Site = { url: string; deps: Deps; sql: Sql; work(jobs: Record<string, Job>, options?: WorkerOptions): Worker }
+type Worker = ReturnType<typeof startWorker>
+
+/** A database with these queues, and what works on it. */
+async function site(queues: Record<string, QueueOptions>, url?: string): Promise<Site> {
+  const address = url ?? (await databases.fresh())
+  await migrate(address, queues)
+  const deps = await openDeps(readConfig({ BLOB_STORE: 'file:/tmp/packs-no-blobs' }), address, openLog('silent'))
+  ends.push(() => closeDeps(deps))
+  return {
+    url: address,
+    deps,
+    sql: deps.db.sql,
+    work(jobs, options) {
+      const worker = startWorker(deps, { jobs, pollMs: 100, careMs: 50, ...options })
+      ends.push(() => worker.stop({ graceMs: 0, endMs: 1000 }))
+      return worker
+    },
+  }
+}
+
+const plain = { retries: 2, retryDelay: 1, lease: 30 }
+
+async function stateOf(sql: Sql, id: string | undefined): Promise<JobRow['state'] | undefined> {
+  return (await findJob(sql, id ?? ''))?.state
+}
+
+async function sent(sql: Sql, ...given: [queue: string, data?: object, options?: Parameters<typeof send>[3]]) {
+  const [queue, data = {}, options] = given
+  return (await send(sql, queue, data, options)) ?? assert.fail('not taken')
+}
+
+describe('sending', () => {
+  it('is part of the transaction', async () => {
+    const { sql, work } = await site({ echo: plain })
+    let id: string | undefined
+    await assert.rejects(
+      sql.begin(async (tx) => {
+        id = await send(tx, 'echo', { n: 1 })
+        assert.ok(id)
+        throw new Error('changed my mind')
+      }),
+      /changed my mind/,
+    )
+    assert.equal(await findJob(sql, id ?? ''), undefined)
+    const seen: unknown[] = []
+    work({
+      echo: {
+        async run(_, data, { progress }) {
+          progress({ done: 1 })
+          seen.push(data)
+          return { answer: [1, { two: 'zwei' }] }
+        },
+      },
+    })
+    await sql.begin(async (tx) => {
+      id = await send(tx, 'echo', { n: 2, text: 'o\'\\ "ü', list: [1], nothing: null })
+    })
+    const job = await until(async () => {
+      const found = await findJob(sql, id ?? '')
+      return found?.state === 'completed' && found
+    })
+    assert.deepEqual(seen, [{ n: 2, text: 'o\'\\ "ü', list: [1], nothing: null }])
+    assert.deepEqual(job.result, { answer: [1, { two: 'zwei' }] })
+    assert.deepEqual(job.progress, { done: 1 })
+    assert.equal(job.error, null)
+  })
+  it('takes an id once, and of an exclusive key one that waits', async () => {
+    const { sql } = await site({ echo: plain, mirror: { ...plain, exclusive: true } })
+    const id = '00000000-0000-4000-8000-000000000001'
+    assert.equal(await send(sql, 'echo', {}, { id }), id)
+    assert.equal(await send(sql, 'echo', {}, { id }), undefined)
+    assert.ok(await send(sql, 'mirror', {}, { key: 'a' }))
+    assert.equal(await send(sql, 'mirror', {}, { key: 'a' }), undefined)
+    assert.ok(await send(sql, 'mirror', {}, { key: 'b' }))
+  })
+  it('says that a queue is missing', async () => {
+    const { sql } = await site({})
+    await assert.rejects(send(sql, 'nowhere', {}), /no queue nowhere.*migrate/)
+  })
+  it('wakes a worker that would not look for a long time', async () => {
+    const { sql, work } = await site({ echo: plain })
+    work({ echo: { run: async () => ({}) } }, { pollMs: 3_600_000 })
+    for (let i = 0; i < 3; i++) {
+      const id = await sent(sql, 'echo')
+      await until(async () => (await stateOf(sql, id)) === 'completed')
+    }
+  })
+})
+
+describe('running', () => {
+  it('takes the highest priority first, and no more at a time than it may', async () => {
+    const { sql, work } = await site({ echo: plain, lone: plain })
+    for (const priority of [0, 5, 1]) await sent(sql, 'echo', { priority }, { priority })
+    for (let i = 0; i < 3; i++) await sent(sql, 'lone')
+    const order: number[] = []
+    const most = { lone: 0, all: 0 }
+    const now = { lone: 0, all: 0 }
+    const count = async (names: readonly (keyof typeof now)[]) => {
+      for (const name of names) most[name] = Math.max(most[name], ++now[name])
+      await new Promise((resolve) => setTimeout(resolve, 30))
+      for (const name of names) now[name]--
+    }
+    work(
+      {
+        echo: {
+          async run(_, data: { priority: number }) {
+            order.push(data.priority)
+            await count(['all'])
+            return undefined
+          },
+        },
+        lone: {
+          concurrency: 1,
+          async run() {
+            await count(['all', 'lone'])
+            return undefined
+          },
+        },
+      },
+      { concurrency: 2 },
+    )
+    await until(async () => (await listJobs(sql, { state: 'completed', limit: 10 })).length === 6)
+    assert.deepEqual(order, [5, 1, 0])
+    assert.deepEqual(most, { lone: 1, all: 2 })
+  })
+  it('runs one of an exclusive key at a time, and other keys beside it', async () => {
+    const { sql, work } = await site({ mirror: { ...plain, exclusive: true } })
+    const begun: string[] = []
+    const free = deferred()
+    const jobs = {
+      mirror: {
+        async run(_: Deps, data: { key: string }) {
+          begun.push(data.key)
+          if (begun.length === 1) await free.promise
+          return undefined
+        },
+      },
+    }
+    await sent(sql, 'mirror', { key: 'a' }, { key: 'a' })
+    for (let i = 0; i < 3; i++) work(jobs)
+    await until(() => begun.length === 1)
+    const second = await sent(sql, 'mirror', { key: 'a' }, { key: 'a' })
+    const other = await sent(sql, 'mirror', { key: 'b' }, { key: 'b' })
+    await until(async () => (await stateOf(sql, other)) === 'completed')
+    assert.equal(await stateOf(sql, second), 'waiting')
+    free.resolve()
+    await until(async () => (await stateOf(sql, second)) === 'completed')
+    assert.deepEqual(begun, ['a', 'b', 'a'])
+  })
+  it('tries again with growing pauses, then keeps the job as failed until somebody retries it', async () => {
+    const { sql, work } = await site({ flaky: plain })
+    let broken = true
+    work({
+      flaky: {
+        async run() {
+          if (broken) throw new Error('postgres://u:hunter2@h/d does not answer')
+          return { well: true }
+        },
+      },
+    })
+    const id = await sent(sql, 'flaky')
+    const pauses: number[] = []
+    for (const attempts of [1, 2]) {
+      const job = await until(async () => {
+        const found = await findJob(sql, id)
+        return found?.state === 'waiting' && found.attempts === attempts && found
+      })
+      assert.match(job.error ?? '', /^postgres:\/\/u:\*\*\*@h\/d does not answer$/)
+      pauses.push(Date.parse(job.startAfter) - Date.parse(job.startedAt ?? ''))
+      await sql`update pgboss.job set start_after = now() where id = ${id}`
+    }
+    // 1 s and 2 s, and up to as much again by chance.
+    assert.ok((pauses[0] ?? 0) >= 1000 && (pauses[1] ?? 0) >= 2000, String(pauses))
+    const failed = await until(async () => {
+      const found = await findJob(sql, id)
+      return found?.state === 'failed' && found
+    })
+    assert.deepEqual([failed.attempts, failed.maxAttempts], [3, 3])
+    assert.ok(failed.finishedAt)
+    broken = false
+    assert.equal(await retryJob(sql, id), true)
+    const job = await until(async () => {
+      const found = await findJob(sql, id)
+      return found?.state === 'completed' && found
+    })
+    assert.deepEqual([job.attempts, job.maxAttempts, job.error, job.result], [4, 6, null, { well: true }])
+    assert.equal(await retryJob(sql, id), false)
+  })
+  it('does not try again what can only fail again', async () => {
+    const { sql, work } = await site({ wrong: plain })
+    work({
+      wrong: {
+        async run() {
+          throw new Failure('PACK_INVALID', { detail: 'index.json is missing' })
+        },
+      },
+    })
+    const id = await sent(sql, 'wrong')
+    await until(async () => (await stateOf(sql, id)) === 'failed')
+    const job = await findJob(sql, id)
+    assert.deepEqual([job?.attempts, job?.error], [1, 'index.json is missing'])
+  })
+  it('keeps a long job by its heartbeat, and shows its progress', async () => {
+    const { sql, work } = await site({ long: { ...plain, lease: 1 } })
+    const free = deferred()
+    let runs = 0
+    const long: Job = {
+      async run(_, __, { progress }) {
+        runs++
+        progress({ half: true })
+        await free.promise
+        return undefined
+      },
+    }
+    for (let i = 0; i < 2; i++) work({ long })
+    const id = await sent(sql, 'long')
+    await until(async () => (await findJob(sql, id))?.progress)
+    await until(async () => {
+      const [row] = await sql<{ old: boolean }[]>`select started_on < now() - interval '2.5 s' as old from pgboss.job`
+      return row?.old
+    })
+    assert.equal(await stateOf(sql, id), 'running')
+    free.resolve()
+    await until(async () => (await stateOf(sql, id)) === 'completed')
+    assert.equal(runs, 1)
+  })
+  it('a worker taken for dead is told so, and cannot end the run of the next one', async () => {
+    const { sql, work } = await site({ stuck: { ...plain, lease: 1 } })
+    const free = deferred()
+    const reasons: string[] = []
+    let runs = 0
+    const stuck: Job = {
+      async run(_, __, { signal }) {
+        if (++runs === 1) {
+          await new Promise((resolve) => signal.addEventListener('abort', resolve))
+          reasons.push((signal.reason as Error).name)
+          return { by: 'the dead' }
+        }
+        await free.promise
+        return { by: 'the living' }
+      },
+    }
+    work({ stuck })
+    const id = await sent(sql, 'stuck')
+    await until(() => runs === 1)
+    await sql`update pgboss.job set expire_in = '0 s' where id = ${id}`
+    await until(() => runs === 2)
+    await until(() => reasons.length === 1)
+    assert.equal(await stateOf(sql, id), 'running')
+    free.resolve()
+    await until(async () => (await stateOf(sql, id)) === 'completed')
+    assert.deepEqual((await findJob(sql, id))?.result, { by: 'the living' })
+    assert.deepEqual(reasons, ['Lost'])
+  })
+})
+
+describe('stopping', () => {
+  it('lets a job end, and takes no new one', async () => {
+    const { sql, work } = await site({ slow: plain })
+    const free = deferred()
+    let runs = 0
+    const worker = work({
+      slow: {
+        async run() {
+          runs++
+          await free.promise
+          return undefined
+        },
+      },
+    })
+    const first = await sent(sql, 'slow')
+    await until(() => runs === 1)
+    const stopped = worker.stop()
+    const second = await sent(sql, 'slow')
+    free.resolve()
+    await stopped
+    assert.deepEqual([await stateOf(sql, first), await stateOf(sql, second)], ['completed', 'waiting'])
+  })
+  for (const { name, obeys } of [
+    { name: 'gives back a job that ends by its signal', obeys: true },
+    { name: 'gives back a job that does not end', obeys: false },
+  ])
+    it(name, async () => {
+      const { sql, work } = await site({ slow: { ...plain, retries: 0 } })
+      let runs = 0
+      const slow: Job = {
+        run: (_, __, { signal }) =>
+          new Promise((resolve, reject) => {
+            if (++runs > 1) resolve({ run: runs })
+            if (obeys) signal.addEventListener('abort', () => reject(signal.reason))
+          }),
+      }
+      const worker = work({ slow })
+      const id = await sent(sql, 'slow')
+      await until(() => runs === 1)
+      await worker.stop({ graceMs: 50, endMs: 200 })
+      const waiting = await findJob(sql, id)
+      assert.deepEqual([waiting?.state, waiting?.error], ['waiting', 'its worker was stopped'])
+      work({ slow })
+      await until(async () => (await stateOf(sql, id)) === 'completed')
+      assert.deepEqual((await findJob(sql, id))?.result, { run: 2 })
+    })
+})
+
+describe('faults', () => {
+  it('another worker takes over the job of one that was killed', async () => {
+    const { url, sql, work } = await site({ victim: { ...plain, lease: 2 } })
+    const child = startChild(url)
+    const id = await sent(sql, 'victim')
+    await until(async () => (await stateOf(sql, id)) === 'running')
+    child.kill('SIGKILL')
+    await new Promise((resolve) => child.once('exit', resolve))
+    assert.equal(await stateOf(sql, id), 'running')
+    work({ victim: { run: async () => ({ by: 'the next' }) } })
+    const job = await until(async () => {
+      const found = await findJob(sql, id)
+      return found?.state === 'completed' && found
+    })
+    assert.deepEqual([job.attempts, job.result], [2, { by: 'the next' }])
+  })
+  it('a job that ends its workers fails in the end', async () => {
+    const { sql, work } = await site({ poison: { ...plain, retries: 1, lease: 1 } })
+    // A worker that dies is one that takes a job and is not heard of again.
+    const id = await sent(sql, 'poison')
+    work({ none: { run: async () => undefined } })
+    for (let i = 0; i < 2; i++) await until(() => takeJob(sql, ['poison']))
+    await until(async () => (await stateOf(sql, id)) === 'failed')
+    assert.match((await findJob(sql, id))?.error ?? '', /its worker ended/)
+  })
+  it('outlives the end of every connection, in mid-job too', async () => {
+    const { url, sql, work } = await site({ echo: plain })
+    const free = deferred()
+    let runs = 0
+    work(
+      {
+        echo: {
+          async run() {
+            if (++runs === 1) await free.promise
+            return undefined
+          },
+        },
+      },
+      { pollMs: 200 },
+    )
+    const first = await sent(sql, 'echo')
+    await until(() => runs === 1)
+    const admin = connect(url, { max: 1 })
+    for (let i = 0; i < 3; i++)
+      await admin`select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid()`
+    free.resolve()
+    await until(async () => (await stateOf(admin, first)) === 'completed')
+    const second = await sent(admin, 'echo')
+    await until(async () => (await stateOf(admin, second)) === 'completed')
+    await admin.end()
+    assert.equal(runs, 2)
+  })
+  it('waits for a database that takes no connections for a while', async () => {
+    const { url, sql, work } = await site({ echo: plain })
+    work({ echo: { run: async () => undefined } }, { pollMs: 100 })
+    const name = new URL(url).pathname.slice(1)
+    const other = connect(await databases.empty(), { max: 1 })
+    await other.unsafe(`alter database ${name} with allow_connections false`)
+    await other`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${name}`
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    await other.unsafe(`alter database ${name} with allow_connections true`)
+    await other.end()
+    const id = await until(() => send(sql, 'echo', {}).catch(() => undefined))
+    await until(async () => (await stateOf(sql, id)) === 'completed')
+  })
+  it('ten starts at once on an empty database make the queue once, and all of them work', async () => {
+    const url = await databases.empty()
+    const applied = await Promise.all(Array.from({ length: 10 }, () => migrate(url)))
+    assert.equal(applied.filter((names) => names.some((name) => name.startsWith('job queue'))).length, 1)
+    const sites = await Promise.all(
+      Array.from({ length: 10 }, () => site({ echo: plain }, url).catch((error) => error)),
+    )
+    const ready = sites.filter((one): one is Site => !(one instanceof Error))
+    assert.deepEqual(
+      sites.filter((one) => one instanceof Error),
+      [],
+    )
+    let runs = 0
+    for (const one of ready)
+      one.work({
+        echo: {
+          async run() {
+            runs++
+            return undefined
+          },
+        },
+      })
+    const [first] = ready
+    assert.ok(first)
+    for (let i = 0; i < 20; i++) await sent(first.sql, 'echo', { i })
+    await until(async () => (await listJobs(first.sql, { state: 'completed', limit: 100 })).length === 20)
+    assert.equal(runs, 20)
+  })
+})
+
+describe('schedules', () => {
+  it('are sent once however many workers there are, and made up for', async () => {
+    const { sql, work } = await site({ often: plain, rare: plain, broken: plain, asked: plain })
+    const runs: string[] = []
+    const note =
+      (name: string): Job['run'] =>
+      async () => {
+        runs.push(name)
+        return undefined
+      }
+    const jobs: Record<string, Job> = {
+      often: { run: note('often'), schedule: '0 0 1 1 *' },
+      broken: { run: note('broken'), schedule: 'now and then' },
+      rare: { run: note('rare'), schedule: async () => [{ cron: '0 * * * *', since: new Date() }] },
+      asked: {
+        run: note('asked'),
+        schedule: async () => ['a', 'b'].map((key) => ({ cron: '0 * * * *', key, data: { key } })),
+      },
+    }
+    for (let i = 0; i < 3; i++) work(jobs)
+    await until(() => runs.length === 2)
+    const id = await sent(sql, 'often')
+    await until(async () => (await stateOf(sql, id)) === 'completed')
+    // The hour may have turned meanwhile; then each of the hourly ones was due once more.
+    const rows = await listJobs(sql, { limit: 100 })
+    const times = rows.filter(({ name }) => name === 'asked').map(({ key }) => key)
+    assert.ok(times.length === 2 || times.length === 4, String(times))
+    assert.ok(!rows.some(({ name }) => name === 'broken'))
+  })
+  it('names the times around a moment, in UTC', async () => {
+    const now = new Date('2026-03-01T10:20:00.000Z')
+    for (const [cron, last, next] of [
+      ['*/10 * * * *', '2026-03-01T10:20:00.000Z', '2026-03-01T10:30:00.000Z'],
+      ['20 10 * * *', '2026-03-01T10:20:00.000Z', '2026-03-02T10:20:00.000Z'],
+      ['0 3 * * 1', '2026-02-23T03:00:00.000Z', '2026-03-02T03:00:00.000Z'],
+      ['0 0 29 2 *', '2024-02-29T00:00:00.000Z', '2028-02-29T00:00:00.000Z'],
+    ] as const)
+      assert.deepEqual(await timesAround(cron, now), { last: Date.parse(last), next: Date.parse(next) }, cron)
+    assert.equal(await timesAround('nonsense', now), undefined)
+  })
+})
+
+function deferred() {
+  let resolve: (value?: unknown) => void = () => undefined
+  const promise = new Promise((done) => {
+    resolve = done
+  })
+  return { promise, resolve }
+}
+
+/** A worker in a process of its own, whose job never ends. */
+function startChild(url: string): ChildProcess {
+  const place = (file: string) => JSON.stringify(new URL(file, import.meta.url).href)
+  const program = `
+    const { readConfig } = await import(${place('../config.ts')})
+    const { openDeps } = await import(${place('../deps.ts')})
+    const { startWorker } = await import(${place('./worker.ts')})
+    const deps = await openDeps(readConfig({ BLOB_STORE: 'file:/tmp/packs-no-blobs', LOG_LEVEL: 'silent' }), ${JSON.stringify(url)})
+    startWorker(deps, { jobs: { victim: { run: () => new Promise(() => setInterval(() => {}, 1000)) } } })`
+  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
+  ends.push(async () => {
+    child.kill('SIGKILL')
+  })
+  return child
+}
