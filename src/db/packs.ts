@@ -67,41 +67,50 @@ export async function insertVersion(
   return rows.length > 0
 }
 
+/** The same of one pack. See `refreshPacks`. */
+export function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
+  return refreshPacks(tx, [packId])
+}
+
 /**
- * Brings what lists show of a pack, what resolution looks at, and its tag \`latest\`, up to its versions. Under the pack's lock.
- * \`latest\` is the highest stable version that is not yanked, so a back-port never moves it.
+ * Brings what lists show of packs, what resolution looks at, and their tags \`latest\`, up to their versions. Under the
+ * packs' locks. \`latest\` is the highest stable version that is not yanked, so a back-port never moves it.
  */
-export async function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
+export async function refreshPacks(tx: Transaction, packIds: readonly PackId[]): Promise<void> {
   await tx`
-    with pack as (
-      select repository_id from packs where pack_id = ${packId}
-    ), shown as (
-      select v.* from pack p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
-      order by v.state = 'yanked', v.prerelease, v.precedence desc limit 1
+    with pack as materialized (
+      select repository_id from packs where pack_id = any(${packIds as readonly string[]}::text[])
+    ), shown as materialized (
+      select v.* from pack p, lateral (
+        select * from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null
+        order by v.state = 'yanked', v.prerelease, v.precedence desc limit 1
+      ) v
     ), latest as (
       select * from shown where state <> 'yanked' and not prerelease
     ), described as (
       update packs p set
-        latest = (select version from latest), shown = s.version, type = s.type, state = s.state,
+        latest = l.version, shown = s.version, type = s.type, state = s.state,
         author = s.document->>'author', updated_at = now(), versions = counted.n,
         summary = ${summaryOf(tx, tx`p.pack_id`, tx`s`, tx`counted.n`)}, candidates = ${candidatesOf(tx, tx`p.repository_id`)},
         words = setweight(to_tsvector('simple', regexp_replace(p.pack_id || ' ' || (s.document->>'name'), '[._/-]', ' ', 'g') || ' ' || p.pack_id), 'A')
           || setweight(to_tsvector('simple', coalesce((s.document->'metadata'->'keywords')::text, '')), 'B')
           || setweight(to_tsvector('simple', coalesce(s.document->>'author', '')), 'C')
           || setweight(to_tsvector('simple', coalesce(s.document->>'description', '')), 'D')
-      from pack left join shown s on true, lateral (
+      from pack left join shown s on s.repository_id = pack.repository_id
+        left join latest l on l.repository_id = pack.repository_id, lateral (
         select count(*)::int as n from pack_versions v where v.repository_id = pack.repository_id and v.deleted_at is null
       ) counted
       where p.repository_id = pack.repository_id
     ), moved as (
       insert into tags (repository_id, name, manifest_digest)
-      select repository_id, 'latest', manifest_digest from latest
+      select repository_id, 'latest', manifest_digest from latest order by repository_id
       on conflict (repository_id, name) do update
         set manifest_digest = excluded.manifest_digest, updated_at = excluded.updated_at
         where tags.manifest_digest <> excluded.manifest_digest
     )
     delete from tags t using pack p
-    where t.repository_id = p.repository_id and t.name = 'latest' and not exists (select from latest)`
+    where t.repository_id = p.repository_id and t.name = 'latest'
+      and not exists (select from latest l where l.repository_id = p.repository_id)`
 }
 
 /** A version as an entry in lists: an SQL expression, JSON text. Null where the version is. */
