@@ -1,4 +1,4 @@
-import type { ObjectKey } from '../blobs/keys.ts'
+import { type ObjectKey, storedKey } from '../blobs/keys.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { Manifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -20,11 +20,15 @@ export async function releasesNow(
   wanted: readonly { packId: PackId; version: Version }[],
 ): Promise<ReleaseNow[]> {
   const rows = await sql<ReleaseNow[]>`
-    select p.pack_id as "packId", v.release, v.version, v.manifest_digest as "manifestDigest"
+    select p.pack_id as "packId", found.*
     from unnest(${wanted.map((w) => w.packId as string)}::text[], ${wanted.map((w) => releaseOf(w.version) as string)}::text[])
       as w (pack_id, release)
-    join packs p on p.pack_id = w.pack_id
-    join pack_versions v on v.repository_id = p.repository_id and v.release = w.release`
+    join packs p on p.pack_id = w.pack_id,
+    -- One by one, along the primary key: left to join as it likes, the planner may begin with all that are 1.0.0.
+    lateral (
+      select v.release, v.version, v.manifest_digest as "manifestDigest" from pack_versions v
+      where v.repository_id = p.repository_id and v.release = w.release limit 1
+    ) found`
   return [...rows]
 }
 
@@ -36,13 +40,16 @@ export async function tagsNow(
   wanted: readonly { packId: PackId; tag: Tag }[],
 ): Promise<TagNow[]> {
   const rows = await sql<TagNow[]>`
-    select p.pack_id as "packId", t.name as tag, t.manifest_digest as digest, (
-      select v.version from pack_versions v
-      where v.repository_id = t.repository_id and v.manifest_digest = t.manifest_digest and v.deleted_at is null
-      order by v.precedence desc limit 1) as version
+    select p.pack_id as "packId", w.tag, found.*
     from unnest(${wanted.map((w) => w.packId as string)}::text[], ${wanted.map((w) => w.tag as string)}::text[]) as w (pack_id, tag)
-    join packs p on p.pack_id = w.pack_id
-    join tags t on t.repository_id = p.repository_id and t.name = w.tag`
+    join packs p on p.pack_id = w.pack_id,
+    lateral (
+      select t.manifest_digest as digest, (
+        select v.version from pack_versions v
+        where v.repository_id = t.repository_id and v.manifest_digest = t.manifest_digest and v.deleted_at is null
+        order by v.precedence desc limit 1) as version
+      from tags t where t.repository_id = p.repository_id and t.name = w.tag limit 1
+    ) found`
   return [...rows]
 }
 
@@ -72,34 +79,32 @@ export async function lockImport(tx: Transaction, { id, attempt }: Attempt): Pro
   return rows.length > 0
 }
 
+/** An object that an import has stored. */
+type StoredBlob = { digest: Digest; size: number; key: ObjectKey }
+
+/** Takes stored objects out of an import: they are to become content. Those that are there no more are left out. */
+export async function takeBlobs(tx: Transaction, id: string, keys: readonly ObjectKey[]): Promise<StoredBlob[]> {
+  const rows = await tx<{ digest: Digest; size: number; key: string }[]>`
+    delete from import_blobs where import_id = ${id} and storage_key = any(${keys as readonly string[]}::text[])
+    returning digest, size, storage_key as key`
+  return rows.map(({ digest, size, key }) => ({ digest, size, key: storedKey(key) }))
+}
+
 /**
- * Makes stored objects the registry's content; where it came from elsewhere in the meantime, ours is queued for deletion.
- * Answers how many of these the import still has: fewer than asked means that they were thrown away.
+ * Makes objects the registry's content. Answers those of them that nobody needs, because the same came from elsewhere in
+ * the meantime. `on conflict do update`: see linkArrivals.
  */
-export async function enterBlobs(
-  tx: Transaction,
-  id: string,
-  blobs: readonly { digest: Digest; key: ObjectKey }[],
-): Promise<number> {
-  const [row] = await tx<{ count: number }[]>`
-    with given as materialized (
-      select b.digest, b.size, b.storage_key
-      from unnest(${blobs.map(({ digest }) => digest as string)}::text[], ${blobs.map(({ key }) => key as string)}::text[]) as g (digest, key)
-      join import_blobs b on b.import_id = ${id} and b.digest = g.digest and b.storage_key = g.key
-    ), entered as (
-      insert into blobs (digest, size, storage_key, verified_at)
-      select digest, size, storage_key, now() from given order by digest
-      on conflict (digest) do update set verified_at = blobs.verified_at
-      returning digest, storage_key
-    ), spare as (
-      insert into blob_deletions (storage_key)
-      select g.storage_key from given g join entered e on e.digest = g.digest where e.storage_key <> g.storage_key
-      on conflict do nothing
-    ), done as (
-      delete from import_blobs b using given g where b.import_id = ${id} and b.digest = g.digest
-    )
-    select count(*)::int as count from given`
-  return row?.count ?? 0
+export async function enterBlobs(tx: Transaction, blobs: readonly StoredBlob[]): Promise<ObjectKey[]> {
+  const rows = await tx<{ key: string }[]>`
+    insert into blobs (digest, size, storage_key, verified_at)
+    select g.digest, g.size, g.key, now()
+    from unnest(${blobs.map(({ digest }) => digest as string)}::text[], ${blobs.map(({ size }) => size)}::bigint[],
+      ${blobs.map(({ key }) => key as string)}::text[]) as g (digest, size, key)
+    order by g.digest collate "C"
+    on conflict (digest) do update set verified_at = blobs.verified_at
+    returning storage_key as key`
+  const live = new Set(rows.map(({ key }) => key))
+  return blobs.map(({ key }) => key).filter((key) => !live.has(key))
 }
 
 /** A manifest in the repository of a pack. */

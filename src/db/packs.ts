@@ -78,39 +78,34 @@ export function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
  */
 export async function refreshPacks(tx: Transaction, packIds: readonly PackId[]): Promise<void> {
   await tx`
-    with pack as materialized (
-      select repository_id from packs where pack_id = any(${packIds as readonly string[]}::text[])
-    ), shown as materialized (
-      select v.* from pack p, lateral (
+    with shown as materialized (
+      select p.repository_id as pack, v.*, coalesce(v.state <> 'yanked' and not v.prerelease, false) as is_latest
+      from packs p left join lateral (
         select * from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null
         order by v.state = 'yanked', v.prerelease, v.precedence desc limit 1
-      ) v
-    ), latest as (
-      select * from shown where state <> 'yanked' and not prerelease
+      ) v on true
+      where p.pack_id = any(${packIds as readonly string[]}::text[])
     ), described as (
       update packs p set
-        latest = l.version, shown = s.version, type = s.type, state = s.state,
+        latest = case when s.is_latest then s.version end, shown = s.version, type = s.type, state = s.state,
         author = s.document->>'author', updated_at = now(), versions = counted.n,
         summary = ${summaryOf(tx, tx`p.pack_id`, tx`s`, tx`counted.n`)}, candidates = ${candidatesOf(tx, tx`p.repository_id`)},
         words = setweight(to_tsvector('simple', regexp_replace(p.pack_id || ' ' || (s.document->>'name'), '[._/-]', ' ', 'g') || ' ' || p.pack_id), 'A')
           || setweight(to_tsvector('simple', coalesce((s.document->'metadata'->'keywords')::text, '')), 'B')
           || setweight(to_tsvector('simple', coalesce(s.document->>'author', '')), 'C')
           || setweight(to_tsvector('simple', coalesce(s.document->>'description', '')), 'D')
-      from pack left join shown s on s.repository_id = pack.repository_id
-        left join latest l on l.repository_id = pack.repository_id, lateral (
-        select count(*)::int as n from pack_versions v where v.repository_id = pack.repository_id and v.deleted_at is null
+      from shown s, lateral (
+        select count(*)::int as n from pack_versions v where v.repository_id = s.pack and v.deleted_at is null
       ) counted
-      where p.repository_id = pack.repository_id
+      where p.repository_id = s.pack
     ), moved as (
       insert into tags (repository_id, name, manifest_digest)
-      select repository_id, 'latest', manifest_digest from latest order by repository_id
+      select pack, 'latest', manifest_digest from shown where is_latest order by pack
       on conflict (repository_id, name) do update
         set manifest_digest = excluded.manifest_digest, updated_at = excluded.updated_at
         where tags.manifest_digest <> excluded.manifest_digest
     )
-    delete from tags t using pack p
-    where t.repository_id = p.repository_id and t.name = 'latest'
-      and not exists (select from latest l where l.repository_id = p.repository_id)`
+    delete from tags t using shown s where t.repository_id = s.pack and t.name = 'latest' and not s.is_latest`
 }
 
 /** A version as an entry in lists: an SQL expression, JSON text. Null where the version is. */

@@ -43,13 +43,59 @@ export type Intake = {
 export function openIntake(deps: Deps, attempt: Attempt, start: number, before: readonly ImportBlob[]): Intake {
   const keys = new Map(before.flatMap(({ digest, key }) => (key ? [[digest, key] as const] : [])))
   const counts = { stored: 0, storedBytes: 0, held: 0 }
+  const store = openStaging(deps, attempt, keys, counts)
   const order = openOrder(start)
-  let batch: (Place & { bytes: Buffer; keep: boolean; done: () => void })[] = []
+  let batch: Waiting[] = []
   let batchBytes = 0
   const underWay = new Set<Promise<void>>()
   let failed: unknown
 
-  const claim = async (digests: readonly Digest[]) => {
+  async function flush(): Promise<void> {
+    const blobs = batch
+    if (blobs.length === 0) return
+    batch = []
+    batchBytes = 0
+    const storing: Promise<void> = store.many(blobs).then(
+      () => void underWay.delete(storing),
+      (error) => {
+        underWay.delete(storing)
+        failed ??= error
+      },
+    )
+    underWay.add(storing)
+    if (underWay.size >= mostBatches) await Promise.race(underWay)
+    if (failed) throw failed
+  }
+  async function settle(): Promise<void> {
+    await Promise.all(underWay)
+  }
+
+  return {
+    ...{ keys, counts, settle, resumeAt: order.reached },
+    async add(place, bytes, { keep }) {
+      batch.push({ ...place, bytes, keep, done: order.begin(place.end) })
+      batchBytes += bytes.length
+      if (batch.length >= mostInBatch || batchBytes >= mostBatchBytes) await flush()
+    },
+    async stream(place, content) {
+      const done = order.begin(place.end)
+      await store.one(place, content)
+      done()
+    },
+    async finish() {
+      await flush()
+      await settle()
+      if (failed) throw failed
+    },
+  }
+}
+
+type Waiting = Place & { bytes: Buffer; keep: boolean; done: () => void }
+
+/** The steps by which blobs get into the store, and their rows. */
+function openStaging(deps: Deps, attempt: Attempt, keys: Map<Digest, ObjectKey>, counts: Intake['counts']) {
+  const claim = async (digests: readonly Digest[]): Promise<Map<Digest, ObjectKey | undefined>> => {
+    if (digests.length === 0) return new Map()
     const known = await ask(deps.db, (_, relaxed) => claimBlobs(relaxed, attempt, digests, graceSeconds))
     for (const { digest, key } of known) {
       if (key) keys.set(digest, key)
@@ -61,79 +107,44 @@ export function openIntake(deps: Deps, attempt: Attempt, start: number, before: 
     if (blobs.length === 0 || (await ask(deps.db, (_, relaxed) => noteBlobs(relaxed, attempt, blobs)))) return
     throw superseded()
   }
-  const entered = (digest: Digest, size: number, key: ObjectKey) => {
-    keys.set(digest, key)
-    counts.stored++
-    counts.storedBytes += size
-  }
-
-  async function storeBatch(blobs: typeof batch): Promise<void> {
-    const plain = blobs.filter(({ keep }) => !keep)
-    const known = plain.length > 0 ? await claim(plain.map(({ digest }) => digest)) : new Map()
-    const fresh = plain
-      .filter(({ digest }) => !known.has(digest))
-      .map((blob) => ({ ...blob, key: blobKey(blob.digest) }))
-    await note([
-      ...blobs.filter(({ keep }) => keep).map((blob) => row(blob, undefined, blob.bytes)),
-      // What was taken over has its row already; what the registry holds gets one, to be remembered.
-      ...plain.filter(({ digest }) => known.has(digest) && !known.get(digest)).map((blob) => row(blob, undefined)),
-      ...fresh.map((blob) => row(blob, blob.key)),
-    ])
-    await Promise.all(fresh.map(({ key, bytes }) => deps.blobs.put(key, bytes)))
-    for (const { digest, size, key } of fresh) entered(digest, size, key)
-    const stored = fresh.map(({ digest }) => digest)
-    if (stored.length > 0) await ask(deps.db, (_, relaxed) => markStored(relaxed, attempt.id, stored))
-    for (const { done } of blobs) done()
-  }
-
-  async function flush(): Promise<void> {
-    const blobs = batch
+  const entered = async (blobs: readonly { digest: Digest; size: number; key: ObjectKey }[]) => {
     if (blobs.length === 0) return
-    batch = []
-    batchBytes = 0
-    const storing: Promise<void> = storeBatch(blobs).then(
-      () => void underWay.delete(storing),
-      (error) => {
-        underWay.delete(storing)
-        failed ??= error
-      },
-    )
-    underWay.add(storing)
-    if (underWay.size >= mostBatches) await Promise.race(underWay)
-    if (failed) throw failed
+    const digests = blobs.map(({ digest }) => digest)
+    await ask(deps.db, (_, relaxed) => markStored(relaxed, attempt.id, digests))
+    for (const { digest, size, key } of blobs) {
+      keys.set(digest, key)
+      counts.stored++
+      counts.storedBytes += size
+    }
   }
-
   return {
-    keys,
-    counts,
-    resumeAt: order.reached,
-    async add(place, bytes, { keep }) {
-      batch.push({ ...place, bytes, keep, done: order.begin(place.end) })
-      batchBytes += bytes.length
-      if (batch.length >= mostInBatch || batchBytes >= mostBatchBytes) await flush()
+    async many(blobs: readonly Waiting[]): Promise<void> {
+      const plain = blobs.filter(({ keep }) => !keep)
+      const known = await claim(plain.map(({ digest }) => digest))
+      const fresh = plain
+        .filter(({ digest }) => !known.has(digest))
+        .map((blob) => ({ ...blob, key: blobKey(blob.digest) }))
+      await note([
+        ...blobs.filter(({ keep }) => keep).map((blob) => row(blob, undefined, blob.bytes)),
+        // What was taken over has its row already; what the registry holds gets one, to be remembered.
+        ...plain.filter(({ digest }) => known.has(digest) && !known.get(digest)).map((blob) => row(blob, undefined)),
+        ...fresh.map((blob) => row(blob, blob.key)),
+      ])
+      await Promise.all(fresh.map(({ key, bytes }) => deps.blobs.put(key, bytes)))
+      await entered(fresh)
+      for (const { done } of blobs) done()
     },
-    async stream({ digest, size, end }, content) {
-      const done = order.begin(end)
+    async one({ digest, size }: Place, content: Readable): Promise<void> {
       const known = await claim([digest])
       if (known.has(digest)) {
         if (!known.get(digest)) await note([row({ digest, size }, undefined)])
         for await (const _ of content);
-      } else {
-        const key = blobKey(digest)
-        await note([row({ digest, size }, key)])
-        await deps.blobs.putStream(key, content, {})
-        entered(digest, size, key)
-        await ask(deps.db, (_, relaxed) => markStored(relaxed, attempt.id, [digest]))
+        return
       }
-      done()
-    },
-    async finish() {
-      await flush()
-      await Promise.all(underWay)
-      if (failed) throw failed
-    },
-    async settle() {
-      await Promise.all(underWay)
+      const key = blobKey(digest)
+      await note([row({ digest, size }, key)])
+      await deps.blobs.putStream(key, content, {})
+      await entered([{ digest, size, key }])
     },
   }
 }

@@ -1,4 +1,5 @@
 import type { ObjectKey } from '../blobs/keys.ts'
+import { queueDeletions } from '../db/blobs.ts'
 import { ask, type Transaction, violated } from '../db/client.ts'
 import {
   enterBlobs,
@@ -11,6 +12,7 @@ import {
   placeManifests,
   placeTags,
   placeVersions,
+  takeBlobs,
 } from '../db/import-publish.ts'
 import type { Attempt } from '../db/imports.ts'
 import { factsOf } from '../db/pack-rebuild.ts'
@@ -88,11 +90,12 @@ async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
 async function write(tx: Transaction, { attempt, plan, keys }: Publishing, judgement: Judgement): Promise<boolean> {
   const placed = placedManifests(plan)
   const needed = new Set(placed.flatMap(({ manifest }) => manifest.blobs))
-  const blobs = [...keys].map(([digest, key]) => ({ digest, key })).filter(({ digest }) => needed.has(digest))
-  blobs.sort((a, b) => (a.digest < b.digest ? -1 : 1))
-  for (const some of chunks(blobs)) {
-    if ((await enterBlobs(tx, attempt.id, some)) !== some.length)
+  const wanted = [...keys].flatMap(([digest, key]) => (needed.has(digest) ? [key] : [])).sort()
+  for (const some of chunks(wanted)) {
+    const blobs = await takeBlobs(tx, attempt.id, some)
+    if (blobs.length !== some.length)
       throw unavailable('blob store', new Error('content of the import was thrown away while it was published'))
+    await queueDeletions(tx, await enterBlobs(tx, blobs))
   }
   let written = 0
   for (const some of chunks(placed)) await linkBlobs(tx, some)

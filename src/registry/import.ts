@@ -69,6 +69,8 @@ export async function importBundle(deps: Deps, request: ImportRequest): Promise<
     return { id: attempt.id, report }
   } catch (error) {
     const why = reasonOf(error, request.body)
+    // What has come is safe when the sender comes back, unless there is no use in it.
+    if (isPassing(why)) await intake.finish().catch(() => undefined)
     await intake.settle()
     await pulse.stop()
     await quarantine(deps, attempt, why, error instanceof Refused ? error.report : undefined)
@@ -293,6 +295,10 @@ function reasonOf(error: unknown, { stream }: Body): unknown {
 /** Failures that say nothing of the bundle: the same may be gone on with. */
 const passing = new Set<string>(['BLOB_UPLOAD_INVALID', 'UNAVAILABLE', 'IMPORT_SUPERSEDED'])
 
+function isPassing(why: unknown): boolean {
+  return !(why instanceof Failure) || passing.has(why.key)
+}
+
 /** Notes why an import ended. What was judged and refused keeps its report; what was cut off can go on. */
 async function quarantine(
   deps: Deps,
@@ -304,7 +310,7 @@ async function quarantine(
   const error = { key: known?.key ?? 'UNKNOWN', detail: known?.detail ?? 'internal error; see the log' }
   const told = report ?? { problems: [{ key: error.key, message: String(error.detail) }] }
   try {
-    if (!known || passing.has(known.key)) await ask(deps.db, (sql) => rows.leaveImport(sql, attempt, error))
+    if (isPassing(why)) await ask(deps.db, (sql) => rows.leaveImport(sql, attempt, error))
     else await ask(deps.db, (sql) => rows.failImport(sql, attempt, { error, report: told, lifeSeconds }))
   } catch (cause) {
     // Its lease ends by itself, and then it counts as left behind.
