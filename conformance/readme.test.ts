@@ -22,7 +22,8 @@ describe('README', () => {
   before(async () => {
     server = await startServer()
     folder = temporaryFolder()
-    for (const name of ['package.json', 'node_modules', 'src']) symlinkSync(join(root, name), join(folder, name))
+    for (const name of ['package.json', 'node_modules', 'src', 'spec'])
+      symlinkSync(join(root, name), join(folder, name))
   })
   after(async () => {
     await server?.stop()
@@ -36,7 +37,7 @@ describe('README', () => {
   for (const block of walkthrough)
     it(block.trim().split('\n')[0] ?? '', () => {
       const commands = block.replaceAll('127.0.0.1:5000', server.host)
-      const env = { PATH: `${newerClients}:${process.env.PATH}`, HOME: folder }
+      const env = { PATH: `${newerClients}:${process.env.PATH}`, HOME: folder, PACKS_REGISTRY: server.url }
       execFileSync('bash', ['-euo', 'pipefail', '-c', commands], { cwd: folder, env, stdio: 'pipe', encoding: 'utf8' })
     })
 })

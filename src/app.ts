@@ -1,6 +1,7 @@
 import type { Context } from 'hono'
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
+import { addBundleRoutes } from './http/bundles.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
@@ -38,6 +39,7 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addPackChanges(routes, deps)
   addPackResolve(routes, deps)
   addKeyRoutes(routes, deps)
+  addBundleRoutes(routes, deps)
   addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)

@@ -16,6 +16,7 @@ type VerifyFlags = CommonFlags & { key?: string[]; policy?: VerifyPolicy }
 /** The commands that look into a bundle file, or any OCI layout. They need no registry and no network. */
 export function addBundle(packs: Command, here: Here): void {
   const bundle = packs.command('bundle').description('bundle files: look into them, without a registry or a network')
+  bundle.addHelpText('after', '\nExample:\n  packs bundle verify packs.tar --key headquarters.pem')
   const file = ['file', 'a bundle, or any OCI image layout: a folder, .tar, .tar.gz or .tar.zst'] as const
   const add = (name: string, description: string, example: string) =>
     common(bundle.command(name).description(description), example, { registry: false })
@@ -53,7 +54,7 @@ function collect(value: string, before: string[] = []): string[] {
 }
 
 /** What the rules of bundles throw, as what the commands report. */
-async function inWords(work: () => Promise<void>): Promise<void> {
+export async function inWords(work: () => Promise<void>): Promise<void> {
   try {
     await work()
   } catch (error) {

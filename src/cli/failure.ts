@@ -37,6 +37,8 @@ const exitCodeOfFailure: Record<string, number> = {
   UNRESOLVABLE: exitCodes.refused,
   LOCK_INVALID: exitCodes.refused,
   BUNDLE_INVALID: exitCodes.refused,
+  BUNDLE_INCOMPLETE: exitCodes.refused,
+  INVENTORY_INVALID: exitCodes.refused,
   KEY_INVALID: exitCodes.refused,
   KEY_EXISTS: exitCodes.refused,
   KEY_NOT_SIGNING: exitCodes.refused,

@@ -1,8 +1,9 @@
 import { access, mkdir, writeFile } from 'node:fs/promises'
-import { basename, dirname, join, relative, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import { PacksError } from '../client/failure.ts'
 import { type PackType, packTypes, parsePackId } from '../packs/pack.ts'
+import { pathText } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 import { isExecutable, starterOf } from './starters.ts'
 
@@ -36,7 +37,7 @@ async function init({ output }: Run, folder: string, { type, id }: Flags): Promi
   }
   const paths = files.map(([path]) => path)
   output.result({ folder: root, packId, type, files: paths }, () => {
-    const place = relative('.', root) || '.'
+    const place = pathText(root)
     const lines = paths.map((path) => `  ${join(place, path)}\n`)
     return `${packId}, a ${type} pack, begins here:\n${lines.join('')}\nNext: packs publish ${place} --dry-run`
   })

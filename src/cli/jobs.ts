@@ -9,7 +9,10 @@ const states: JobState[] = ['waiting', 'running', 'completed', 'failed', 'cancel
 type ListFlags = CommonFlags & { state?: JobState; name?: string; limit: number }
 
 export function addJobs(packs: Command, here: Here): void {
-  const jobs = packs.command('jobs').description('background work of a registry: imports, mirrors, tidying up')
+  const jobs = packs
+    .command('jobs')
+    .description('background work of a registry: imports, mirrors, tidying up')
+    .addHelpText('after', '\nExample:\n  packs jobs list --state failed')
   const listing = jobs
     .command('list')
     .description('list jobs, the newest first')

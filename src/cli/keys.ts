@@ -10,6 +10,7 @@ type Flags = CommonFlags & { expires?: string; comment?: string }
 /** The commands for the keys of a registry: what it signs bundles with, and whose bundles it takes. */
 export function addKeys(packs: Command, here: Here): void {
   const keys = packs.command('keys').description('keys: what bundles are signed with, and whose bundles are taken')
+  keys.addHelpText('after', '\nExample:\n  packs keys create release\n  packs keys export release -o release.pem')
   const key = ['key', 'its name, or its key id (sha256:…)'] as const
   const expires = [
     '--expires <time>',

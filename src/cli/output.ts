@@ -1,3 +1,4 @@
+import { relative, resolve } from 'node:path'
 import type { WriteStream } from 'node:tty'
 
 /**
@@ -69,6 +70,12 @@ function widthOf(text: string): number {
         : 1
   }
   return width
+}
+
+/** A path as a person would write it here: below this folder from here, else in full. */
+export function pathText(path: string): string {
+  const short = relative('.', path) || '.'
+  return short.startsWith('..') ? resolve(path) : short
 }
 
 /** Bytes for people: `45.6 KB`. Powers of a thousand, as disks and networks are sold. */

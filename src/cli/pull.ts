@@ -1,9 +1,8 @@
-import { relative } from 'node:path'
 import type { Command } from 'commander'
 import type { Client, Lock, PulledPack, PullProgress } from '../client/client.ts'
 import { PacksError } from '../client/failure.ts'
 import { connect } from './connect.ts'
-import { bytesText } from './output.ts'
+import { bytesText, pathText } from './output.ts'
 import { openProgress, type Progress } from './progress.ts'
 import { parseReference } from './reference.ts'
 import { countText, type ResolveFlags, readLock, resolveRoots } from './resolve.ts'
@@ -50,7 +49,7 @@ async function pull(at: Run, texts: string[], flags: Flags): Promise<void> {
   const size = pulled.reduce((sum, pack) => sum + pack.size, 0)
   at.output.note(`${countText(pulled.length)}, ${bytesText(size)}, verified, in ${into}`)
   at.output.result({ packs: pulled, ...(lockOut ? { lock: lockOut } : {}) }, () =>
-    pulled.map(({ packId, version, file }) => `${packId} ${version} ${relative('.', file)}`).join('\n'),
+    pulled.map(({ packId, version, file }) => `${packId} ${version} ${pathText(file)}`).join('\n'),
   )
 }
 

@@ -36,6 +36,7 @@
 import { createHash } from 'node:crypto'
 import http from 'node:http'
 import https from 'node:https'
+import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
@@ -54,6 +55,7 @@ import {
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 
+export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
@@ -199,6 +201,8 @@ export type Client = {
    * try was lost). Throws DEPENDENTS_EXIST unless `force`.
    */
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
+  /** Bundle files, as they leave. */
+  readonly bundles: Bundles
   /** Background work. */
   readonly jobs: Jobs
 }
@@ -217,6 +221,7 @@ export function openClient(options: ClientOptions): Client {
     },
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
+    bundles: bundlesOf(connection),
     jobs: jobsOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),

@@ -155,7 +155,7 @@ export async function writeFacts(
     where p.pack_id = ${packId}`
 }
 
-/** What lists show of a pack, and its tag \`latest\`, each as a text. Undefined where the pack has no row. */
+/** What lists show of a pack, and its tag `latest`, each as a text. Undefined where the pack has no row. */
 export type PackFacts = Record<
   'latest' | 'shown' | 'versions' | 'list entry' | 'words' | 'tag latest',
   string | null

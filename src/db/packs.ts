@@ -73,8 +73,8 @@ export function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
 }
 
 /**
- * Brings what lists show of packs, what resolution looks at, and their tags \`latest\`, up to their versions. Under the
- * packs' locks. \`latest\` is the highest stable version that is not yanked, so a back-port never moves it.
+ * Brings what lists show of packs, what resolution looks at, and their tags `latest`, up to their versions. Under the
+ * packs' locks. `latest` is the highest stable version that is not yanked, so a back-port never moves it.
  */
 export async function refreshPacks(tx: Transaction, packIds: readonly PackId[]): Promise<void> {
   await tx`
@@ -182,7 +182,7 @@ export type VersionRow = {
 type Selector = { packId: PackId; version?: Version | undefined; tag?: string | undefined }
 
 /**
- * Looks up many versions, each by its number or by a tag (a channel, or \`latest\`); the answers stand in the order of
+ * Looks up many versions, each by its number or by a tag (a channel, or `latest`); the answers stand in the order of
  * the questions.
  */
 export async function findVersions(sql: Sql, asked: Selector[]): Promise<(VersionRow | undefined)[]> {

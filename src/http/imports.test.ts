@@ -411,9 +411,8 @@ describe('an import that is cut off', () => {
       })
       assert.deepEqual([rest.status, rest.id, rest.packs?.length], [201, id, 40], JSON.stringify(rest))
       assert.equal((await send(registry, bytes, `?resume=${id}`)).status, 201)
-      const before = await objects(registry)
       await cleanUp(registry)
-      assert.deepEqual((await objects(registry)).length, before.length)
+      assert.equal((await objects(registry)).length, (await visible(registry)).blobs)
       assert.equal(await (await registry.call('GET', '/packs/pack-7/1.0.0')).text(), String(contents[7]))
     }))
 

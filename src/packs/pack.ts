@@ -1,4 +1,3 @@
-import type { Digest } from '../oci/digest.ts'
 import { parseName, type RepositoryName } from '../oci/name.ts'
 import type { Range, Version } from './version.ts'
 
@@ -27,15 +26,6 @@ export type PackDocument = {
   dependencies: Dependency[]
   /** Open. Known keys are checked: minRunnerVersion, maxRunnerVersion, license, homepage, keywords, readme, changes. */
   metadata: Record<string, unknown>
-}
-
-/** A published version: the document and what the registry knows of it. `digest` and `size` are the content's. */
-export type Pack = PackDocument & {
-  digest: Digest
-  size: number
-  manifestDigest: Digest
-  publishedAt: string
-  state: PackState
 }
 
 const idGrammar = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/
