@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { askFor, type Call, type Connection } from './connection.ts'
-import { PacksError } from './failure.ts'
+import { PacksError, unlessCancelled } from './failure.ts'
 import { Passing, persist } from './retry.ts'
 
 /** A bundle to be imported. `open` gives its bytes from byte `from` on; they must be the same each time. */
@@ -143,6 +144,10 @@ function mayPass(error: unknown): error is PacksError {
   return code === 'UNREACHABLE' || code === 'RANGE_INVALID' || status === 408 || status === 429 || status >= 500
 }
 
+/** The registry notices a lost connection within moments; after this it is taken over all the same. */
+const noticeMs = 20_000
+const lookMs = 300
+
 /** Where to go on; at the start, where the registry knows nothing of it. */
 async function resumeAt(
   connection: Connection,
@@ -151,7 +156,12 @@ async function resumeAt(
   signal: AbortSignal | undefined,
 ): Promise<number> {
   try {
-    const status = await find(connection, id, signal)
+    let status = await find(connection, id, signal)
+    // While the other side still waits for the lost connection, it has not said how far it got.
+    for (let waitedMs = 0; status.alive && waitedMs < noticeMs; waitedMs += lookMs) {
+      await sleep(lookMs, undefined, signal ? { signal } : {}).catch(() => unlessCancelled(signal))
+      status = await find(connection, id, signal)
+    }
     return Math.min(status.resumeAt ?? 0, size - 1)
   } catch (error) {
     if (error instanceof PacksError && error.code === 'IMPORT_UNKNOWN') return 0
