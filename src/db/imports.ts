@@ -53,11 +53,12 @@ export async function resumeImport(
 export async function touchImport(
   sql: Sql,
   { id, attempt }: Attempt,
-  progress: { received: number; blobs: number; resumeAt: number },
+  progress: { received: number; blobs: number; resumeAt: number; lifeSeconds: number },
 ): Promise<boolean> {
   const rows = await sql`
     update imports set received = ${progress.received}, blobs = ${progress.blobs}, resume_at = ${progress.resumeAt},
-      leased_until = now() + make_interval(secs => ${leaseSeconds})
+      leased_until = now() + make_interval(secs => ${leaseSeconds}),
+      expires_at = now() + make_interval(secs => ${progress.lifeSeconds})
     where id = ${id} and attempt = ${attempt} and state in ('receiving', 'verifying')
     returning id`
   return rows.length > 0
@@ -75,9 +76,11 @@ export async function keepHead(
     where id = ${id} and attempt = ${attempt}`
 }
 
-/** The file is whole; whether it is good is being looked at. */
-export async function beginVerifying(sql: Sql, { id, attempt }: Attempt): Promise<void> {
-  await sql`update imports set state = 'verifying' where id = ${id} and attempt = ${attempt} and state = 'receiving'`
+/** The file is whole. From here on nobody says that the process lives: it has so long to judge and to publish. */
+export async function beginVerifying(sql: Sql, { id, attempt }: Attempt, leaseSeconds: number): Promise<void> {
+  await sql`
+    update imports set state = 'verifying', leased_until = now() + make_interval(secs => ${leaseSeconds})
+    where id = ${id} and attempt = ${attempt} and state = 'receiving'`
 }
 
 /** The connection has gone, or a part of the registry is down: it can be gone on with, by anybody and at once. */

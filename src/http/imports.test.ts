@@ -428,7 +428,100 @@ describe('an import that is cut off', () => {
     }))
 })
 
+describe('what another registry exports', () => {
+  async function publish({ url }: TestRegistry, document: object, content?: string): Promise<void> {
+    const form = new FormData()
+    form.set('manifest', JSON.stringify({ version: '1.0.0', type: 'policy', ...document }))
+    if (content !== undefined) form.set('content', new Blob([content]), 'content.tgz')
+    const answer = await fetch(`${url}/packs`, { method: 'POST', body: form })
+    assert.equal(answer.status, 201, await answer.text())
+  }
+
+  it('is here as it was there: dependencies, bundles of packs, everything', () =>
+    withRegistry(async (there) => {
+      await publish(there, { packId: 'zeta' }, 'the content of zeta')
+      await publish(there, { packId: 'alpha', dependencies: ['zeta@^1'] }, 'the content of alpha')
+      await publish(there, { packId: 'all', type: 'bundle', dependencies: ['alpha@1'] })
+      await there.call('PUT', '/packs/alpha/channels/edge', { body: '{"version":"1.0.0"}' })
+      const file = await there.call('POST', '/bundles', { body: '{"roots":["all@1"]}' })
+      const bytes = Buffer.from(await file.arrayBuffer())
+      assert.equal(file.status, 200, bytes.toString().slice(0, 500))
+      await withRegistry(async (here) => {
+        const answer = await send(here, bytes)
+        assert.equal(answer.status, 201, JSON.stringify(answer))
+        for (const path of ['/packs/all/1.0.0', '/packs/zeta/latest', '/packs/alpha/edge']) {
+          const [was, is] = [await there.call('GET', path), await here.call('GET', path)]
+          assert.deepEqual(Buffer.from(await is.arrayBuffer()), Buffer.from(await was.arrayBuffer()), path)
+        }
+        const ask = { body: '{"roots":["all@1"]}' }
+        const [was, is] = [await there.call('POST', '/resolve', ask), await here.call('POST', '/resolve', ask)]
+        assert.equal(await is.text(), await was.text())
+        const dependents = await here.call('GET', '/packs/zeta/1.0.0/dependents')
+        assert.match(await dependents.text(), /alpha/)
+      })
+    }))
+
+  it('needs what neither it nor this registry has: refused', () =>
+    withRegistry(async (there) => {
+      await publish(there, { packId: 'zeta' }, 'the content of zeta')
+      await publish(there, { packId: 'alpha', dependencies: ['zeta@^1'] }, 'the content of alpha')
+      await withRegistry(async (here) => {
+        const manifest = await there.call('GET', '/v2/packs/alpha/manifests/1.0.0')
+        const bytes = Buffer.from(await manifest.arrayBuffer())
+        const { config, layers } = JSON.parse(bytes.toString())
+        const blobs = [config, ...layers].map(async ({ digest }) => {
+          const blob = await there.call('GET', `/v2/packs/alpha/blobs/${digest}`)
+          return { name: pathOf(digest), bytes: Buffer.from(await blob.arrayBuffer()) }
+        })
+        const mediaType = 'application/vnd.oci.image.manifest.v1+json'
+        const index = { schemaVersion: 2, manifests: [{ mediaType, digest: digestOf(bytes), size: bytes.length }] }
+        const entries = [
+          { name: 'oci-layout', bytes: Buffer.from('{"imageLayoutVersion":"1.0.0"}') },
+          { name: 'index.json', bytes: Buffer.from(JSON.stringify(index)) },
+          { name: pathOf(digestOf(bytes)), bytes },
+          ...(await Promise.all(blobs)),
+        ]
+        const refused = await send(here, tarOf(entries))
+        assert.deepEqual([refused.status, refused.type], [422, 'urn:packs-registry:DEPENDENCY_INVALID'])
+        await publish(here, { packId: 'zeta', version: '1.3.0' }, 'another zeta')
+        assert.equal((await send(here, tarOf(entries))).status, 201)
+      })
+    }))
+
+  it('is refused for a runner that is too old', () =>
+    withRegistry(async (there) => {
+      await publish(there, { packId: 'net', metadata: { minRunnerVersion: '2.0.0' } }, 'net')
+      const file = await there.call('POST', '/bundles', { body: '{"all":true}' })
+      const bytes = Buffer.from(await file.arrayBuffer())
+      await withRegistry(async (here) => {
+        const refused = await send(here, bytes, '?runner=1.9.0')
+        assert.deepEqual([refused.status, refused.type], [409, 'urn:packs-registry:RUNNER_TOO_OLD'])
+        assert.equal((await send(here, bytes, '?runner=2.0.0')).status, 201)
+      })
+    }))
+})
+
 describe('imports side by side', () => {
+  it('that go on with one and the same: the later connection has it, the earlier is told so', () =>
+    withRegistry(async ({ url, call, deps }) => {
+      const { request } = await import('node:http')
+      const id = '11111111-2222-4333-8444-555555555555'
+      const path = `/bundles/import?resume=${id}`
+      const first = request(url + path, { method: 'POST', headers: { 'content-length': sample.bytes.length } })
+      const answered = new Promise<number>((resolve) =>
+        first.on('response', (answer) => resolve(answer.statusCode ?? 0)),
+      )
+      first.on('error', () => undefined)
+      first.write(sample.bytes.subarray(0, 4096))
+      for (let known = 0; known === 0; ) {
+        const [row] = await deps.db.sql<{ count: number }[]>`select count(*)::int as count from imports`
+        known = row?.count ?? 0
+      }
+      const second = await call('POST', path, { body: sample.bytes })
+      assert.equal(second.status, 201)
+      assert.equal(await answered, 409)
+    }))
+
   it('of the same bundle by two processes: both end well, and nothing is there twice', async () => {
     const url = await databases.fresh()
     const first = await startRegistry(url)

@@ -51,6 +51,9 @@ type Position = { startedAt: string; id: string }
 export function addImportRoutes(routes: Routes, deps: Deps): void {
   // Which repositories it writes to is known when its index has come: whether that may be is looked at there.
   routes.post('/bundles/import', async (c) => {
+    // While a large bundle is published, its connection is silent: only a sender may be too slow.
+    const { incoming } = c.env
+    incoming.once('end', () => incoming.socket.setTimeout(0))
     const { id, report } = await importBundle(deps, requestOf(c))
     const status = report.changed && !report.dryRun ? 201 : 200
     const headers = id === undefined ? {} : { location: `/bundles/imports/${id}` }

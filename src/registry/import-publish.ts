@@ -29,8 +29,9 @@ import { type Judgement, type JudgeOptions, judge } from './import-rules.ts'
 // the one for dependencies; then whatever the statements lock, each in the order of its keys. Under them the plan is held
 // against what is published once more, so a version that somebody publishes in the same moment is seen, or comes after.
 
-/** An import may write very many rows; the longest it may take, in milliseconds. */
-const publishMs = 10 * 60 * 1000
+/** An import may write very many rows; the longest it may take. */
+export const publishSeconds = 10 * 60
+const publishMs = publishSeconds * 1000
 /** Rows in one statement. */
 const atOnce = 5_000
 

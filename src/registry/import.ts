@@ -17,7 +17,7 @@ import { openBase } from './import-base.ts'
 import { type Intake, openIntake, superseded, tryingIntake } from './import-intake.ts'
 import { namedByBundle, namedByLayout } from './import-layout.ts'
 import { type Plan, type Problem, planImport } from './import-plan.ts'
-import { publishImport } from './import-publish.ts'
+import { publishImport, publishSeconds } from './import-publish.ts'
 import { type Before, type Received, receive } from './import-receive.ts'
 import { type ImportReport, refusal, reportOf } from './import-report.ts'
 import { type Judgement, judge } from './import-rules.ts'
@@ -31,6 +31,8 @@ import { trustedKeys } from './keys.ts'
 /** How long what a try has stored is kept for the next, in seconds. */
 const lifeSeconds = 24 * 60 * 60
 const heartbeatMs = 3_000
+/** For judging a bundle, beside the time that publishing may take. */
+const marginSeconds = 120
 
 /** `id`: of an import to go on with, or to begin under that id. `offset`: where in the whole file the body begins. */
 export type ImportRequest = {
@@ -118,7 +120,7 @@ function startPulse(deps: Deps, attempt: rows.Attempt, meter: Meter, intake: Int
   let stopped = false
   let last = Promise.resolve()
   const beat = async () => {
-    const progress = { received: meter.received(), blobs, resumeAt: intake.resumeAt() }
+    const progress = { received: meter.received(), blobs, resumeAt: intake.resumeAt(), lifeSeconds }
     const isOurs = await ask(deps.db, (_, relaxed) => rows.touchImport(relaxed, attempt, progress)).catch(() => true)
     if (!isOurs) meter.through.destroy(superseded())
   }
@@ -151,7 +153,7 @@ async function run(deps: Deps, request: ImportRequest, { attempt, before, meter,
     onBlob: pulse.count,
   })
   await pulse.stop()
-  await ask(deps.db, (sql) => rows.beginVerifying(sql, attempt))
+  await ask(deps.db, (sql) => rows.beginVerifying(sql, attempt, publishSeconds + marginSeconds))
   const verified = await verifyWhole(deps, request, received, intake, base)
   const options = { force: request.force !== undefined, runner: request.runner }
   if (verified.problems.length > 0) {
