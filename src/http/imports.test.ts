@@ -370,7 +370,8 @@ describe('a bundle against what is published', () => {
 describe('an import that is cut off', () => {
   const contents = Array.from({ length: 40 }, (_, i) => Buffer.alloc(60_000, `content ${i} `))
   const packs = contents.map((content, i) => ({ packId: `pack-${i}`, version: '1.0.0', content }))
-  const { bytes } = sampleBundle({ packs, channels: [], referrer: false })
+  const { key, pem } = signer()
+  const { bytes } = sampleBundle({ packs, channels: [], referrer: false, keys: [key] })
   const id = '0b1c2d3e-4f50-4a6b-8c7d-9e0f1a2b3c4d'
 
   /** Sends the first part of a body and goes away. */
@@ -399,6 +400,7 @@ describe('an import that is cut off', () => {
 
   it('goes on where it was', () =>
     withRegistry(async (registry) => {
+      await trustKey(registry.deps, 'ours', pem)
       const resumeAt = await cut(registry, bytes.length - 100_000)
       assert.ok(resumeAt > 100_000 && resumeAt < bytes.length, String(resumeAt))
       assert.deepEqual(await visible(registry), { packs: 0, repositories: 0, blobs: 0 })
@@ -418,6 +420,7 @@ describe('an import that is cut off', () => {
 
   it('is sent whole again, and nothing is stored twice', () =>
     withRegistry(async (registry) => {
+      await trustKey(registry.deps, 'ours', pem)
       await cut(registry, bytes.length - 100_000)
       const again = await send(registry, bytes)
       assert.equal(again.status, 201)

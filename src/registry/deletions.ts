@@ -22,6 +22,8 @@ async function discard(deps: Deps, keys: readonly ObjectKey[]): Promise<void> {
 /** As many objects as S3 deletes in one call. */
 const batch = 1000
 
+/** Each may have a hundred thousand objects. */
+const fewImports = 5
 /** How long the report of an import is kept after what it had stored is thrown away, in seconds. */
 const reportSeconds = 30 * 24 * 60 * 60
 
@@ -29,7 +31,8 @@ const reportSeconds = 30 * 24 * 60 * 60
 export async function tidy(deps: Deps): Promise<{ expired: number; deleted: number }> {
   let expired = 0
   for (let more = batch; more === batch; expired += more) more = await ask(deps.db, (sql) => expireUploads(sql, batch))
-  for (let more = batch; more === batch; expired += more) more = await ask(deps.db, (sql) => expireImports(sql, batch))
+  for (let more = fewImports; more === fewImports; expired += more)
+    more = await ask(deps.db, (sql) => expireImports(sql, fewImports))
   for (let more = batch; more === batch; ) more = await ask(deps.db, (sql) => forgetImports(sql, reportSeconds, batch))
   let deleted = 0
   for (let more = batch; more === batch; deleted += more) {

@@ -290,8 +290,10 @@ async function tryImport(deps: Deps, request: ImportRequest): Promise<Imported> 
 /** What ended an import, as a failure to be told. */
 function reasonOf(error: unknown, { stream }: Body): unknown {
   if (error instanceof Refused) return error.failure
-  if (error instanceof Failure) return error
-  return stream.destroyed && !stream.readableEnded ? cutOff(error) : error
+  const isCutOff = stream.destroyed && !stream.readableEnded
+  // A decompressor that is left without bytes takes that for damage.
+  if (error instanceof Failure && !(isCutOff && error.key === 'BUNDLE_INVALID')) return error
+  return isCutOff ? cutOff(error) : error
 }
 
 /** Failures that say nothing of the bundle: the same may be gone on with. */
