@@ -6,6 +6,7 @@ import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
+import { addDescription } from './http/openapi/route.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
 import { addPackChanges } from './http/packs/changes.ts'
 import { addPackContent } from './http/packs/content.ts'
@@ -14,7 +15,7 @@ import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
-import { type App, type Env, methods, newApp, routesOf } from './http/routes.ts'
+import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
 import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
@@ -27,7 +28,22 @@ export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | 
 /** Mounts every surface. Does not listen. */
 export function buildApp(deps: Deps, state: ServerState): Fetch {
   const app = newApp()
-  const routes = routesOf(app)
+  addRoutes(routesOf(app), deps, state)
+  app.notFound((c) => {
+    const allowed = allowedMethods(app, c.req.path)
+    const detail = { method: c.req.method, path: c.req.path }
+    if (allowed.length === 0) return render(c, new Failure('NOT_FOUND', { detail }))
+    return render(c, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
+  })
+  app.onError((error, c) => render(c, error))
+  return (request, bindings) => {
+    observe(deps, bindings)
+    return app.fetch(request, bindings)
+  }
+}
+
+/** Every route there is, but for the few that the server answers directly too. */
+export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void {
   addListingRoutes(routes, deps)
   addManifestRoutes(routes, deps)
   addUploadRoutes(routes, deps)
@@ -43,17 +59,7 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
-  app.notFound((c) => {
-    const allowed = allowedMethods(app, c.req.path)
-    const detail = { method: c.req.method, path: c.req.path }
-    if (allowed.length === 0) return render(c, new Failure('NOT_FOUND', { detail }))
-    return render(c, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
-  })
-  app.onError((error, c) => render(c, error))
-  return (request, bindings) => {
-    observe(deps, bindings)
-    return app.fetch(request, bindings)
-  }
+  addDescription(routes)
 }
 
 /** The methods that this path has a route for. */

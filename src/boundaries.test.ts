@@ -53,6 +53,7 @@ const owners: Record<string, string[]> = {
   pino: ['log.ts'],
   commander: ['cli', 'main.ts'],
   valibot: ['config.ts', 'packs', 'http'],
+  '@valibot/to-json-schema': ['http'],
   semver: ['packs'],
   'tar-stream': ['bundles', 'cli'],
   'pg-boss': ['db'],

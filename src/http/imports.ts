@@ -10,7 +10,7 @@ import { type ImportRequest, importBundle } from '../registry/import.ts'
 import { packOfRepository } from '../registry/import-layout.ts'
 import { principalOf, requireAccess } from './access.ts'
 import { readCursor, writeCursor } from './packs/cursor.ts'
-import { jsonText, limitSchema, notAParameter, queryOf, switchQuery, textSchema } from './packs/request.ts'
+import { jsonText, limitSchema, noQuery, query, queryOf, switchSchema, textSchema } from './packs/request.ts'
 import type { Env, Routes } from './routes.ts'
 import { bodyOf, chunkRangeOf } from './v2/request.ts'
 
@@ -18,33 +18,26 @@ const uuidSchema = v.pipe(
   v.string(),
   v.regex(/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'must be a UUID in lowercase'),
 )
-const flagSchema = v.optional(v.picklist(['true', 'false', ''], 'must be true or false'))
 
 /** The query of POST /bundles/import. */
-export const importQuery = v.strictObject(
-  {
-    dryRun: flagSchema,
-    force: flagSchema,
-    /** Why channels may go back to older versions: kept in the report. */
-    reason: v.optional(v.pipe(textSchema(1000), v.trim(), v.minLength(1, 'must not be empty'))),
-    runner: v.optional(versionSchema),
-    /** The repository of a pack, for a layout that does not say which it is. */
-    repository: v.optional(textSchema(200)),
-    /** An import to go on with; one that is not there begins under this id. */
-    resume: v.optional(uuidSchema),
-  },
-  notAParameter,
-)
+export const importQuery = query({
+  dryRun: switchSchema,
+  force: switchSchema,
+  /** Why channels may go back to older versions: kept in the report. */
+  reason: v.optional(v.pipe(textSchema(1000), v.trim(), v.minLength(1, 'must not be empty'))),
+  runner: v.optional(versionSchema),
+  /** The repository of a pack, for a layout that does not say which it is. */
+  repository: v.optional(textSchema(200)),
+  /** An import to go on with; one that is not there begins under this id. */
+  resume: v.optional(uuidSchema),
+})
 
 /** The query of GET /bundles/imports. */
-export const importsQuery = v.strictObject(
-  {
-    state: v.optional(v.picklist(importStates, `must be one of ${importStates.join(', ')}`)),
-    limit: v.optional(limitSchema, '50'),
-    after: v.optional(v.string()),
-  },
-  notAParameter,
-)
+export const importsQuery = query({
+  state: v.optional(v.picklist(importStates, `must be one of ${importStates.join(', ')}`)),
+  limit: v.optional(limitSchema, '50'),
+  after: v.optional(v.string()),
+})
 
 type Position = { startedAt: string; id: string }
 
@@ -76,6 +69,7 @@ export function addImportRoutes(routes: Routes, deps: Deps): void {
   // How far it is, from whatever connection or replica; what it found, when it is over.
   routes.get('/bundles/imports/:id', async (c) => {
     requireAccess(c, '*', 'pull')
+    queryOf(c, noQuery)
     const id = c.req.param('id') ?? ''
     const row = v.is(uuidSchema, id) ? await ask(deps.db, (sql) => findImport(sql, id)) : undefined
     if (!row) throw new Failure('IMPORT_UNKNOWN', { detail: `there is no import ${JSON.stringify(id.slice(0, 100))}` })
@@ -84,8 +78,7 @@ export function addImportRoutes(routes: Routes, deps: Deps): void {
 }
 
 function requestOf(c: Context<Env>): ImportRequest {
-  const { reason, runner, repository, resume } = queryOf(c, importQuery)
-  const [dryRun, force] = [switchQuery(c, 'dryRun'), switchQuery(c, 'force')]
+  const { dryRun, force, reason, runner, repository, resume } = queryOf(c, importQuery)
   if (force && reason === undefined)
     throw new Failure('QUERY_INVALID', { detail: 'force=true needs a reason; it is kept in the report: &reason=…' })
   const principal = principalOf(c)
