@@ -11,36 +11,49 @@ import { inventoryDocument } from '../registry/inventory.ts'
 import type { Layout } from '../registry/layout.ts'
 import { keepFile, plannedLayout, sha256Of } from '../registry/planned.ts'
 import { mayPullFor, requireAccess } from './access.ts'
+import type { planAnswer } from './bundle-answers.ts'
+import type { Answer } from './packs/answers.ts'
 import { sendLayout } from './packs/bundle.ts'
-import { jsonBody } from './packs/request.ts'
+import { jsonBody, noQuery, queryOf } from './packs/request.ts'
 import type { Env, Routes } from './routes.ts'
 import { type Fields, fieldsOf, inert, unchanged } from './v2/reply.ts'
 
 const switchSchema = v.optional(v.boolean('must be true or false'), true)
 
 /** What POST /bundles and POST /bundles/plan are told: roots, or all there is. */
-export const exportBody = v.pipe(
-  v.strictObject(
-    {
-      /** `{ packId, version }`, or `net-rules@^1.2.0`. */
-      roots: v.optional(
-        v.pipe(
-          v.array(rootSchema, 'must be a list'),
-          v.minLength(1, 'must name a pack'),
-          v.maxLength(1000, 'must be at most 1000'),
-        ),
+export const exportBody = v.strictObject(
+  {
+    roots: v.optional(
+      v.pipe(
+        v.array(rootSchema, 'must be a list'),
+        v.description('What is to go in, with all it needs: each pack once.'),
+        v.minLength(1, 'must name a pack'),
+        v.maxLength(1000, 'must be at most 1000'),
       ),
-      all: v.optional(v.literal(true, 'must be true')),
-      runner: v.optional(versionSchema),
-      channel: v.optional(channelSchema),
-      lock: v.optional(lockSchema),
-      referrers: switchSchema,
-      channels: switchSchema,
-      /** The receiver's, as its GET /inventory answers it. */
-      inventory: v.optional(v.looseObject({}, 'must be an inventory, as GET /inventory answers it')),
-    },
-    (issue) => (issue.expected === 'never' ? 'is not a field of this request' : 'must be a JSON object'),
-  ),
+    ),
+    all: v.optional(
+      v.pipe(
+        v.literal(true, 'must be true'),
+        v.description('Every version of every pack, instead of roots; without runner, channel and lock.'),
+      ),
+    ),
+    runner: v.optional(versionSchema),
+    channel: v.optional(channelSchema),
+    lock: v.optional(lockSchema),
+    referrers: switchSchema,
+    channels: switchSchema,
+    inventory: v.optional(
+      v.pipe(
+        v.looseObject({}, 'must be an inventory, as GET /inventory answers it'),
+        v.description("The receiver's, as its GET /inventory answers it."),
+      ),
+    ),
+  },
+  (issue) => (issue.expected === 'never' ? 'is not a field of this request' : 'must be a JSON object'),
+)
+
+const exportRequest = v.pipe(
+  exportBody,
   v.check(({ roots, all }) => (roots === undefined) === (all === true), 'names either "roots" or "all": true'),
   v.check(
     ({ all, runner, channel, lock }) => !all || (runner ?? channel ?? lock) === undefined,
@@ -68,13 +81,15 @@ export function addBundleRoutes(routes: Routes, deps: Deps): void {
   routes.post('/bundles/plan', async (c) => {
     const plan = await planned(c, deps)
     const { made } = plan
-    if (!made) return Response.json(planAnswer(plan))
+    if (!made) return Response.json(toldOf(plan) satisfies Answer<typeof planAnswer>)
     const expiresAt = await keepFile(deps, made.file)
-    return Response.json({ ...planAnswer(plan), ...(await fileAnswer(deps, made, expiresAt)) })
+    const told = { ...toldOf(plan), ...(await fileAnswer(deps, made, expiresAt)) }
+    return Response.json(told satisfies Answer<typeof planAnswer>)
   })
 
   // HEAD arrives here too. The id names the bytes, so an answer is good for as long as there is one.
   routes.get('/bundles/:id{[0-9a-f]{64}}', async (c) => {
+    queryOf(c, noQuery)
     const id = c.req.param('id') ?? ''
     const layout = await plannedLayout(deps, id, mayPullFor(c))
     const fields = { ...fileFields(id), 'cache-control': 'private, max-age=31536000, immutable' }
@@ -85,6 +100,7 @@ export function addBundleRoutes(routes: Routes, deps: Deps): void {
 
   routes.get('/inventory', async (c) => {
     requireAccess(c, '*', 'pull')
+    queryOf(c, noQuery)
     const bytes = await inventoryDocument(deps, mayPullFor(c))
     const etag = createHash('sha256').update(bytes).digest('hex')
     const headers = {
@@ -103,7 +119,8 @@ export function addBundleRoutes(routes: Routes, deps: Deps): void {
 }
 
 async function planned(c: Context<Env>, deps: Deps): Promise<Plan> {
-  return planBundle(deps, await jsonBody(c, exportBody, maxBodyBytes), mayPullFor(c))
+  queryOf(c, noQuery)
+  return planBundle(deps, await jsonBody(c, exportRequest, maxBodyBytes), mayPullFor(c))
 }
 
 function fileFields(id: string): Fields {
@@ -117,7 +134,7 @@ function fileFields(id: string): Fields {
 }
 
 /** What would go in, and everything that keeps it from being made. */
-function planAnswer({ problems, packs, channels, referrers, leftOut, inventory, signedBy }: Plan) {
+function toldOf({ problems, packs, channels, referrers, leftOut, inventory, signedBy }: Plan) {
   return {
     problems,
     packs,

@@ -10,6 +10,8 @@ import {
   versionSchema,
 } from '../../packs/document.ts'
 import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
+import { inventorySchema, planAnswer } from '../bundle-answers.ts'
+import { exportBody } from '../bundles.ts'
 import { jobSchema } from '../jobs.ts'
 import { keySchema } from '../keys.ts'
 import * as answers from '../packs/answers.ts'
@@ -49,6 +51,9 @@ export const components: Named = {
   ResolveRequest: resolveBody,
   Lock: lockSchema,
   Key: keySchema,
+  ExportRequest: exportBody,
+  BundlePlan: planAnswer,
+  Inventory: inventorySchema,
   Job: jobSchema,
   LockedPack: lockedPackSchema,
   Problem: answers.problemSchema,
@@ -71,6 +76,7 @@ const tags = [
   { name: 'publishing', description: 'Publishing versions, and saying what becomes of them.' },
   { name: 'resolution', description: 'What needs what.' },
   { name: 'keys', description: 'What bundles are signed and verified with.' },
+  { name: 'bundles', description: 'Files that carry packs over an air gap.' },
   { name: 'jobs', description: 'What the registry does in the background.' },
   { name: 'operations', description: 'For those who run the registry.' },
 ]

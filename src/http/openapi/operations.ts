@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { bundleOperations } from './bundles.ts'
 import { jobOperations } from './jobs.ts'
 import { keyOperations } from './keys.ts'
 import type { Operation } from './operation.ts'
@@ -76,6 +77,7 @@ export const operations: readonly Operation[] = [
   ...writeOperations,
   ...resolutionOperations,
   ...keyOperations,
+  ...bundleOperations,
   ...jobOperations,
   ...servingOperations,
 ]

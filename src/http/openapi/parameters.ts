@@ -32,6 +32,11 @@ const idParameters: Record<string, Described> = {
     schema: { type: 'string', format: 'uuid' },
     example: '0199f0a2-5c1e-7a40-8a3b-2f6d1c9e4b57',
   },
+  bundles: {
+    description: 'The id of the file, as its plan says it.',
+    schema: { type: 'string', pattern: '^[0-9a-f]{64}$' },
+    example: '9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0',
+  },
   keys: {
     description: 'The id of the key, or the name of one in use.',
     schema: { type: 'string' },
@@ -52,9 +57,9 @@ const pathParameters: Record<string, Described> = {
   },
 }
 
-/** `/packs/:id` as OpenAPI writes it. */
+/** `/packs/:id`, or `/bundles/:id{[0-9a-f]{64}}`, as OpenAPI writes it. */
 export function templateOf(path: string): string {
-  return path.replace(/:(\w+)/g, '{$1}')
+  return path.replace(/:(\w+)(?:\{[^/]+\})?/g, '{$1}')
 }
 
 export function parametersOf({ method, path, query, headers = {} }: Operation, components: Named): Parameter[] {
