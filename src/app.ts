@@ -2,6 +2,7 @@ import type { Context } from 'hono'
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
 import { addBundleRoutes } from './http/bundles.ts'
+import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
@@ -55,6 +56,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addPackResolve(routes, deps)
   addKeyRoutes(routes, deps)
   addBundleRoutes(routes, deps)
+  addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)

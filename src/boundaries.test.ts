@@ -22,6 +22,7 @@ const allowed: Record<string, string[]> = {
     'worker',
     'packs',
     'bundles',
+    'oci',
     'errors.ts',
   ],
   'server.ts': ['app.ts', 'deps.ts', 'config.ts', 'log.ts', 'http'],

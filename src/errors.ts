@@ -58,6 +58,11 @@ export const failures = {
   KEY_UNKNOWN: { status: 404, title: 'no such key' },
   KEY_EXISTS: { status: 409, title: 'there is such a key already' },
   KEY_NOT_SIGNING: { status: 409, title: 'this key does not sign here' },
+  IMPORT_UNKNOWN: { status: 404, title: 'no such import' },
+  IMPORT_REFUSED: { status: 422, title: 'this bundle cannot be imported here' },
+  IMPORT_BACKWARDS: { status: 409, title: 'something would move to an older version' },
+  IMPORT_BASE_MISSING: { status: 409, title: 'what this bundle leaves out is not here' },
+  IMPORT_SUPERSEDED: { status: 409, title: 'the import goes on in another connection' },
   UNAVAILABLE: { status: 503, title: 'a part of the registry does not answer; try again' },
 } as const satisfies Record<string, { status: number; title: string; code?: string }>
 

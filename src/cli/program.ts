@@ -5,6 +5,7 @@ import { addDiff } from './diff.ts'
 import { addExport } from './export.ts'
 import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
+import { addImport } from './import.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
 import { addInventory } from './inventory.ts'
@@ -51,6 +52,7 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('Across an air gap:')
   addExport(packs, here)
+  addImport(packs, here)
   addInventory(packs, here)
   addBundle(packs, here)
   addKeys(packs, here)

@@ -39,6 +39,7 @@ import https from 'node:https'
 import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
+import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
 import { type Keys, keysOf } from './keys.ts'
 import { type Lock, type LockedPack, parseLock } from './lock.ts'
@@ -57,6 +58,7 @@ import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 
 export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
 export type { PacksErrorCode } from './failure.ts'
+export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
 export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
@@ -203,6 +205,8 @@ export type Client = {
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
   /** Bundle files, as they leave. */
   readonly bundles: Bundles
+  /** Bundle files that come into the registry. */
+  readonly imports: Imports
   /** Background work. */
   readonly jobs: Jobs
 }
@@ -222,6 +226,7 @@ export function openClient(options: ClientOptions): Client {
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
     bundles: bundlesOf(connection),
+    imports: importsOf(connection),
     jobs: jobsOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),

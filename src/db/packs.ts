@@ -67,41 +67,45 @@ export async function insertVersion(
   return rows.length > 0
 }
 
+/** The same of one pack. See `refreshPacks`. */
+export function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
+  return refreshPacks(tx, [packId])
+}
+
 /**
- * Brings what lists show of a pack, what resolution looks at, and its tag `latest`, up to its versions. Under the pack's lock.
- * `latest` is the highest stable version that is not yanked, so a back-port never moves it.
+ * Brings what lists show of packs, what resolution looks at, and their tags `latest`, up to their versions. Under the
+ * packs' locks. `latest` is the highest stable version that is not yanked, so a back-port never moves it.
  */
-export async function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
+export async function refreshPacks(tx: Transaction, packIds: readonly PackId[]): Promise<void> {
   await tx`
-    with pack as (
-      select repository_id from packs where pack_id = ${packId}
-    ), shown as (
-      select v.* from pack p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
-      order by v.state = 'yanked', v.prerelease, v.precedence desc limit 1
-    ), latest as (
-      select * from shown where state <> 'yanked' and not prerelease
+    with shown as materialized (
+      select p.repository_id as pack, v.*, coalesce(v.state <> 'yanked' and not v.prerelease, false) as is_latest
+      from packs p left join lateral (
+        select * from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null
+        order by v.state = 'yanked', v.prerelease, v.precedence desc limit 1
+      ) v on true
+      where p.pack_id = any(${packIds as readonly string[]}::text[])
     ), described as (
       update packs p set
-        latest = (select version from latest), shown = s.version, type = s.type, state = s.state,
+        latest = case when s.is_latest then s.version end, shown = s.version, type = s.type, state = s.state,
         author = s.document->>'author', updated_at = now(), versions = counted.n,
         summary = ${summaryOf(tx, tx`p.pack_id`, tx`s`, tx`counted.n`)}, candidates = ${candidatesOf(tx, tx`p.repository_id`)},
         words = setweight(to_tsvector('simple', regexp_replace(p.pack_id || ' ' || (s.document->>'name'), '[._/-]', ' ', 'g') || ' ' || p.pack_id), 'A')
           || setweight(to_tsvector('simple', coalesce((s.document->'metadata'->'keywords')::text, '')), 'B')
           || setweight(to_tsvector('simple', coalesce(s.document->>'author', '')), 'C')
           || setweight(to_tsvector('simple', coalesce(s.document->>'description', '')), 'D')
-      from pack left join shown s on true, lateral (
-        select count(*)::int as n from pack_versions v where v.repository_id = pack.repository_id and v.deleted_at is null
+      from shown s, lateral (
+        select count(*)::int as n from pack_versions v where v.repository_id = s.pack and v.deleted_at is null
       ) counted
-      where p.repository_id = pack.repository_id
+      where p.repository_id = s.pack
     ), moved as (
       insert into tags (repository_id, name, manifest_digest)
-      select repository_id, 'latest', manifest_digest from latest
+      select pack, 'latest', manifest_digest from shown where is_latest order by pack
       on conflict (repository_id, name) do update
         set manifest_digest = excluded.manifest_digest, updated_at = excluded.updated_at
         where tags.manifest_digest <> excluded.manifest_digest
     )
-    delete from tags t using pack p
-    where t.repository_id = p.repository_id and t.name = 'latest' and not exists (select from latest)`
+    delete from tags t using shown s where t.repository_id = s.pack and t.name = 'latest' and not s.is_latest`
 }
 
 /** A version as an entry in lists: an SQL expression, JSON text. Null where the version is. */

@@ -12,6 +12,7 @@ import {
 import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
 import { inventorySchema, planAnswer } from '../bundle-answers.ts'
 import { exportBody } from '../bundles.ts'
+import { importReport, importSchema } from '../import-answers.ts'
 import { jobSchema } from '../jobs.ts'
 import { keySchema } from '../keys.ts'
 import * as answers from '../packs/answers.ts'
@@ -53,6 +54,8 @@ export const components: Named = {
   Key: keySchema,
   ExportRequest: exportBody,
   BundlePlan: planAnswer,
+  Import: importSchema,
+  ImportReport: importReport,
   Inventory: inventorySchema,
   Job: jobSchema,
   LockedPack: lockedPackSchema,

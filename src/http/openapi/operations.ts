@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { bundleOperations } from './bundles.ts'
+import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
 import { keyOperations } from './keys.ts'
 import type { Operation } from './operation.ts'
@@ -78,6 +79,7 @@ export const operations: readonly Operation[] = [
   ...resolutionOperations,
   ...keyOperations,
   ...bundleOperations,
+  ...importOperations,
   ...jobOperations,
   ...servingOperations,
 ]

@@ -10,7 +10,7 @@ const queryMeanings: Record<string, string> = {
   q: 'Words, or beginnings of words, all of which must occur in id, name, keywords, author or description.',
   author: 'Only packs by this author.',
   runner: 'The version of the runner that asks: only what it can run.',
-  state: 'Only those in this state: a pack by the version that is shown, or a job.',
+  state: 'Only those in this state: a pack by the version that is shown, a job, or an import.',
   name: 'Only jobs of this name.',
   sort: 'By id; by the last change, newest first; or by how well the words fit. Without it: relevance where there are words, else id.',
   limit: 'How many at most.',
@@ -19,12 +19,15 @@ const queryMeanings: Record<string, string> = {
   artifactType: 'Only referrers of this type.',
   dryRun: 'Store nothing, and tell everything that is wrong.',
   allowMissing: 'Publish although dependencies are not there yet.',
-  force: 'Delete although other packs may use it.',
+  force: 'Delete although other packs may use it; import although channels go back to older versions.',
+  reason: 'Why that is meant: it is kept in the report. `force` of an import needs it.',
+  repository: 'The repository of a pack, `packs/<id>`, for a layout that does not say which pack it is.',
+  resume: 'The import to go on with; one that is not there begins under this id.',
 }
 
 type Described = { description: string; schema: JsonSchema; example: string }
 
-/** What `:id` is, by the first part of the path. */
+/** What `:id` is, by what stands before it in the path. */
 const idParameters: Record<string, Described> = {
   packs: { description: 'The pack.', schema: { $ref: '#/components/schemas/PackId' }, example: 'net-policy' },
   jobs: {
@@ -36,6 +39,11 @@ const idParameters: Record<string, Described> = {
     description: 'The id of the file, as its plan says it.',
     schema: { type: 'string', pattern: '^[0-9a-f]{64}$' },
     example: '9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0',
+  },
+  imports: {
+    description: 'The import.',
+    schema: { type: 'string', format: 'uuid' },
+    example: '0b1c2d3e-4f50-4a6b-8c7d-9e0f1a2b3c4d',
   },
   keys: {
     description: 'The id of the key, or the name of one in use.',
@@ -65,7 +73,8 @@ export function templateOf(path: string): string {
 export function parametersOf({ method, path, query, headers = {} }: Operation, components: Named): Parameter[] {
   const isRead = method === 'get' || method === 'head'
   const inPath = [...path.matchAll(/:(\w+)/g)].map(([, name = '']): Parameter => {
-    const parameter = name === 'id' ? idParameters[path.split('/')[1] ?? ''] : pathParameters[name]
+    const parameter =
+      name === 'id' ? idParameters[path.split('/:id')[0]?.split('/').at(-1) ?? ''] : pathParameters[name]
     if (!parameter) throw new Error(`the parameter ${name} of ${path} is not described`)
     if (isRead || name !== 'version') return { name, in: 'path', required: true, ...parameter }
     const schema = { $ref: '#/components/schemas/Version' }
