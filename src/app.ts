@@ -2,6 +2,7 @@ import type { Context } from 'hono'
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
 import { addJobRoutes } from './http/jobs.ts'
+import { addMirrorRoutes } from './http/mirrors.ts'
 import { observe, requestId } from './http/observe.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
 import { addPackChanges } from './http/packs/changes.ts'
@@ -36,6 +37,7 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addPackChanges(routes, deps)
   addPackResolve(routes, deps)
   addJobRoutes(routes, deps)
+  addMirrorRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)
