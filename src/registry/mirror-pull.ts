@@ -9,7 +9,15 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
 import { configOf, readArtifact } from '../packs/artifact.ts'
 import { roleOf } from '../packs/channel.ts'
-import { type Dependency, type PackId, packTypes, parsePackId, repositoryOf, typeOfArtifact } from '../packs/pack.ts'
+import {
+  type Dependency,
+  type PackDocument,
+  type PackId,
+  packTypes,
+  parsePackId,
+  repositoryOf,
+  typeOfArtifact,
+} from '../packs/pack.ts'
 import { isPattern, openPatterns, versionsIn } from '../packs/selection.ts'
 import { compareVersions, tagOf, type Version } from '../packs/version.ts'
 import { openBlob } from '../remote/blobs.ts'
@@ -146,7 +154,10 @@ async function pullDependency(
   if (manifest) await pullVersion(run, { packId, version, manifest, attached: there.attached }, taken, wanted)
 }
 
+/** What a version depends on: as it is published here, or in a dry run as its config there says. */
 async function dependenciesOf(run: Mirroring, { packId, version, manifest }: Arriving): Promise<Dependency[]> {
+  const row = await run.deps.together.packVersion.load({ packId, version })
+  if (row) return (JSON.parse(row.document) as PackDocument).dependencies
   const document: unknown = JSON.parse(manifest.bytes.toString())
   const config = configOf(document)
   const bytes = config && (await smallBlob(run, placeOf(run, packId), config.digest))

@@ -68,7 +68,7 @@ async function* travellers(run: Mirroring): AsyncGenerator<Traveller, void, unde
     for (const row of selectedOf(run, rows)) {
       if (selection.closure)
         for (const needed of await closureOf(run, row))
-          if (isNew(needed) && needed.packId !== row.packId) yield { ...needed, channels: [] }
+          if (needed.packId !== row.packId && isNew(needed)) yield { ...needed, channels: [] }
       if (isNew(row)) yield { ...row, channels: channelsOf(run, row) }
     }
   }
