@@ -13,6 +13,7 @@ import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
 import { type App, type Env, methods, newApp, routesOf } from './http/routes.ts'
+import { addUpstreamRoutes } from './http/upstreams.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
 import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
@@ -38,6 +39,7 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addPackResolve(routes, deps)
   addJobRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
+  addUpstreamRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)

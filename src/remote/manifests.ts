@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http'
 import { Failure } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf, parseDigest } from '../oci/digest.ts'
 import { maxManifestBytes } from '../oci/manifest.ts'
@@ -47,6 +48,21 @@ export async function getManifest(
   return { digest, mediaType, bytes }
 }
 
+/**
+ * What the remote says a reference names, without its bytes; undefined where it has none, or does not say. Good for
+ * finding out that nothing is new, and for nothing that is to be believed.
+ */
+export async function claimedDigest(
+  remote: Remote,
+  name: RepositoryName,
+  reference: string,
+  { signal }: Cancellable = {},
+): Promise<Digest | undefined> {
+  const answer = await head(remote, name, reference, signal)
+  const claimed = answer?.headers['docker-content-digest']
+  return typeof claimed === 'string' ? parseDigest(claimed) : undefined
+}
+
 /** Whether the remote says that it has this manifest. */
 export async function hasManifest(
   remote: Remote,
@@ -54,11 +70,20 @@ export async function hasManifest(
   digest: Digest,
   { signal }: Cancellable = {},
 ): Promise<boolean> {
-  const call = { method: 'HEAD' as const, at: `/v2/${name}/manifests/${digest}`, headers: { accept }, signal }
+  return (await head(remote, name, digest, signal)) !== undefined
+}
+
+async function head(
+  remote: Remote,
+  name: RepositoryName,
+  reference: string,
+  signal: AbortSignal | undefined,
+): Promise<IncomingMessage | undefined> {
+  const call = { method: 'HEAD' as const, at: `/v2/${name}/manifests/${reference}`, headers: { accept }, signal }
   const answer = await ask(remote, { ...call, scopes: [pullScope(name)] })
   discard(answer.message)
-  if (answer.status === 200) return true
-  if (answer.status === 404) return false
+  if (answer.status === 200) return answer.message
+  if (answer.status === 404) return undefined
   throw await unexpected(remote, answer)
 }
 
