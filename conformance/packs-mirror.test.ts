@@ -136,7 +136,11 @@ describe('mirrors between registries', () => {
   before(async () => {
     ;[home, away, plain] = await Promise.all([startServer(), startServer(), startPlain()])
     digests.base = await publish(home, { packId: 'base', name: 'Base' }, randomBytes(40_000_000))
-    digests.tool = await publish(home, { packId: 'tool', dependencies: ['base@^1.0.0'], name: 'Tool' }, randomBytes(5000))
+    digests.tool = await publish(
+      home,
+      { packId: 'tool', dependencies: ['base@^1.0.0'], name: 'Tool' },
+      randomBytes(5000),
+    )
     digests.next = await publish(home, { packId: 'tool', version: '2.0.0+b.1', name: 'Tool' }, randomBytes(5000))
     await publish(home, { packId: 'other', name: 'Other' }, randomBytes(100))
     await publish(home, { packId: 'kit', name: 'Kit', type: 'bundle', dependencies: ['tool@^1.0.0'] }, randomBytes(10))
@@ -173,8 +177,15 @@ describe('mirrors between registries', () => {
       `version tool 2.0.0+b.1 ${digests.next}`,
     ])
     for (const [reference, digest] of [
-      ...[['1.0.0', digests.tool], ['2.0.0_b.1', digests.next]],
-      ...[['stable', digests.tool], ['latest', digests.next], [signature, signature]],
+      ...[
+        ['1.0.0', digests.tool],
+        ['2.0.0_b.1', digests.next],
+      ],
+      ...[
+        ['stable', digests.tool],
+        ['latest', digests.next],
+        [signature, signature],
+      ],
     ]) {
       const answer = await call('GET', `${plain.url}/v2/site/packs/tool/manifests/${reference}`, {
         headers: { accept: imageManifest },
@@ -195,7 +206,10 @@ describe('mirrors between registries', () => {
       return lines.length >= before + second.moved.requests ? lines.slice(before) : undefined
     })
     assert.deepEqual([second.clean, second.moved.manifests, second.moved.blobs, second.moved.bytes], [true, 0, 0, 0])
-    assert.deepEqual(asked.filter((line) => !/^(?:GET|HEAD)/.test(line)), [])
+    assert.deepEqual(
+      asked.filter((line) => !/^(?:GET|HEAD)/.test(line)),
+      [],
+    )
     assert.equal(asked.length, second.moved.requests)
   })
 
@@ -208,7 +222,11 @@ describe('mirrors between registries', () => {
     const first = await runMirror(away, 'in')
     assert.ok(first.clean, JSON.stringify(first))
     for (const [packId, version, digest] of [
-      ...[['base', '1.0.0', digests.base], ['tool', '1.0.0', digests.tool], ['tool', '2.0.0+b.1', digests.next]],
+      ...[
+        ['base', '1.0.0', digests.base],
+        ['tool', '1.0.0', digests.tool],
+        ['tool', '2.0.0+b.1', digests.next],
+      ],
     ]) {
       const [, { pack }] = await json(away, 'GET', `/packs/${packId}/${encodeURIComponent(version ?? '')}/manifest`)
       assert.equal((pack as Json | undefined)?.manifestDigest, digest, packId)
@@ -216,14 +234,26 @@ describe('mirrors between registries', () => {
       assert.equal(sha256(content.body), (pack as Json).digest)
     }
     const [, { referrers }] = await json(away, 'GET', '/packs/tool/1.0.0/referrers')
-    assert.deepEqual((referrers as Json[]).map(({ digest }) => digest), [signature])
+    assert.deepEqual(
+      (referrers as Json[]).map(({ digest }) => digest),
+      [signature],
+    )
     const [, { versions }] = await json(away, 'GET', '/packs/tool/versions')
-    assert.deepEqual((versions as { channels?: string[] }[]).map(({ channels }) => channels), [['latest'], ['stable']])
+    assert.deepEqual(
+      (versions as { channels?: string[] }[]).map(({ channels }) => channels),
+      [['latest'], ['stable']],
+    )
 
     const before = plain.requests().length
     const second = await runMirror(away, 'in')
     assert.deepEqual([second.clean, second.moved.manifests, second.moved.blobs], [true, 0, 0])
-    assert.deepEqual(plain.requests().slice(before).filter((line) => /blobs\/sha256/.test(line) && line.startsWith('GET')).length, 0)
+    assert.deepEqual(
+      plain
+        .requests()
+        .slice(before)
+        .filter((line) => /blobs\/sha256/.test(line) && line.startsWith('GET')).length,
+      0,
+    )
   })
 
   it('pushes to another instance of this registry, dependencies first, whose rules hold', async () => {
@@ -241,6 +271,9 @@ describe('mirrors between registries', () => {
     const third = await runMirror(home, 'all')
     assert.equal(third.clean, false)
     const other = third.entries.filter(({ kind, state }) => kind === 'version' && state !== 'same')
-    assert.deepEqual(other.map(({ reference, state }) => [reference, state]), [['3.0.0', 'different']])
+    assert.deepEqual(
+      other.map(({ reference, state }) => [reference, state]),
+      [['3.0.0', 'different']],
+    )
   })
 })

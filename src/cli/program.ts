@@ -7,6 +7,7 @@ import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
 import { addJobs } from './jobs.ts'
 import { addLogin } from './login.ts'
+import { addMirror } from './mirror.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
 import { addResolve } from './resolve.ts'
@@ -48,6 +49,7 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
   addJobs(packs, here)
+  addMirror(packs, here)
   return packs
 }
 

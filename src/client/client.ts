@@ -40,6 +40,7 @@ import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
 import { type Lock, type LockedPack, parseLock } from './lock.ts'
+import { type Mirrors, mirrorsOf } from './mirrors.ts'
 import {
   type Dependent,
   type Pack,
@@ -56,6 +57,16 @@ import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
+export type {
+  Mirror,
+  MirrorEntry,
+  MirrorOptions,
+  MirrorParity,
+  MirrorRun,
+  MirrorSelection,
+  Mirrors,
+  NewMirror,
+} from './mirrors.ts'
 export type {
   Dependency,
   Dependent,
@@ -197,6 +208,8 @@ export type Client = {
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
   /** Background work. */
   readonly jobs: Jobs
+  /** Other registries that packs are pushed to or pulled from. */
+  readonly mirrors: Mirrors
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -213,6 +226,7 @@ export function openClient(options: ClientOptions): Client {
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
     jobs: jobsOf(connection),
+    mirrors: mirrorsOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }

@@ -43,6 +43,8 @@ type ServerCode =
   | 'QUERY_INVALID'
   | 'CONTENT_TOO_LARGE'
   | 'JOB_UNKNOWN'
+  | 'MIRROR_UNKNOWN'
+  | 'MIRROR_EXISTS'
   | 'JOB_NOT_FAILED'
   | 'UNAVAILABLE'
 

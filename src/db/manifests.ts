@@ -95,7 +95,9 @@ export async function insertManifest(
 /** Which of these blobs are not linked to the repository. */
 export async function missingBlobs(
   sql: Sql | Transaction,
-  repository: RepositoryName, blobs: readonly Digest[]): Promise<Digest[]> {
+  repository: RepositoryName,
+  blobs: readonly Digest[],
+): Promise<Digest[]> {
   const rows = await sql<{ digest: Digest }[]>`
     select b as digest from unnest(${blobs as readonly string[]}::text[]) as b
     where not exists (

@@ -36,7 +36,11 @@ export async function insertMirror(sql: Sql, mirror: NewMirror): Promise<MirrorR
 }
 
 /** Replaces what a mirror is, but for its name and direction. False where it is gone. */
-export async function updateMirror(sql: Sql, id: string, mirror: Omit<NewMirror, 'name' | 'direction'>): Promise<boolean> {
+export async function updateMirror(
+  sql: Sql,
+  id: string,
+  mirror: Omit<NewMirror, 'name' | 'direction'>,
+): Promise<boolean> {
   const { url, prefix, selection, schedule, credentials, options } = mirror
   const rows = await sql`
     update mirrors set url = ${url}, prefix = ${prefix}, selection = ${sql.json(selection as never)},

@@ -79,12 +79,7 @@ export async function setFetchedTag(
 }
 
 /** Lets a tag be for a while more: its upstream does not answer. */
-export async function postponeRecheck(
-  sql: Sql,
-  repository: RepositoryName,
-  tag: Tag,
-  seconds: number,
-): Promise<void> {
+export async function postponeRecheck(sql: Sql, repository: RepositoryName, tag: Tag, seconds: number): Promise<void> {
   await sql`
     update tags t set recheck_at = now() + make_interval(secs => ${seconds}) from repositories r
     where r.name = ${repository} and t.repository_id = r.id and t.name = ${tag} and t.recheck_at < now()`

@@ -39,7 +39,9 @@ export const credentialsSchema = v.union(
 export const urlSchema = v.pipe(short, v.regex(/^https?:\/\//, 'must start with https:// or http://'))
 
 export const hostsSchema = v.pipe(
-  v.array(v.pipe(v.string(), v.regex(/^[a-z0-9.-]+(?::\d+)?$|^\[[0-9a-f:]+\](?::\d+)?$/, 'must be a host, or host:port'))),
+  v.array(
+    v.pipe(v.string(), v.regex(/^[a-z0-9.-]+(?::\d+)?$|^\[[0-9a-f:]+\](?::\d+)?$/, 'must be a host, or host:port')),
+  ),
   v.maxLength(20, 'must be at most 20'),
 )
 
@@ -156,7 +158,9 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
     const mirror = await mirrorOf(deps, c.req.param('name') ?? '')
     const run = await ask(deps.db, (sql) => lastReport(sql, mirror.id))
     if (!run)
-      throw new Failure('NOT_FOUND', { detail: `no run of ${mirror.name} has come to its end yet; run it, with dryRun=true to only look` })
+      throw new Failure('NOT_FOUND', {
+        detail: `no run of ${mirror.name} has come to its end yet; run it, with dryRun=true to only look`,
+      })
     return Response.json({ run: run.id, checkedAt: run.finishedAt, parity: run.report })
   })
 }

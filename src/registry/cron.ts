@@ -10,7 +10,9 @@ const bounds = [
 /** Whether a text is five fields of cron: numbers, ranges, lists and steps, such as `15,45 2-4 * * 1-5`. */
 export function isCron(text: string): boolean {
   const fields = text.trim().split(/\s+/)
-  return fields.length === bounds.length && fields.every((field, i) => field.split(',').every((part) => isPart(part, i)))
+  return (
+    fields.length === bounds.length && fields.every((field, i) => field.split(',').every((part) => isPart(part, i)))
+  )
 }
 
 function isPart(part: string, field: number): boolean {

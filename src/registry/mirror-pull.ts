@@ -26,8 +26,8 @@ import { getManifest, type RemoteManifest } from '../remote/manifests.ts'
 import { confirmBlob, mount } from './blobs.ts'
 import { readWhole } from './body.ts'
 import { fetchBlob } from './fetch-blob.ts'
-import { attempt, each, type Mirroring, placeOf, remember } from './mirroring.ts'
 import { putManifest } from './manifests.ts'
+import { attempt, each, type Mirroring, placeOf, remember } from './mirroring.ts'
 
 // Pulling goes pack by pack: the versions that are selected, each with its blobs first, through the same rules as any
 // push, but that its dependencies may still be missing; what refers to it; then the channels. With closure, what the
@@ -116,7 +116,12 @@ function isOfType({ selection: { types } }: Mirroring, { bytes, mediaType }: Rem
 
 type Arriving = { packId: PackId; version: Version; manifest: RemoteManifest; attached: readonly Tag[] }
 
-async function pullVersion(run: Mirroring, arriving: Arriving, taken: Set<string>, wanted: Dependency[]): Promise<void> {
+async function pullVersion(
+  run: Mirroring,
+  arriving: Arriving,
+  taken: Set<string>,
+  wanted: Dependency[],
+): Promise<void> {
   const { packId, version, manifest, attached } = arriving
   const { digest } = manifest
   const key = `${packId}@${version}`
@@ -170,7 +175,9 @@ async function smallBlob(run: Mirroring, place: RepositoryName, digest: Digest):
   if (!blob) throw new Failure('REMOTE_INVALID', { detail: `${run.remote.url.host} lacks ${digest} of ${place}` })
   const bytes = await readWhole(blob, 1024 * 1024)
   if (bytes && digestOf(bytes, algorithmOf(digest)) === digest) return bytes
-  throw new Failure('REMOTE_INVALID', { detail: `${run.remote.url.host} sends something else for ${digest} of ${place}` })
+  throw new Failure('REMOTE_INVALID', {
+    detail: `${run.remote.url.host} sends something else for ${digest} of ${place}`,
+  })
 }
 
 /** A manifest with all it stands on: members of an index and blobs first. */
@@ -226,7 +233,9 @@ async function storeBlob(
   if (!here) {
     const size = await fetchBlob(deps, remote, { repository, place, digest }, run)
     if (size === undefined)
-      throw new Failure('REMOTE_INVALID', { detail: `${remote.url.host} lacks ${digest}, which a manifest of ${place} needs` })
+      throw new Failure('REMOTE_INVALID', {
+        detail: `${remote.url.host} lacks ${digest}, which a manifest of ${place} needs`,
+      })
     report.moved.blobs++
     report.moved.bytes += size
   }

@@ -85,12 +85,7 @@ function selectedOf({ selection }: Mirroring, rows: readonly TaggedVersion[]): T
   }
   return [...byPack].flatMap(([packId, all]) => {
     if (!isNamed(packId)) return []
-    const accepted = new Set(
-      versionsIn(
-        versions,
-        all.map((row) => row.version).toReversed(),
-      ),
-    )
+    const accepted = new Set(versionsIn(versions, all.map((row) => row.version).toReversed()))
     return all.filter(
       (row) =>
         accepted.has(row.version) &&

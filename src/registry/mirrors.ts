@@ -58,9 +58,7 @@ export async function createMirror(
 ): Promise<Mirror> {
   const url = originOf(input.url).origin
   const sealed = credentials ? seal(deps.uploadSecret, purpose, JSON.stringify(credentials)) : null
-  const row = await ask(deps.db, (sql) =>
-    insertMirror(sql, { name, direction, ...input, url, credentials: sealed }),
-  )
+  const row = await ask(deps.db, (sql) => insertMirror(sql, { name, direction, ...input, url, credentials: sealed }))
   if (!row) throw new Failure('MIRROR_EXISTS', { detail: `there is a mirror ${name}; change it, or take another name` })
   return row as Mirror
 }
@@ -143,7 +141,11 @@ async function perform(deps: Deps, mirror: Mirror, run: RunRow, watch: Watch): P
 /** A failure that will not pass ends the run; any other makes it wait for the job's next try. */
 async function noteFailure(deps: Deps, { id }: RunRow, error: unknown): Promise<void> {
   const words =
-    error instanceof Failure ? (typeof error.detail === 'string' ? error.detail : error.message) : 'internal error; see the log'
+    error instanceof Failure
+      ? typeof error.detail === 'string'
+        ? error.detail
+        : error.message
+      : 'internal error; see the log'
   const final = error instanceof Failure && failures[error.key].status < 500
   await ask(deps.db, (sql) => (final ? endRun(sql, id, { error: words }) : pauseRun(sql, id, words)))
 }

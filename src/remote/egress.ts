@@ -59,7 +59,9 @@ export function guardedLookup(egress: Egress, url: URL): LookupFunction {
 
 function refused({ home }: Egress, url: URL, address = 'no address'): Failure {
   const about =
-    url.host === home ? 'Set allowPrivate if that is meant' : `Name ${url.host} in hosts, with allowPrivate, if that is meant`
+    url.host === home
+      ? 'Set allowPrivate if that is meant'
+      : `Name ${url.host} in hosts, with allowPrivate, if that is meant`
   return new Failure('ADDRESS_REFUSED', {
     detail: `${url.host} has a private address (${address}), which ${home} may not lead to. ${about}`,
   })

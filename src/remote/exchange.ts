@@ -22,7 +22,11 @@ const untrusted = /CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL|EPROTO/
  * One request and its answer, whose body is unread: whoever gets it reads or destroys it. Throws ADDRESS_REFUSED,
  * REMOTE_UNREACHABLE (it may pass), REMOTE_DENIED where its certificate is not trusted.
  */
-export function exchange(remote: Remote, url: URL, { method, headers, body, signal }: Message): Promise<IncomingMessage> {
+export function exchange(
+  remote: Remote,
+  url: URL,
+  { method, headers, body, signal }: Message,
+): Promise<IncomingMessage> {
   signal?.throwIfAborted()
   const secure = url.protocol === 'https:'
   const options = {
@@ -31,7 +35,11 @@ export function exchange(remote: Remote, url: URL, { method, headers, body, sign
       'user-agent': 'packs-registry',
       // What is hashed is what was stored, not a compressed form of it.
       'accept-encoding': 'identity',
-      ...(body ? { 'content-length': String(body.length) } : method === 'GET' || method === 'HEAD' ? {} : { 'content-length': '0' }),
+      ...(body
+        ? { 'content-length': String(body.length) }
+        : method === 'GET' || method === 'HEAD'
+          ? {}
+          : { 'content-length': '0' }),
       ...headers,
     },
     timeout: remote.idleTimeoutMs,
@@ -104,7 +112,10 @@ export function unreachable(url: URL, error: unknown): Error {
       detail: `the certificate of ${url.host} is not trusted: ${message || code}. Start with NODE_EXTRA_CA_CERTS where it is from an authority of yours`,
       cause: error,
     })
-  return new Failure('REMOTE_UNREACHABLE', { detail: `${url.host} cannot be reached: ${message || code}`, cause: error })
+  return new Failure('REMOTE_UNREACHABLE', {
+    detail: `${url.host} cannot be reached: ${message || code}`,
+    cause: error,
+  })
 }
 
 /** All of an answer's body. Throws REMOTE_INVALID where it is longer than `most` bytes. */
@@ -116,7 +127,9 @@ export async function readAll(remote: Remote, answer: IncomingMessage, url: URL,
       size += piece.length
       remote.counts.received += piece.length
       if (size > most)
-        throw new Failure('REMOTE_INVALID', { detail: `${url.host} answers ${url.pathname} with more than ${most} bytes` })
+        throw new Failure('REMOTE_INVALID', {
+          detail: `${url.host} answers ${url.pathname} with more than ${most} bytes`,
+        })
       await remote.pace.take(piece.length)
       pieces.push(piece)
     }

@@ -4,7 +4,14 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { after, afterEach, before, it } from 'node:test'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
-import { codeOf, emptyConfig, imageType, sampleManifest, startRegistry, type TestRegistry } from '../../testing/registry.ts'
+import {
+  codeOf,
+  emptyConfig,
+  imageType,
+  sampleManifest,
+  startRegistry,
+  type TestRegistry,
+} from '../../testing/registry.ts'
 
 let databases: TestDatabases
 let registry: TestRegistry
@@ -86,11 +93,16 @@ function image(fake: Fake, tag: string, layer = randomBytes(100_000)): { digest:
 }
 
 /** Makes what is known of every tag due to be asked again. */
-const expire = () => registry.deps.db.sql`update tags set recheck_at = now() - interval '1 second' where recheck_at is not null`
+const expire = () =>
+  registry.deps.db.sql`update tags set recheck_at = now() - interval '1 second' where recheck_at is not null`
 
 async function get(path: string, from = registry): Promise<[number, string | undefined, Buffer]> {
   const answer = await from.call('GET', path)
-  return [answer.status, answer.headers.get('docker-content-digest') ?? undefined, Buffer.from(await answer.arrayBuffer())]
+  return [
+    answer.status,
+    answer.headers.get('docker-content-digest') ?? undefined,
+    Buffer.from(await answer.arrayBuffer()),
+  ]
 }
 
 it('fetches what is missed once, however many ask, and then never again', async () => {
@@ -208,7 +220,12 @@ it('refuses pushes there with words, and upstreams for packs', async () => {
     headers: { 'content-type': imageType },
   })
   assert.deepEqual([put.status, await codeOf(put)], [403, 'DENIED'])
-  for (const body of [{ url: 'http://127.0.0.1/x' }, { url: 'ftp://a' }, { url: 'http://u:p@a' }, { url: 'http://a', x: 1 }]) {
+  for (const body of [
+    { url: 'http://127.0.0.1/x' },
+    { url: 'ftp://a' },
+    { url: 'http://u:p@a' },
+    { url: 'http://a', x: 1 },
+  ]) {
     const answer = await registry.call('PUT', '/upstreams/mirror/bad', { body: JSON.stringify(body) })
     assert.equal(answer.status, 400, JSON.stringify(body))
   }
