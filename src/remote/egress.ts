@@ -14,7 +14,8 @@ export type Egress = {
   readonly allowPrivate: boolean
 }
 
-const inside = new BlockList()
+// Two lists, for one that knows mapped addresses takes every IPv4 address for one of them.
+const inside = { ipv4: new BlockList(), ipv6: new BlockList() }
 const networks = [
   ...['0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16', '172.16.0.0/12', '192.0.0.0/24'],
   ...['192.168.0.0/16', '198.18.0.0/15', '224.0.0.0/4', '240.0.0.0/4'],
@@ -24,12 +25,16 @@ const networks = [
 ]
 for (const network of networks) {
   const [address = '', bits] = network.split('/')
-  inside.addSubnet(address, Number(bits), isIPv4(address) ? 'ipv4' : 'ipv6')
+  inside[familyOf(address)].addSubnet(address, Number(bits), familyOf(address))
+}
+
+function familyOf(address: string): 'ipv4' | 'ipv6' {
+  return isIPv4(address) ? 'ipv4' : 'ipv6'
 }
 
 /** Whether an address is one of no use on the Internet. Source: IANA, special-purpose address registries. */
 export function isPrivate(address: string): boolean {
-  return inside.check(address, isIPv4(address) ? 'ipv4' : 'ipv6')
+  return inside[familyOf(address)].check(address, familyOf(address))
 }
 
 /** Whether an address belongs to the remote. */
