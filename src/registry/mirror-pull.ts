@@ -27,15 +27,18 @@ import { confirmBlob, mount } from './blobs.ts'
 import { readWhole } from './body.ts'
 import { fetchBlob } from './fetch-blob.ts'
 import { putManifest } from './manifests.ts'
-import { attempt, each, type Mirroring, placeOf, remember } from './mirroring.ts'
+import { attempt, each, type Mirroring, placeOf, refusalOf, remember } from './mirroring.ts'
 
 // Pulling goes pack by pack: the versions that are selected, each with its blobs first, through the same rules as any
 // push, but that its dependencies may still be missing; what refers to it; then the channels. With closure, what the
 // versions depend on is pulled as well, the highest version there that each range accepts.
 
+/** The versions that were looked at, and whether each is here now. */
+type Taken = Map<string, boolean>
+
 /** Brings what is selected there to this registry. */
 export async function pullSelected(run: Mirroring): Promise<void> {
-  const taken = new Set<string>()
+  const taken: Taken = new Map()
   const wanted: Dependency[] = []
   await each(await packsThere(run), run.concurrency, (packId) => pullPack(run, packId, taken, wanted))
   while (wanted.length > 0) {
@@ -73,7 +76,7 @@ async function tagsThere(run: Mirroring, packId: PackId): Promise<There | undefi
   return there
 }
 
-async function pullPack(run: Mirroring, packId: PackId, taken: Set<string>, wanted: Dependency[]): Promise<void> {
+async function pullPack(run: Mirroring, packId: PackId, taken: Taken, wanted: Dependency[]): Promise<void> {
   const there = await tagsThere(run, packId)
   if (!there) {
     if (run.selection.packs.includes(packId)) run.report.problem(`${run.remote.url.host} has no pack ${packId}`)
@@ -83,24 +86,29 @@ async function pullPack(run: Mirroring, packId: PackId, taken: Set<string>, want
   const channels = there.channels.filter((tag) => !selection.channels || selection.channels.includes(tag))
   const named = new Map<Tag, RemoteManifest>()
   for (const tag of channels) {
-    const manifest = await getManifest(run.remote, placeOf(run, packId), tag, run)
+    const manifest = await readable(run, packId, tag)
     if (manifest) named.set(tag, manifest)
   }
   const digests = new Set([...named.values()].map(({ digest }) => digest))
   const present = new Set<Digest>()
   for (const version of versionsIn(selection.versions, there.versions).toReversed()) {
-    const manifest = await manifestOf(run, packId, version)
+    const manifest = await readable(run, packId, tagOf(version))
     if (!manifest || (selection.channels && !digests.has(manifest.digest)) || !isOfType(run, manifest)) continue
-    await pullVersion(run, { packId, version, manifest, attached: there.attached }, taken, wanted)
-    present.add(manifest.digest)
+    const arriving = { packId, version, manifest, attached: there.attached }
+    if (await pullVersion(run, arriving, taken, wanted)) present.add(manifest.digest)
   }
   for (const [tag, manifest] of named)
     if (present.has(manifest.digest)) await pullTag(run, packId, tag, manifest, 'channel')
 }
 
-/** The manifest of a version there. */
-function manifestOf(run: Mirroring, packId: PackId, version: Version): Promise<RemoteManifest | undefined> {
-  return getManifest(run.remote, placeOf(run, packId), tagOf(version), run)
+/** What a tag names there; undefined, and said in the report, where that cannot be used. */
+async function readable(run: Mirroring, packId: PackId, tag: Tag): Promise<RemoteManifest | undefined> {
+  try {
+    return await getManifest(run.remote, placeOf(run, packId), tag, run)
+  } catch (error) {
+    run.report.problem(`${packId}:${tag} cannot be read there: ${refusalOf(error)}`)
+    return undefined
+  }
 }
 
 function isOfType({ selection: { types } }: Mirroring, { bytes, mediaType }: RemoteManifest): boolean {
@@ -116,17 +124,14 @@ function isOfType({ selection: { types } }: Mirroring, { bytes, mediaType }: Rem
 
 type Arriving = { packId: PackId; version: Version; manifest: RemoteManifest; attached: readonly Tag[] }
 
-async function pullVersion(
-  run: Mirroring,
-  arriving: Arriving,
-  taken: Set<string>,
-  wanted: Dependency[],
-): Promise<void> {
+/** Whether the version is here now. */
+async function pullVersion(run: Mirroring, arriving: Arriving, taken: Taken, wanted: Dependency[]): Promise<boolean> {
   const { packId, version, manifest, attached } = arriving
   const { digest } = manifest
   const key = `${packId}@${version}`
-  if (taken.has(key)) return
-  taken.add(key)
+  const before = taken.get(key)
+  if (before !== undefined) return before
+  taken.set(key, true)
   run.note({ pack: packId })
   const state = await attempt(run, { kind: 'version', packId, reference: version, digest }, async () => {
     const here = await ask(run.deps.db, (sql) => findRelease(sql, packId, version))
@@ -138,15 +143,17 @@ async function pullVersion(
     return now?.manifestDigest === digest ? { state: 'same' } : { state: 'missing' }
   })
   const isHereToo = state === 'same' || (run.dryRun && state === 'missing')
-  if (!isHereToo) return
+  taken.set(key, isHereToo)
+  if (!isHereToo) return false
   if (run.selection.closure) wanted.push(...(await dependenciesOf(run, arriving)))
   if (run.selection.referrers) await pullAttachments(run, packId, digest, attached)
+  return true
 }
 
 async function pullDependency(
   run: Mirroring,
   { packId, version: range, optional }: Dependency,
-  taken: Set<string>,
+  taken: Taken,
   wanted: Dependency[],
 ): Promise<void> {
   const there = await tagsThere(run, packId)
@@ -155,7 +162,7 @@ async function pullDependency(
     if (!optional) run.report.problem(`${run.remote.url.host} has no version of ${packId} that satisfies ${range}`)
     return
   }
-  const manifest = await manifestOf(run, packId, version)
+  const manifest = await readable(run, packId, tagOf(version))
   if (manifest) await pullVersion(run, { packId, version, manifest, attached: there.attached }, taken, wanted)
 }
 

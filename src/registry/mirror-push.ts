@@ -31,20 +31,19 @@ type Traveller = Pick<TaggedVersion, 'packId' | 'version' | 'manifestDigest'> & 
 
 /** Brings what is selected here to the other registry. */
 export async function pushSelected(run: Mirroring): Promise<void> {
-  const channels: Traveller[] = []
+  const channels: (Traveller & { arrived: boolean })[] = []
+  const send = async (version: Traveller, back: Traveller[] | undefined) => {
+    const outcome = await pushVersion(run, version, back !== undefined)
+    if (outcome === 'waits') back?.push(version)
+    else if (version.channels.length > 0) channels.push({ ...version, arrived: outcome === 'arrived' })
+  }
   let waiting: Traveller[] = []
-  await each(travellers(run), run.concurrency, async (version) => {
-    if (!(await pushVersion(run, version, true))) waiting.push(version)
-    if (version.channels.length > 0) channels.push(version)
-  })
+  await each(travellers(run), run.concurrency, (version) => send(version, waiting))
   for (let before = Number.POSITIVE_INFINITY; waiting.length > 0; ) {
-    const last = waiting.length >= before
+    const still: Traveller[] | undefined = waiting.length < before ? [] : undefined
     before = waiting.length
-    const still: Traveller[] = []
-    await each(waiting, 1, async (version) => {
-      if (!(await pushVersion(run, version, !last))) still.push(version)
-    })
-    waiting = still
+    await each(waiting, 1, (version) => send(version, still))
+    waiting = still ?? []
   }
   await each(channels, run.concurrency, async (version) => {
     for (const tag of version.channels) await pushChannel(run, version, tag)
@@ -111,8 +110,12 @@ async function closureOf(run: Mirroring, { packId, version }: TaggedVersion) {
   }
 }
 
-/** False where the target wants its dependencies first and `mayWait`: nothing is reported of it then. */
-async function pushVersion(run: Mirroring, traveller: Traveller, mayWait: boolean): Promise<boolean> {
+/** `waits`: the target wants its dependencies first, and it may wait; nothing is reported of it then. */
+async function pushVersion(
+  run: Mirroring,
+  traveller: Traveller,
+  mayWait: boolean,
+): Promise<'arrived' | 'waits' | 'kept out'> {
   const { packId, version, manifestDigest: digest } = traveller
   run.note({ pack: packId })
   let waits = false
@@ -124,23 +127,28 @@ async function pushVersion(run: Mirroring, traveller: Traveller, mayWait: boolea
       throw error
     }
   })
-  if (waits) return false
+  if (waits) return 'waits'
   run.report.add(parity)
   const isHereToo = parity.state === 'same' || (run.dryRun && parity.state === 'missing')
   if (run.selection.referrers && isHereToo) await pushAttachments(run, packId, digest)
-  return true
+  return isHereToo ? 'arrived' : 'kept out'
 }
 
-async function pushChannel(run: Mirroring, { packId, manifestDigest: digest }: Traveller, tag: Tag): Promise<void> {
+async function pushChannel(
+  run: Mirroring,
+  { packId, version, manifestDigest: digest, arrived }: Traveller & { arrived: boolean },
+  tag: Tag,
+): Promise<void> {
   await attempt(run, { kind: 'channel', packId, reference: tag, digest }, async () => {
+    if (!arrived) return { state: 'missing', detail: `${version}, which it names, did not get there` }
     try {
       return await bring(run, packId, digest, tag, { overwrite: true })
     } catch (error) {
-      const kept = tag === 'latest' && error instanceof Failure && error.key === 'REMOTE_REFUSED'
-      if (!kept) throw error
+      if (tag !== 'latest' || !(error instanceof Failure) || error.key !== 'REMOTE_REFUSED') throw error
       // A registry of packs keeps `latest` itself, over all versions that it has.
       const there = await getManifest(run.remote, placeOf(run, packId), tag, run)
-      return { state: 'same', there: there?.digest, detail: 'latest is kept by the other registry' }
+      if (!there) throw error
+      return { state: 'same', there: there.digest, detail: 'latest is kept by the other registry' }
     }
   })
 }

@@ -14,7 +14,7 @@ import { getManifest, putManifest } from './manifests.ts'
 import { openRemote, originOf, type Remote, type RemoteOptions } from './remote.ts'
 import { uploadBlob } from './uploads.ts'
 
-const ends: (() => Promise<unknown> | void)[] = []
+const ends: (() => unknown)[] = []
 afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end()
 })
@@ -83,7 +83,11 @@ describe('addresses', () => {
 
   it('that are private are not asked unless that is allowed, be they written out or named', async () => {
     const fake = await serve((_, response) => void response.end())
-    for (const url of [fake.url, fake.url.replace('127.0.0.1', 'localhost'), fake.url.replace('127.0.0.1', '2130706433')])
+    for (const url of [
+      fake.url,
+      fake.url.replace('127.0.0.1', 'localhost'),
+      fake.url.replace('127.0.0.1', '2130706433'),
+    ])
       await assert.rejects(
         blobSize(remoteTo(fake, { url, allowPrivate: false }), name, sha256('x')),
         fails('ADDRESS_REFUSED', /allowPrivate/),
@@ -174,10 +178,13 @@ describe('credentials', () => {
   })
 
   it('are asked for in challenges as RFC 9110 writes them', () => {
-    assert.deepEqual(parseChallenges('Basic realm="a \\"b\\"", Bearer realm="https://a/t" , service=x,scope="a:b:c d"'), [
-      { scheme: 'basic', parameters: { realm: 'a "b"' } },
-      { scheme: 'bearer', parameters: { realm: 'https://a/t', service: 'x', scope: 'a:b:c d' } },
-    ])
+    assert.deepEqual(
+      parseChallenges('Basic realm="a \\"b\\"", Bearer realm="https://a/t" , service=x,scope="a:b:c d"'),
+      [
+        { scheme: 'basic', parameters: { realm: 'a "b"' } },
+        { scheme: 'bearer', parameters: { realm: 'https://a/t', service: 'x', scope: 'a:b:c d' } },
+      ],
+    )
     assert.deepEqual(parseChallenges(undefined), [])
   })
 })
