@@ -5,6 +5,7 @@ import { addBundleRoutes } from './http/bundles.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
+import { addMirrorRoutes } from './http/mirrors.ts'
 import { observe, requestId } from './http/observe.ts'
 import { addDescription } from './http/openapi/route.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
@@ -16,6 +17,7 @@ import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
+import { addUpstreamRoutes } from './http/upstreams.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
 import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
@@ -58,6 +60,8 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addBundleRoutes(routes, deps)
   addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
+  addMirrorRoutes(routes, deps)
+  addUpstreamRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)
 }

@@ -12,6 +12,7 @@ import { addInventory } from './inventory.ts'
 import { addJobs } from './jobs.ts'
 import { addKeys } from './keys.ts'
 import { addLogin } from './login.ts'
+import { addMirror } from './mirror.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
 import { addResolve } from './resolve.ts'
@@ -60,6 +61,7 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
   addJobs(packs, here)
+  addMirror(packs, here)
   return packs
 }
 

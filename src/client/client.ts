@@ -43,6 +43,7 @@ import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
 import { type Keys, keysOf } from './keys.ts'
 import { type Lock, type LockedPack, parseLock } from './lock.ts'
+import { type Mirrors, mirrorsOf } from './mirrors.ts'
 import {
   type Dependent,
   type Pack,
@@ -62,6 +63,16 @@ export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportSt
 export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
+export type {
+  Mirror,
+  MirrorEntry,
+  MirrorOptions,
+  MirrorParity,
+  MirrorRun,
+  MirrorSelection,
+  Mirrors,
+  NewMirror,
+} from './mirrors.ts'
 export type {
   Dependency,
   Dependent,
@@ -209,6 +220,8 @@ export type Client = {
   readonly imports: Imports
   /** Background work. */
   readonly jobs: Jobs
+  /** Other registries that packs are pushed to or pulled from. */
+  readonly mirrors: Mirrors
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -228,6 +241,7 @@ export function openClient(options: ClientOptions): Client {
     bundles: bundlesOf(connection),
     imports: importsOf(connection),
     jobs: jobsOf(connection),
+    mirrors: mirrorsOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }
