@@ -18,15 +18,17 @@ const walkthrough = blocks.slice(2)
 
 describe('README', () => {
   let server: Server
+  let other: Server
   let folder: string
   before(async () => {
-    server = await startServer()
+    ;[server, other] = await Promise.all([startServer(), startServer()])
     folder = temporaryFolder()
     for (const name of ['package.json', 'node_modules', 'src', 'spec'])
       symlinkSync(join(root, name), join(folder, name))
   })
   after(async () => {
     await server?.stop()
+    await other?.stop()
     if (folder) rmSync(folder, { recursive: true, force: true })
   })
 
@@ -36,7 +38,7 @@ describe('README', () => {
   })
   for (const block of walkthrough)
     it(block.trim().split('\n')[0] ?? '', () => {
-      const commands = block.replaceAll('127.0.0.1:5000', server.host)
+      const commands = block.replaceAll('127.0.0.1:5000', server.host).replaceAll('127.0.0.1:5001', other.host)
       const env = { PATH: `${newerClients}:${process.env.PATH}`, HOME: folder, PACKS_REGISTRY: server.url }
       execFileSync('bash', ['-euo', 'pipefail', '-c', commands], { cwd: folder, env, stdio: 'pipe', encoding: 'utf8' })
     })
