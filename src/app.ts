@@ -1,6 +1,6 @@
-import type { Context } from 'hono'
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
+import { admit, openGate } from './http/access.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
@@ -13,6 +13,8 @@ import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
 import { type App, type Env, methods, newApp, routesOf } from './http/routes.ts'
+import { addTokenRoutes } from './http/token.ts'
+import { addApiTokenRoutes } from './http/tokens.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
 import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
@@ -23,7 +25,21 @@ import { addUploadRoutes } from './http/v2/uploads.ts'
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
 /** Mounts every surface. Does not listen. */
-export function buildApp(deps: Deps, state: ServerState): Fetch {
+export function buildApp(deps: Deps, state: ServerState, gate = openGate(deps)): Fetch {
+  const app = mountRoutes(deps, state)
+  return (request, bindings) => {
+    observe(deps, bindings)
+    const admitted = admit(gate, bindings)
+    if (!admitted) return app.fetch(request, bindings)
+    return admitted.then(
+      () => app.fetch(request, bindings),
+      (error) => render(bindings, pathOf(bindings), error),
+    )
+  }
+}
+
+/** Every route there is. */
+export function mountRoutes(deps: Deps, state: ServerState): App {
   const app = newApp()
   const routes = routesOf(app)
   addListingRoutes(routes, deps)
@@ -38,18 +54,21 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   addPackResolve(routes, deps)
   addKeyRoutes(routes, deps)
   addJobRoutes(routes, deps)
+  addTokenRoutes(routes, deps)
+  addApiTokenRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)
     const detail = { method: c.req.method, path: c.req.path }
-    if (allowed.length === 0) return render(c, new Failure('NOT_FOUND', { detail }))
-    return render(c, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
+    if (allowed.length === 0) return render(c.env, c.req.path, new Failure('NOT_FOUND', { detail }))
+    return render(c.env, c.req.path, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
   })
-  app.onError((error, c) => render(c, error))
-  return (request, bindings) => {
-    observe(deps, bindings)
-    return app.fetch(request, bindings)
-  }
+  app.onError((error, c) => render(c.env, c.req.path, error))
+  return app
+}
+
+function pathOf({ incoming }: Env['Bindings']): string {
+  return (incoming.url ?? '').split('?', 1)[0] ?? ''
 }
 
 /** The methods that this path has a route for. */
@@ -60,11 +79,11 @@ function allowedMethods(app: App, path: string): string[] {
 }
 
 /** The one place where a failure becomes an answer, in the dialect of the surface that was asked. */
-function render(c: Context<Env>, error: unknown): Response {
-  c.env.error = error
-  const isRegistry = c.req.path === '/v2' || c.req.path.startsWith('/v2/')
+function render(bindings: Env['Bindings'], path: string, error: unknown): Response {
+  bindings.error = error
+  const isRegistry = path === '/v2' || path === '/token' || path.startsWith('/v2/')
   if (error instanceof Failure) return isRegistry ? ociError(error) : problem(error)
   // The client has left: nobody reads this, and it is no fault of ours.
-  if (c.env.incoming.destroyed && !c.env.incoming.complete) return new Response(null, { status: 499 })
-  return isRegistry ? ociInternalError(requestId(c.env)) : problemInternalError(requestId(c.env))
+  if (bindings.incoming.destroyed && !bindings.incoming.complete) return new Response(null, { status: 499 })
+  return isRegistry ? ociInternalError(requestId(bindings)) : problemInternalError(requestId(bindings))
 }

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { type Auth, openAuth } from './auth/open.ts'
 import { openBlobStore } from './blobs/open.ts'
 import type { BlobStore } from './blobs/store.ts'
 import { timed } from './blobs/timed.ts'
@@ -8,6 +9,7 @@ import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
 import { ask, type Database, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
 import { findVersions } from './db/packs.ts'
+import { findLiveTokens, haveTokenKeys } from './db/tokens.ts'
 import { findUploads, uploadSecret } from './db/uploads.ts'
 import { type Log, openLog } from './log.ts'
 import { type Metrics, openMetrics } from './metrics.ts'
@@ -19,6 +21,7 @@ export type Deps = {
   log: Log
   metrics: Metrics
   db: Database
+  auth: Auth
   blobs: BlobStore
   /** The statements that many requests ask at the same moment, joined into one. */
   together: ReturnType<typeof openTogether>
@@ -42,6 +45,10 @@ function openTogether(db: Database) {
     linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) => ask(db, (sql) => findLinkedBlobs(sql, keys))),
     manifest: batched((keys: Parameters<typeof findManifests>[1]) => ask(db, (sql) => findManifests(sql, keys))),
     packVersion: batched((keys: Parameters<typeof findVersions>[1]) => ask(db, (sql) => findVersions(sql, keys))),
+    apiToken: batched((keys: Parameters<typeof findLiveTokens>[1][number][]) =>
+      ask(db, (sql) => findLiveTokens(sql, keys)),
+    ),
+    tokenKey: batched((kids: string[]) => ask(db, (sql) => haveTokenKeys(sql, kids))),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
     arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds)), {
@@ -56,6 +63,7 @@ export async function openDeps(
   databaseUrl: string,
   log: Log = openLog(config.logLevel),
 ): Promise<Deps> {
+  const auth = await openAuth(config.auth, log)
   const metrics = openMetrics()
   const blobs = timed(await openBlobStore(config.blobStore), metrics)
   const db = openDatabase(databaseUrl, { max: config.databasePool })
@@ -66,6 +74,7 @@ export async function openDeps(
     log,
     metrics,
     db,
+    auth,
     blobs,
     together: openTogether(db),
     bytes: new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 200 }),
@@ -74,5 +83,6 @@ export async function openDeps(
 }
 
 export async function closeDeps(deps: Deps): Promise<void> {
+  deps.auth.close()
   await Promise.all([deps.db.close(), deps.blobs.close()])
 }

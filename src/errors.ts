@@ -55,6 +55,8 @@ export const failures = {
   KEY_UNKNOWN: { status: 404, title: 'no such key' },
   KEY_EXISTS: { status: 409, title: 'there is such a key already' },
   KEY_NOT_SIGNING: { status: 409, title: 'this key does not sign here' },
+  TOKEN_UNKNOWN: { status: 404, title: 'no such token' },
+  TOKEN_EXISTS: { status: 409, title: 'there is such a token already' },
   UNAVAILABLE: { status: 503, title: 'a part of the registry does not answer; try again' },
 } as const satisfies Record<string, { status: number; title: string; code?: string }>
 

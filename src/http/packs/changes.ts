@@ -49,7 +49,8 @@ export function addPackChanges(routes: Routes, deps: Deps): void {
 
   routes.put('/packs/:id/channels/:channel', async (c) => {
     const packId = packIdParam(c)
-    requireAccess(c, repositoryOf(packId), 'push')
+    // To set a channel is to approve a version, also where the channel is new.
+    requireAccess(c, repositoryOf(packId), 'overwrite')
     const { version } = await jsonBody(c, channelBody)
     const channel = c.req.param('channel') ?? ''
     const ifMatch = digestOfEtag(c.req.header('if-match'))

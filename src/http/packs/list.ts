@@ -6,7 +6,7 @@ import { Failure } from '../../errors.ts'
 import { packTypeSchema, versionSchema } from '../../packs/document.ts'
 import { packStates } from '../../packs/pack.ts'
 import { precedenceOf } from '../../packs/version.ts'
-import { requireAccess } from '../access.ts'
+import { requireListing } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import { jsonText, limitSchema, notAParameter, queryOf, textSchema } from './request.ts'
@@ -29,7 +29,7 @@ export const listQuery = v.strictObject(
 
 export function addPackList(routes: Routes, deps: Deps): void {
   routes.get('/packs', async (c) => {
-    requireAccess(c, '*', 'pull')
+    const filter = requireListing(c)
     const { q, type, author, state, runner, after, limit, sort: asked } = queryOf(c, listQuery)
     const words = q === undefined ? undefined : wordsOf(q)
     if (asked === 'relevance' && !words)
@@ -39,7 +39,7 @@ export function addPackList(routes: Routes, deps: Deps): void {
     const question = JSON.stringify({ type, author, state, runner, words, sort })
     const rows = await ask(deps.db, (sql) =>
       listPacks(sql, {
-        ...{ type, author, state, words, sort, limit: limit + 1 },
+        ...{ type, author, state, words, filter, sort, limit: limit + 1 },
         runner: runner && precedenceOf(runner),
         after: after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after),
       }),

@@ -12,7 +12,7 @@ import { type PackDocument, repositoryOf } from '../../packs/pack.ts'
 import { tagOf } from '../../packs/version.ts'
 import { type BundlePublish, checkBundle, publishBundle } from '../../registry/bundles.ts'
 import { checkPublish, type Publish, type Published, publishPack } from '../../registry/publish.ts'
-import { principalOf, requireAccess } from '../access.ts'
+import { principalOf, requireAccess, requireLogin } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import { readForm } from './form.ts'
 import { jsonBody, parseJson, switchQuery } from './request.ts'
@@ -37,6 +37,8 @@ type Submission = {
 
 export function addPackPublish(routes: Routes, deps: Deps): void {
   routes.post('/packs', async (c) => {
+    // Before the body is read; whose pack it is stands in that.
+    requireLogin(c)
     const allowMissing = switchQuery(c, 'allowMissing')
     const dryRun = switchQuery(c, 'dryRun')
     const submission = await submissionOf(c)

@@ -10,7 +10,7 @@ import { channelSchema, lockBytes, lockSchema } from '../../packs/lock.ts'
 import { packMediaTypes, repositoryOf } from '../../packs/pack.ts'
 import { dependencyTree } from '../../packs/tree.ts'
 import { type MayPull, resolveLock, resolveVersion } from '../../registry/resolve.ts'
-import { principalOf, requireAccess } from '../access.ts'
+import { principalOf, requireAccess, requireListing } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import { jsonBody, limitSchema, notAParameter, packIdParam, queryOf, textSchema } from './request.ts'
@@ -49,6 +49,7 @@ const maxPageBytes = 4 * 1024 * 1024
 export function addPackResolve(routes: Routes, deps: Deps): void {
   // Access is a matter of each pack: one that may not be read is as unknown as one that is not there.
   routes.post('/resolve', async (c) => {
+    requireListing(c)
     const mayPull = mayPullFor(c)
     const request = await jsonBody(c, resolveBody)
     const bytes = lockBytes(await resolveLock(deps, undefined, request, mayPull))

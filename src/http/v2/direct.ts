@@ -1,10 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { anonymous, mayAccess } from '../../auth/access.ts'
+import { mayAccess, type Principal } from '../../auth/access.ts'
 import type { Deps } from '../../deps.ts'
 import type { Digest } from '../../oci/digest.ts'
 import { parseName, type RepositoryName } from '../../oci/name.ts'
 import { parseReference, type Reference } from '../../oci/reference.ts'
 import { smallBytes } from '../../registry/blobs.ts'
+import { remembered, used } from '../identify.ts'
 import { countRequest } from '../observe.ts'
 import { blobHead } from './blobs.ts'
 import { askManifest, manifestHead } from './manifests.ts'
@@ -12,11 +13,12 @@ import { always, type Head } from './reply.ts'
 
 // The two reads that are nearly all of a registry's traffic, manifests and small blobs that are in memory, answered
 // without the router, a Request, a Response or a promise: measured at about twice the rate. It takes only the plainest
-// form of the question and only the answer 200; everything else (conditions, ranges, encoded paths, what is not there,
-// may not be read, or fails) is left to the routes, which ask again and have the last word.
+// form of the question and only the answer 200; everything else (conditions, ranges, encoded paths, credentials that are
+// not known yet, what is not there, may not be read, or fails) is left to the routes, which ask again and have the last
+// word.
 
 /** Fields that make a read conditional or partial: the routes' matter. */
-const unusual = new Set(['range', 'if-none-match', 'if-range', 'if-match', 'authorization'])
+const unusual = new Set(['range', 'if-none-match', 'if-range', 'if-match'])
 
 const manifestRoute = '/v2/:name{.+}/manifests/:reference'
 const blobRoute = '/v2/:name{.+}/blobs/:digest'
@@ -29,10 +31,34 @@ export function answerDirectly(
   otherwise: () => void,
 ): void {
   const question = parse(incoming)
-  if (!question || !mayAccess(anonymous, question.name, 'pull')) {
+  const principal = question && whoAsks(deps, question.authorization)
+  if (!question || !principal || !mayAccess(principal, question.name, 'pull')) {
     otherwise()
     return
   }
+  if (principal.tokenId === undefined) answerQuestion(deps, question, incoming, outgoing, otherwise)
+  else
+    deps.together.apiToken.ask({ id: principal.tokenId }, (_error, live) => {
+      if (!live || outgoing.destroyed) return otherwise()
+      used(deps, live)
+      answerQuestion(deps, question, incoming, outgoing, otherwise)
+    })
+}
+
+/** Who asks; undefined: that is still to be found out, or requests are counted. */
+function whoAsks(deps: Deps, authorization: string | undefined): Principal | undefined {
+  if (deps.config.rateLimit > 0) return undefined
+  const { mode, anonymous } = deps.auth
+  return mode === 'none' || authorization === undefined ? anonymous : remembered(deps, authorization)
+}
+
+function answerQuestion(
+  deps: Deps,
+  question: Question,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  otherwise: () => void,
+): void {
   const started = performance.now()
   const answer = (route: string, head: Head, body: Buffer | undefined, size: number) => {
     head.push(...always, 'content-length', size)
@@ -55,7 +81,12 @@ export function answerDirectly(
   } else otherwise()
 }
 
-type Question = { kind: 'manifests' | 'blobs'; name: RepositoryName; reference: Reference }
+type Question = {
+  kind: 'manifests' | 'blobs'
+  name: RepositoryName
+  reference: Reference
+  authorization: string | undefined
+}
 
 /** The parts of `/v2/<name>/<kind>/<reference>`, read from the right, for a name may contain any of the words. */
 function parse({ method, url, rawHeaders }: IncomingMessage): Question | undefined {
@@ -64,11 +95,16 @@ function parse({ method, url, rawHeaders }: IncomingMessage): Question | undefin
   const before = url.lastIndexOf('/', last - 1)
   const kind = url.slice(before + 1, last)
   if (kind !== 'manifests' && kind !== 'blobs') return undefined
-  for (let i = 0; i < rawHeaders.length; i += 2)
-    if (unusual.has((rawHeaders[i] as string).toLowerCase())) return undefined
+  let authorization: string | undefined
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const field = (rawHeaders[i] as string).toLowerCase()
+    if (unusual.has(field)) return undefined
+    // Node takes the first of several, and so do we.
+    if (field === 'authorization') authorization ??= rawHeaders[i + 1]
+  }
   const name = parseName(url.slice('/v2/'.length, before))
   const reference = parseReference(url.slice(last + 1))
-  return name && reference && { kind, name, reference }
+  return name && reference && { kind, name, reference, authorization }
 }
 
 /** The bytes of a blob that is in memory and, says the database now, in the repository. */

@@ -1,3 +1,4 @@
+import { mayAccess } from '../../auth/access.ts'
 import type { StoredManifest } from '../../db/manifests.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
@@ -7,7 +8,7 @@ import type { RepositoryName } from '../../oci/name.ts'
 import { parseReference, parseTag, type Reference, type Tag } from '../../oci/reference.ts'
 import { readWhole } from '../../registry/body.ts'
 import { putManifest, removeManifest } from '../../registry/manifests.ts'
-import { requireAccess } from '../access.ts'
+import { principalOf, requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { fieldsOf, type Head, inert, reply, unchanged } from './reply.ts'
 import { bodyOf, nameOf } from './request.ts'
@@ -39,7 +40,8 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
     const bytes = await readWhole(bodyOf(c), maxManifestBytes)
     if (!bytes) throw new Failure('MANIFEST_TOO_LARGE', { detail: { maxBytes: maxManifestBytes } })
     const contentType = c.req.header('content-type')
-    const push = { repository: name, reference, contentType, bytes, extraTags, ifMatch }
+    const mayOverwrite = mayAccess(principalOf(c), name, 'overwrite')
+    const push = { repository: name, reference, contentType, bytes, extraTags, ifMatch, mayOverwrite }
     const { digest, manifest } = await putManifest(deps, push)
     return reply(201, {
       location: `/v2/${name}/manifests/${digest}`,
