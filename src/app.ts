@@ -4,6 +4,7 @@ import { admit, openGate } from './http/access.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
+import { addDescription } from './http/openapi/route.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
 import { addPackChanges } from './http/packs/changes.ts'
 import { addPackContent } from './http/packs/content.ts'
@@ -12,7 +13,7 @@ import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
-import { type App, type Env, methods, newApp, routesOf } from './http/routes.ts'
+import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { addTokenRoutes } from './http/token.ts'
 import { addApiTokenRoutes } from './http/tokens.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
@@ -24,9 +25,18 @@ import { addUploadRoutes } from './http/v2/uploads.ts'
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
-/** Mounts every surface. Does not listen. */
-export function buildApp(deps: Deps, state: ServerState, gate = openGate(deps)): Fetch {
-  const app = mountRoutes(deps, state)
+/** Mounts every surface behind the gate. Does not listen. */
+export function buildApp(deps: Deps, state: ServerState): Fetch {
+  const app = newApp()
+  addRoutes(routesOf(app), deps, state)
+  app.notFound((c) => {
+    const allowed = allowedMethods(app, c.req.path)
+    const detail = { method: c.req.method, path: c.req.path }
+    if (allowed.length === 0) return render(c.env, c.req.path, new Failure('NOT_FOUND', { detail }))
+    return render(c.env, c.req.path, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
+  })
+  app.onError((error, c) => render(c.env, c.req.path, error))
+  const gate = openGate(deps)
   return (request, bindings) => {
     observe(deps, bindings)
     const admitted = admit(gate, bindings)
@@ -38,10 +48,12 @@ export function buildApp(deps: Deps, state: ServerState, gate = openGate(deps)):
   }
 }
 
-/** Every route there is. */
-export function mountRoutes(deps: Deps, state: ServerState): App {
-  const app = newApp()
-  const routes = routesOf(app)
+function pathOf({ incoming }: Env['Bindings']): string {
+  return (incoming.url ?? '').split('?', 1)[0] ?? ''
+}
+
+/** Every route there is, but for the few that the server answers directly too. */
+export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void {
   addListingRoutes(routes, deps)
   addManifestRoutes(routes, deps)
   addUploadRoutes(routes, deps)
@@ -57,18 +69,7 @@ export function mountRoutes(deps: Deps, state: ServerState): App {
   addTokenRoutes(routes, deps)
   addApiTokenRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
-  app.notFound((c) => {
-    const allowed = allowedMethods(app, c.req.path)
-    const detail = { method: c.req.method, path: c.req.path }
-    if (allowed.length === 0) return render(c.env, c.req.path, new Failure('NOT_FOUND', { detail }))
-    return render(c.env, c.req.path, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
-  })
-  app.onError((error, c) => render(c.env, c.req.path, error))
-  return app
-}
-
-function pathOf({ incoming }: Env['Bindings']): string {
-  return (incoming.url ?? '').split('?', 1)[0] ?? ''
+  addDescription(routes)
 }
 
 /** The methods that this path has a route for. */
@@ -81,7 +82,7 @@ function allowedMethods(app: App, path: string): string[] {
 /** The one place where a failure becomes an answer, in the dialect of the surface that was asked. */
 function render(bindings: Env['Bindings'], path: string, error: unknown): Response {
   bindings.error = error
-  const isRegistry = path === '/v2' || path === '/token' || path.startsWith('/v2/')
+  const isRegistry = path === '/v2' || path.startsWith('/v2/')
   if (error instanceof Failure) return isRegistry ? ociError(error) : problem(error)
   // The client has left: nobody reads this, and it is no fault of ours.
   if (bindings.incoming.destroyed && !bindings.incoming.complete) return new Response(null, { status: 499 })

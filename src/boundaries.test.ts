@@ -55,6 +55,7 @@ const owners: Record<string, string[]> = {
   jose: ['auth'],
   bcryptjs: ['auth'],
   'rate-limiter-flexible': ['http'],
+  '@valibot/to-json-schema': ['http'],
   semver: ['packs'],
   'tar-stream': ['bundles', 'cli'],
   'pg-boss': ['db'],

@@ -40,7 +40,7 @@ describe('Containerfile', () => {
       .filter((path) => path.endsWith('.ts') && isSent(path, dockerignore))
     for (const source of sources) {
       for (const [, name = ''] of withoutComments(read(root, source)).matchAll(
-        /(?:\bfrom |\bimport\(|^import )'([^']+)'/gm,
+        /(?:^(?:import|export|\}).* from |\bimport\(|^import )'([^']+)'/gm,
       )) {
         if (name.startsWith('node:')) continue
         if (name.startsWith('.')) {

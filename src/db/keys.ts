@@ -4,7 +4,8 @@ import type { Sql, Transaction } from './client.ts'
  * `signing`: ours, and new bundles are signed with it. `verifying`: what it signed is taken; ours after a rotation, and
  * every other site's. `expired`, `distrusted`: what it signed is not taken.
  */
-export type KeyState = 'signing' | 'verifying' | 'expired' | 'distrusted'
+export const keyStates = ['signing', 'verifying', 'expired', 'distrusted'] as const
+export type KeyState = (typeof keyStates)[number]
 
 /** A key as it may be told to others: the private part is in no column of this. */
 export type KeyRow = {

@@ -114,16 +114,18 @@ export function summaryOf(sql: Sql | Transaction, packId: Fragment, v: Fragment,
     'keywords', ${v}.document->'metadata'->'keywords'))::text end`
 }
 
-/** What became of a release: undefined where it was never published. */
-export type Spent = { version: Version; manifestDigest: Digest | null; contentDigest: Digest }
+/** What became of a release. `document` is JSON text. */
+export type Spent = { version: Version; manifestDigest: Digest | null; contentDigest: Digest; document: string }
 
+/** Undefined where it was never published. */
 export async function findRelease(
   sql: Sql | Transaction,
   packId: PackId,
   version: Version,
 ): Promise<Spent | undefined> {
   const [row] = await sql<Spent[]>`
-    select v.version, v.manifest_digest as "manifestDigest", v.content_digest as "contentDigest"
+    select v.version, v.manifest_digest as "manifestDigest", v.content_digest as "contentDigest",
+      v.document::text as document
     from packs p join pack_versions v on v.repository_id = p.repository_id
     where p.pack_id = ${packId} and v.release = ${releaseOf(version)}`
   return row

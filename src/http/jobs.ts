@@ -5,30 +5,41 @@ import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { requireAccess } from './access.ts'
 import { readCursor, writeCursor } from './packs/cursor.ts'
-import { queryOf } from './packs/request.ts'
+import { limitSchema, noQuery, query, queryOf } from './packs/request.ts'
 import type { Routes } from './routes.ts'
 
 type Position = { createdAt: string; id: string }
 
 /** The query of GET /jobs. */
-export const jobsQuery = v.strictObject(
-  {
-    state: v.optional(v.picklist(jobStates, `must be one of ${jobStates.join(', ')}`)),
-    name: v.optional(v.pipe(v.string(), v.regex(/^[a-z][a-z0-9-]{0,49}$/, 'must be the name of a job, such as tidy'))),
-    limit: v.optional(
-      v.pipe(
-        v.string(),
-        v.regex(/^\d{1,4}$/, 'must be 1 to 1000'),
-        v.transform(Number),
-        v.minValue(1, 'must be 1 to 1000'),
-        v.maxValue(1000, 'must be 1 to 1000'),
-      ),
-      '50',
-    ),
-    after: v.optional(v.string()),
-  },
-  (issue) => (issue.expected === 'never' ? 'is not a parameter of this call' : 'is not a query'),
-)
+export const jobsQuery = query({
+  state: v.optional(v.picklist(jobStates, `must be one of ${jobStates.join(', ')}`)),
+  name: v.optional(v.pipe(v.string(), v.regex(/^[a-z][a-z0-9-]{0,49}$/, 'must be the name of a job, such as tidy'))),
+  limit: v.optional(limitSchema, '50'),
+  after: v.optional(v.string()),
+})
+
+const time = v.pipe(v.string(), v.isoTimestamp())
+const whole = v.pipe(v.number(), v.integer())
+
+export const jobSchema = v.object({
+  id: v.pipe(v.string(), v.uuid()),
+  name: v.string(),
+  state: v.picklist(jobStates),
+  key: v.optional(v.pipe(v.string(), v.description('What it is about: of one name and key only one runs at a time.'))),
+  priority: whole,
+  attempts: v.pipe(whole, v.description('Attempts begun so far.')),
+  maxAttempts: whole,
+  createdAt: time,
+  startAfter: v.optional(v.pipe(time, v.description('Of a waiting job: it is not begun before this.'))),
+  startedAt: v.optional(time),
+  finishedAt: v.optional(time),
+  data: v.optional(v.unknown()),
+  progress: v.optional(v.looseObject({})),
+  result: v.optional(v.unknown()),
+  error: v.optional(v.string()),
+})
+export const jobAnswer = v.object({ job: jobSchema })
+export const jobsAnswer = v.object({ jobs: v.array(jobSchema), next: v.optional(v.string()) })
 
 export function addJobRoutes(routes: Routes, deps: Deps): void {
   // The newest first.
@@ -50,11 +61,13 @@ export function addJobRoutes(routes: Routes, deps: Deps): void {
 
   routes.get('/jobs/:id', async (c) => {
     requireAccess(c, '*', 'pull')
+    queryOf(c, noQuery)
     return Response.json({ job: shown(await jobOf(deps, c.req.param('id') ?? '')) })
   })
 
   routes.post('/jobs/:id/retry', async (c) => {
     requireAccess(c, '*', 'push')
+    queryOf(c, noQuery)
     const job = await jobOf(deps, c.req.param('id') ?? '')
     if (!(await retry(deps, job)))
       throw new Failure('JOB_NOT_FAILED', { detail: `job ${job.id} is ${job.state}: only one that failed is retried` })

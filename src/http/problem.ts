@@ -16,9 +16,15 @@ export function problem(failure: Failure): Response {
   return new Response(body, { status, headers: { ...headers, ...failure.headers } })
 }
 
+export const internalErrorTitle = 'internal error; see the log'
+
 /** The answer to what no rule foresaw: it says nothing about the inside. */
 export function problemInternalError(id: string): Response {
-  const title = 'internal error; see the log'
-  const body = JSON.stringify({ type: 'urn:packs-registry:UNKNOWN', title, status: 500, requestId: id })
+  const body = JSON.stringify({
+    type: 'urn:packs-registry:UNKNOWN',
+    title: internalErrorTitle,
+    status: 500,
+    requestId: id,
+  })
   return new Response(body, { status: 500, headers })
 }

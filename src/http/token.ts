@@ -1,4 +1,5 @@
 import type { Context } from 'hono'
+import * as v from 'valibot'
 import { actionsOn, type Principal } from '../auth/access.ts'
 import { TokenRefused } from '../auth/issuer.ts'
 import { rightsOf } from '../auth/policy.ts'
@@ -11,12 +12,32 @@ import { readWhole } from '../registry/body.ts'
 import { checkingKey, signingKey } from '../registry/token-keys.ts'
 import { principalOf } from './access.ts'
 import { identifyBy, principalOfToken, type RegistryClaims } from './identify.ts'
+import type { Answer } from './packs/answers.ts'
 import type { Env, Routes } from './routes.ts'
 import { bodyOf } from './v2/request.ts'
 
 // Where clients exchange what they have for a token that is good for one purpose and a few minutes. Whoever shows
 // nothing gets a token too, for what everybody may do; what is asked and may not be done is left out, and is no error.
 // Source: distribution's token specification, and its OAuth2 form.
+
+/** The query of GET /token. What clients send beyond it is let be. */
+export const tokenQuery = v.object({
+  scope: v.optional(v.string()),
+  offline_token: v.optional(v.string()),
+  service: v.optional(v.string()),
+  client_id: v.optional(v.string()),
+  account: v.optional(v.string()),
+})
+
+export const grantedAnswer = v.object({
+  token: v.pipe(v.string(), v.description('A bearer token for /v2, and for the packs of the repositories it is for.')),
+  access_token: v.pipe(v.string(), v.description('The same.')),
+  token_type: v.literal('Bearer'),
+  expires_in: v.pipe(v.number(), v.description('For how long it is good, in seconds.')),
+  issued_at: v.string(),
+  scope: v.pipe(v.string(), v.description('What of the scopes that were asked for is granted; it may be nothing.')),
+  refresh_token: v.optional(v.string()),
+})
 
 const mostFormBytes = 64 * 1024
 
@@ -80,8 +101,8 @@ async function answer(
   }
   const token = await signToken(key, 'access', name, claims, accessSeconds)
   const refresh = refreshToken ?? (refreshing ? await newRefreshToken(deps, principal) : undefined)
-  const body = {
-    ...{ token, access_token: token, token_type: 'Bearer', expires_in: accessSeconds },
+  const body: Answer<typeof grantedAnswer> = {
+    ...{ token, access_token: token, token_type: 'Bearer' as const, expires_in: accessSeconds },
     issued_at: new Date().toISOString().replace(/\.\d+Z$/, 'Z'),
     scope: access.map(({ type, name, actions }) => `${type}:${name}:${actions.join(',')}`).join(' '),
     ...(refresh === undefined ? {} : { refresh_token: refresh }),

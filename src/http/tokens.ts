@@ -1,11 +1,12 @@
 import * as v from 'valibot'
-import type { Action, Grant } from '../auth/access.ts'
+import { type Action, actions, type Grant } from '../auth/access.ts'
 import { isGlob } from '../auth/glob.ts'
 import type { Deps } from '../deps.ts'
 import { rotateTokenKey } from '../registry/token-keys.ts'
 import { createToken, listTokens, revokeToken } from '../registry/tokens.ts'
 import { principalOf, requireAdmin } from './access.ts'
-import { jsonBody } from './packs/request.ts'
+import { type Answer, time as isoTime } from './packs/answers.ts'
+import { jsonBody, noQuery, queryOf } from './packs/request.ts'
 import type { Routes } from './routes.ts'
 
 const globs = v.optional(
@@ -19,7 +20,7 @@ const globs = v.optional(
   [],
 )
 
-const createBody = v.strictObject({
+export const createBody = v.strictObject({
   name: v.pipe(
     v.string('must be text'),
     v.maxLength(100, 'must not be longer than 100 characters'),
@@ -42,6 +43,27 @@ const createBody = v.strictObject({
   ),
 })
 
+export const grantSchema = v.object({ glob: v.string(), actions: v.array(v.picklist(actions)) })
+export const apiTokenSchema = v.object({
+  id: v.pipe(v.string(), v.uuid()),
+  name: v.string(),
+  state: v.picklist(['active', 'expired', 'revoked']),
+  grants: v.pipe(v.array(grantSchema), v.description('Of the globs that match a repository, the longest decides.')),
+  admin: v.boolean(),
+  createdBy: v.string(),
+  createdAt: isoTime,
+  expiresAt: v.optional(isoTime),
+  lastUsedAt: v.optional(isoTime),
+  revokedAt: v.optional(isoTime),
+})
+export const tokenAnswer = v.object({ info: apiTokenSchema })
+export const tokensAnswer = v.object({ tokens: v.array(apiTokenSchema) })
+export const createdAnswer = v.object({
+  token: v.pipe(v.string(), v.description('The token. It is told this once.')),
+  info: apiTokenSchema,
+})
+export const rotatedAnswer = v.object({ kid: v.pipe(v.string(), v.description('The id of the new key.')) })
+
 const units = { m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000, y: 31_536_000_000 }
 
 function timeOf(text: string): Date | undefined {
@@ -56,28 +78,33 @@ function timeOf(text: string): Date | undefined {
 export function addApiTokenRoutes(routes: Routes, deps: Deps): void {
   routes.get('/tokens', async (c) => {
     requireAdmin(c)
-    return Response.json({ tokens: await listTokens(deps) })
+    queryOf(c, noQuery)
+    return Response.json({ tokens: await listTokens(deps) } satisfies Answer<typeof tokensAnswer>)
   })
 
   routes.post('/tokens', async (c) => {
     requireAdmin(c)
+    queryOf(c, noQuery)
     const body = await jsonBody(c, createBody)
     const { name, admin, expires: expiresAt } = body
     const createdBy = principalOf(c).name
     const { token, info } = await createToken(deps, { name, admin, expiresAt, createdBy, grants: grantsOf(body) })
     const headers = { location: `/tokens/${info.id}`, 'cache-control': 'no-store' }
-    return Response.json({ token, info }, { status: 201, headers })
+    return Response.json({ token, info } satisfies Answer<typeof createdAnswer>, { status: 201, headers })
   })
 
   // The key behind the short-lived tokens of /token: its successor signs from now on.
   routes.post('/tokens/rotate-key', async (c) => {
     requireAdmin(c)
-    return Response.json({ kid: await rotateTokenKey(deps) })
+    queryOf(c, noQuery)
+    return Response.json({ kid: await rotateTokenKey(deps) } satisfies Answer<typeof rotatedAnswer>)
   })
 
   routes.delete('/tokens/:id', async (c) => {
     requireAdmin(c)
-    return Response.json({ info: await revokeToken(deps, c.req.param('id') ?? '') })
+    queryOf(c, noQuery)
+    const info = await revokeToken(deps, c.req.param('id') ?? '')
+    return Response.json({ info } satisfies Answer<typeof tokenAnswer>)
   })
 }
 

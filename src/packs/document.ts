@@ -1,7 +1,8 @@
 import parseLicense from 'spdx-expression-parse'
 import * as v from 'valibot'
-import { type Dependency, type PackDocument, packTypes, parsePackId } from './pack.ts'
-import { compareVersions, parseRange, parseVersion } from './version.ts'
+import { isObject } from '../oci/descriptor.ts'
+import { type Dependency, idGrammar, type PackDocument, packStates, packTypes, parsePackId } from './pack.ts'
+import { compareVersions, grammar, parseRange, parseVersion } from './version.ts'
 
 /** One thing wrong with a document: where (`dependencies.0.version`, empty for the whole), and what to do about it. */
 export type Violation = { path: string; message: string }
@@ -23,8 +24,13 @@ export const packIdSchema = v.pipe(
     (id) => parsePackId(id) !== undefined,
     'must be lowercase letters and digits, joined by single ".", "_" or "-", at most 128 characters',
   ),
+  v.metadata({
+    description: 'The name of a pack: lowercase letters and digits, joined by single ".", "_" or "-".',
+    pattern: idGrammar.source,
+    maxLength: 128,
+    examples: ['net-policy'],
+  }),
   v.transform((id) => parsePackId(id) as NonNullable<ReturnType<typeof parsePackId>>),
-  v.metadata({ pattern: '^[a-z0-9]+(?:[._-][a-z0-9]+)*$', example: 'net-policy' }),
 )
 
 export const versionSchema = v.pipe(
@@ -33,43 +39,65 @@ export const versionSchema = v.pipe(
     (version) => parseVersion(version) !== undefined,
     'must be a version by Semantic Versioning 2.0, such as 1.4.0 or 2.0.0-rc.1',
   ),
+  v.metadata({
+    description:
+      'A version by Semantic Versioning 2.0, without a "v" in front. Two that differ only in their build part are the same release.',
+    pattern: grammar.source,
+    maxLength: 128,
+    examples: ['1.4.0'],
+  }),
   v.transform((version) => parseVersion(version) as NonNullable<ReturnType<typeof parseVersion>>),
 )
 
 export const rangeSchema = v.pipe(
   v.string('must be text'),
   v.check((range) => parseRange(range) !== undefined, 'must be a range of versions, such as ^1.2.0 or >=1.0.0 <3.0.0'),
+  v.metadata({
+    description: 'Which versions are accepted, in the notation of npm; empty or * means any.',
+    maxLength: 256,
+    examples: ['^1.2.0', '>=1.0.0 <3.0.0'],
+  }),
   v.transform((range) => parseRange(range) as NonNullable<ReturnType<typeof parseRange>>),
 )
 
 export const packTypeSchema = v.picklist(packTypes, `must be one of ${packTypes.join(', ')}`)
 
-const dependencySchema = v.strictObject(
+export const packStateSchema = v.picklist(packStates, `must be one of ${packStates.join(', ')}`)
+
+/** What a pack needs: another, in a version that a range accepts. */
+export const dependencySchema = v.strictObject(
   { packId: packIdSchema, version: rangeSchema, optional: v.optional(v.boolean('must be true or false')) },
   (issue) => unknownField(issue) ?? 'must be { packId, version } or a text such as "net-rules@^1.2.0"',
 )
 
-/** `net-rules@^1.2.0` is short for `{ packId, version }`. */
-const written = v.pipe(
-  v.unknown(),
-  v.transform((value) => (typeof value === 'string' ? dependencyOf(value) : value)),
+/** For descriptions of the interface only: a pipe cannot be read as the choice that it is. */
+const dependencyTextSchema = v.pipe(
+  v.string(),
+  v.description('Short for { packId, version }; without "@" and a range, any version.'),
+  v.examples(['net-rules@^1.2.0']),
 )
 
+/** `net-rules@^1.2.0` is short for `{ packId, version }`. */
+const written = <S extends v.GenericSchema>(inFull: S) =>
+  v.pipe(
+    v.unknown(),
+    v.metadata({ writtenAs: [inFull, dependencyTextSchema] }),
+    v.transform((value) => (typeof value === 'string' ? dependencyOf(value) : value)),
+  )
+
 const writtenDependency = v.pipe(
-  written,
+  written(dependencySchema),
   dependencySchema,
   v.transform(({ packId, version, optional }): Dependency => ({ packId, version, ...(optional ? { optional } : {}) })),
 )
 
 /** What a resolution starts from, written like a dependency. */
-export const rootSchema = v.pipe(
-  written,
-  v.strictObject({ packId: packIdSchema, version: rangeSchema }, (issue) =>
-    issue.expected === 'never'
-      ? 'is not a field of a root'
-      : 'must be { packId, version } or a text such as "net-rules@^1.2.0"',
-  ),
+const rootInFull = v.strictObject({ packId: packIdSchema, version: rangeSchema }, (issue) =>
+  issue.expected === 'never'
+    ? 'is not a field of a root'
+    : 'must be { packId, version } or a text such as "net-rules@^1.2.0"',
 )
+export const rootSchema = v.pipe(written(rootInFull), rootInFull)
 
 function dependencyOf(written: string): { packId: string; version: string } {
   const at = written.indexOf('@')
@@ -87,18 +115,25 @@ const isLicense = (expression: string) => {
   }
 }
 
-const metadataSchema = v.pipe(
+const metadataObject = v.pipe(
   v.looseObject(
     {
       minRunnerVersion: v.optional(versionSchema),
       maxRunnerVersion: v.optional(versionSchema),
       license: v.optional(
-        v.pipe(line(500), v.check(isLicense, 'must be an SPDX license expression, such as Apache-2.0 or MIT OR 0BSD')),
+        v.pipe(
+          line(500),
+          v.check(isLicense, 'must be an SPDX license expression, such as Apache-2.0 or MIT OR 0BSD'),
+          v.description('An SPDX license expression.'),
+          v.examples(['Apache-2.0', 'MIT OR 0BSD']),
+        ),
       ),
       homepage: v.optional(
         v.pipe(
           line(2000),
           v.check((url) => URL.canParse(url) && /^https?:/i.test(url), 'must be an http or https address'),
+          v.description('An http or https address.'),
+          v.examples(['https://example.com/net-policy']),
         ),
       ),
       keywords: v.optional(v.pipe(v.array(line(64), 'must be a list'), v.maxLength(50, 'must be at most 50'))),
@@ -115,6 +150,17 @@ const metadataSchema = v.pipe(
     ({ minRunnerVersion: min, maxRunnerVersion: max }) => !min || !max || compareVersions(min, max) <= 0,
     'minRunnerVersion must not be above maxRunnerVersion',
   ),
+  v.description(
+    'Open: fields of your own are kept as they are. Plain JSON, nested at most 16 levels. minRunnerVersion must not be above maxRunnerVersion.',
+  ),
+)
+
+/** A list is an object too, to the checks as to the language. */
+const metadataSchema = v.pipe(
+  v.unknown(),
+  v.metadata({ writtenAs: [metadataObject] }),
+  v.check((value) => !Array.isArray(value), 'must be an object'),
+  metadataObject,
 )
 
 function isPlain(value: unknown, depth: number): boolean {
@@ -142,6 +188,7 @@ export const documentSchema = v.pipe(
             (list) => new Set(list.map((entry) => entry.packId)).size === list.length,
             'must name a pack once only',
           ),
+          v.description('Packs that this one needs: each once, and not itself.'),
         ),
         [],
       ),
@@ -176,7 +223,7 @@ function unknownField(issue: { expected: string | null; path?: unknown }): strin
 }
 
 /** What the registry knows itself: a document that went through it may carry these, and they count for nothing. */
-const known = new Set([
+export const answeredFields: ReadonlySet<string> = new Set([
   'digest',
   'size',
   'publishedAt',
@@ -190,10 +237,9 @@ const known = new Set([
 
 /** The document, normalised; or everything that is wrong with it. */
 export function checkDocument(value: unknown): { document: PackDocument } | { violations: Violation[] } {
-  const written =
-    typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).filter(([key]) => !known.has(key)))
-      : value
+  // A list would be taken for an object without fields.
+  if (!isObject(value)) return { violations: [{ path: '', message: 'must be a JSON object' }] }
+  const written = Object.fromEntries(Object.entries(value).filter(([key]) => !answeredFields.has(key)))
   const result = v.safeParse(documentSchema, written)
   return result.success ? { document: result.output } : { violations: violationsOf(result.issues) }
 }

@@ -41,6 +41,7 @@ export type Lock = { lockVersion: 1; roots: Root[]; runner?: Version; channel?: 
 const digestSchema = v.pipe(
   v.string('must be text'),
   v.check((text) => parseDigest(text) !== undefined, 'must be sha256: and 64, or sha512: and 128 lowercase hex digits'),
+  v.metadata({ pattern: '^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$' }),
   v.transform((text) => text as Digest),
 )
 
@@ -53,6 +54,7 @@ const sizeSchema = v.pipe(
 export const channelSchema = v.pipe(
   v.string('must be text'),
   v.check((text) => parseTag(text) !== undefined, 'must be the name of a channel: letters, digits, ".", "_" and "-"'),
+  v.metadata({ pattern: '^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$', examples: ['stable'] }),
   v.transform((text) => text as string as Tag),
 )
 
@@ -69,14 +71,18 @@ const lockedDependencySchema = v.strictObject(
   strict('a dependency in a lock'),
 )
 
-const lockedPackSchema = v.strictObject(
+export const lockedPackSchema = v.strictObject(
   {
     packId: packIdSchema,
     version: versionSchema,
     type: packTypeSchema,
     digest: digestSchema,
     size: sizeSchema,
-    mediaType: v.pipe(v.string('must be text'), v.check(isMediaType, 'must be a media type')),
+    mediaType: v.pipe(
+      v.string('must be text'),
+      v.check(isMediaType, 'must be a media type'),
+      v.description('A media type.'),
+    ),
     title: v.optional(v.string('must be text')),
     manifestDigest: digestSchema,
     manifestSize: sizeSchema,

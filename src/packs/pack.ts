@@ -28,7 +28,7 @@ export type PackDocument = {
   metadata: Record<string, unknown>
 }
 
-const idGrammar = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/
+export const idGrammar = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/
 
 export function parsePackId(text: string): PackId | undefined {
   return text.length <= 128 && idGrammar.test(text) ? (text as PackId) : undefined

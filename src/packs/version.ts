@@ -10,7 +10,7 @@ export type Version = string & { readonly [brand]: 'Version' }
 export type Range = string & { readonly [brand]: 'Range' }
 
 /** Source: semver.org 2.0.0, its own regular expression. */
-const grammar =
+export const grammar =
   /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-((?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?(?:\+([0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?$/
 
 /** The text as a version, or undefined. No `v` in front, no missing parts. */

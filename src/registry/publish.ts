@@ -1,19 +1,19 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { ask } from '../db/client.ts'
-import { findRelease } from '../db/packs.ts'
+import { findRelease, type Spent } from '../db/packs.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { mediaTypes } from '../oci/media-types.ts'
 import { type Content, configBytes, manifestBytes } from '../packs/artifact.ts'
 import { inWords, type Violation } from '../packs/document.ts'
-import { type PackDocument, packMediaTypes, repositoryOf } from '../packs/pack.ts'
+import { type PackDocument, type PackId, packMediaTypes, repositoryOf } from '../packs/pack.ts'
 import { tagOf, type Version } from '../packs/version.ts'
 import { smallBytes, storeContent } from './blobs.ts'
 import { badDependencies } from './dependencies.ts'
 import { putManifest } from './manifests.ts'
-import { append, findSession, finish, sessionIdOf, startUpload } from './uploads.ts'
+import { append, cancel, findSession, finish, sessionIdOf, startUpload } from './uploads.ts'
 
 /** A pack to be published by the facade. `created`: RFC 3339; else now. `declared`: what its bytes must turn out to be. */
 export type Publish = {
@@ -47,16 +47,18 @@ export async function publishPack(deps: Deps, { document, content, ...rest }: Pu
   const body = { stream: Readable.from([config]), length: config.length }
   await storeContent(deps, { repository, digest: digestOf(config), body })
   const bytes = manifestBytes(document, describe(document, content, { digest, size }), rest.created ?? now())
-  const { digest: manifestDigest } = await putManifest(deps, {
-    repository,
-    reference: { tag: tagOf(version) },
-    contentType: mediaTypes.manifest,
-    bytes,
-    extraTags: [],
-    ifMatch: undefined,
-    allowMissing: rest.allowMissing,
-  })
-  return { packId, version, digest, manifestDigest, isNew: true }
+  const push = { repository, reference: { tag: tagOf(version) }, contentType: mediaTypes.manifest, bytes }
+  const { allowMissing } = rest
+  try {
+    const stored = await putManifest(deps, { ...push, extraTags: [], ifMatch: undefined, allowMissing })
+    return { packId, version, digest, manifestDigest: stored.digest, isNew: true }
+  } catch (error) {
+    if (!(error instanceof Failure) || error.key !== 'VERSION_EXISTS') throw error
+    // Somebody was faster, with another time of publishing. What they published may well be the same.
+    const other = await ask(deps.db, (sql) => findRelease(sql, packId, version))
+    if (!other) throw error
+    return sameAs(other, document, digest)
+  }
 }
 
 /** The time without fractions of a second, as `oras push` writes it. */
@@ -79,23 +81,47 @@ function describe(
 }
 
 /** The number is taken. By the same content: fine, nothing is to do. */
-async function publishedBefore(
-  spent: { version: Version; manifestDigest: Digest | null; contentDigest: Digest },
-  { document: { packId, version }, content, complete }: Publish,
-): Promise<Published> {
-  if (spent.manifestDigest === null)
-    throw new Failure('VERSION_SPENT', {
-      detail: `${packId} ${spent.version} was deleted, and the number of a version is never used again. Publish a higher one`,
-    })
-  const hash = createHash('sha256')
-  for await (const piece of content.stream) hash.update(piece as Buffer)
+async function publishedBefore(spent: Spent, { document, content, declared, complete }: Publish): Promise<Published> {
+  if (spent.manifestDigest === null) throw deleted(document.packId, spent)
+  const found = await hashOf(content.stream)
   await complete
-  const digest = `sha256:${hash.digest('hex')}` as Digest
-  if (spent.version !== version || spent.contentDigest !== digest)
-    throw new Failure('VERSION_EXISTS', {
-      detail: `${packId} ${spent.version} is published already, with the content ${spent.contentDigest}; this is ${digest}. Versions never change: publish a higher one`,
-    })
-  return { packId, version, digest, manifestDigest: spent.manifestDigest, isNew: false }
+  requireDeclared(declared, found)
+  return sameAs(spent, document, found.digest)
+}
+
+function sameAs(spent: Spent, document: PackDocument, digest: Digest): Published {
+  const { packId, version } = document
+  const { manifestDigest } = spent
+  if (manifestDigest === null) throw deleted(packId, spent)
+  const other =
+    spent.version !== version
+      ? 'and a build part makes no other version'
+      : spent.contentDigest !== digest
+        ? `with the content ${spent.contentDigest}; this is ${digest}`
+        : spent.document !== JSON.stringify(document)
+          ? 'with this content, but another document'
+          : undefined
+  if (!other) return { packId, version, digest, manifestDigest, isNew: false }
+  throw new Failure('VERSION_EXISTS', {
+    detail: `${packId} ${spent.version} is published already, ${other}. Versions never change: publish a higher one`,
+  })
+}
+
+function deleted(packId: PackId, { version }: Spent): Failure {
+  return new Failure('VERSION_SPENT', {
+    detail: `${packId} ${version} was deleted, and the number of a version is never used again. Publish a higher one`,
+  })
+}
+
+/** Reads content that is stored nowhere, for what it is. */
+export async function hashOf(stream: Readable): Promise<{ digest: Digest; size: number }> {
+  const hash = createHash('sha256')
+  let size = 0
+  for await (const piece of stream as AsyncIterable<Buffer>) {
+    hash.update(piece)
+    size += piece.length
+  }
+  return { digest: `sha256:${hash.digest('hex')}` as Digest, size }
 }
 
 /** Stores content whose digest nobody knows yet. Nothing of it is visible unless it is whole and as declared. */
@@ -112,12 +138,18 @@ async function storeUnknown(deps: Deps, { document, content, declared, complete 
   }
   const id = sessionIdOf(deps, repository, startUpload(deps, repository, 'sha256'))
   const size = await append(deps, id, { stream: first.rest, length: undefined }, undefined)
-  await complete
-  const { digestSoFar: digest } = await findSession(deps, id)
-  if (!digest) throw new Error('a session of one chunk has no digest')
-  requireDeclared(declared, { digest, size })
-  await finish(deps, id, digest, { stream: Readable.from([]), length: 0 }, undefined)
-  return { digest, size }
+  try {
+    await complete
+    const { digestSoFar: digest } = await findSession(deps, id)
+    if (!digest) throw new Error('a session of one chunk has no digest')
+    requireDeclared(declared, { digest, size })
+    await finish(deps, id, digest, { stream: Readable.from([]), length: 0 }, undefined)
+    return { digest, size }
+  } catch (error) {
+    // Nobody knows this session but us: what it holds need not wait until it expires.
+    await cancel(deps, id).catch((cause) => deps.log.warn({ error: cause }, 'a failed publish left an open upload'))
+    throw error
+  }
 }
 
 /** All of a small stream, or its start put back in front of the rest. */

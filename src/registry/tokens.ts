@@ -1,4 +1,4 @@
-import type { Grant } from '../auth/access.ts'
+import type { Action, Grant } from '../auth/access.ts'
 import { newApiToken } from '../auth/api-token.ts'
 import { ask } from '../db/client.ts'
 import * as rows from '../db/tokens.ts'
@@ -10,7 +10,7 @@ export type ApiToken = {
   id: string
   name: string
   state: 'active' | 'expired' | 'revoked'
-  grants: Grant[]
+  grants: { glob: string; actions: Action[] }[]
   admin: boolean
   createdBy: string
   createdAt: string
@@ -24,7 +24,7 @@ function tokenOf(row: rows.TokenRow): ApiToken {
   const time = (key: 'expiresAt' | 'lastUsedAt' | 'revokedAt') => (row[key] ? { [key]: row[key].toISOString() } : {})
   const state = revokedAt ? 'revoked' : expiresAt && expiresAt.getTime() <= Date.now() ? 'expired' : 'active'
   return {
-    ...{ id, name, state, grants: row.grants as Grant[], admin, createdBy, createdAt: createdAt.toISOString() },
+    ...{ id, name, state, grants: row.grants as ApiToken['grants'], admin, createdBy, createdAt: createdAt.toISOString() },
     ...{ ...time('expiresAt'), ...time('lastUsedAt'), ...time('revokedAt') },
   }
 }

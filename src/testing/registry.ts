@@ -6,11 +6,12 @@ import { closeDeps, type Deps, openDeps } from '../deps.ts'
 import { type Log, openLog } from '../log.ts'
 import { digestOf } from '../oci/digest.ts'
 import { startServer } from '../server.ts'
+import { checkAnswer } from './answers.ts'
 
 export type TestRegistry = {
   url: string
   deps: Deps
-  /** Asks the registry; the path starts with a slash. */
+  /** Asks the registry; the path starts with a slash. Fails where the facade answers what is not described. */
   call(method: string, path: string, init?: CallInit): Promise<Response>
   /** Pushes bytes as a blob and answers its descriptor. */
   pushBlob(repository: string, bytes: Uint8Array | string): Promise<Descriptor>
@@ -19,7 +20,7 @@ export type TestRegistry = {
   stop(): Promise<void>
 }
 
-type CallInit = { headers?: Record<string, string>; body?: string | Uint8Array | ReadableStream }
+type CallInit = { headers?: Record<string, string>; body?: string | Uint8Array | ReadableStream | FormData }
 export type Descriptor = { mediaType: string; digest: string; size: number }
 
 export const imageType = 'application/vnd.oci.image.manifest.v1+json'
@@ -48,8 +49,12 @@ export async function startRegistry(
     await closeDeps(deps)
     throw error
   })
-  const call = (method: string, path: string, init: CallInit = {}) =>
-    fetch(server.url + path, { method, redirect: 'manual', ...init, ...(init.body ? { duplex: 'half' } : {}) })
+  const call = async (method: string, path: string, init: CallInit = {}) => {
+    const stream = init.body ? { duplex: 'half' as const } : {}
+    const answer = await fetch(server.url + path, { method, redirect: 'manual', ...init, ...stream })
+    await checkAnswer(method, path, answer)
+    return answer
+  }
   const registry: TestRegistry = {
     url: server.url,
     deps,

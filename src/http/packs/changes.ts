@@ -1,45 +1,49 @@
 import * as v from 'valibot'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
-import { packIdSchema, versionSchema } from '../../packs/document.ts'
-import { packStates, repositoryOf } from '../../packs/pack.ts'
+import { packIdSchema, packStateSchema, versionSchema } from '../../packs/document.ts'
+import { repositoryOf } from '../../packs/pack.ts'
 import { changeState, setChannel } from '../../registry/pack-changes.ts'
 import { deleteVersion } from '../../registry/packs.ts'
 import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { digestOfEtag } from '../v2/manifests.ts'
 import { packText } from './answer.ts'
-import { jsonBody, jsonText, packIdParam, switchQuery, versionParam } from './request.ts'
+import type { Answer, channelAnswer, deletedAnswer } from './answers.ts'
+import { jsonBody, jsonText, noQuery, packIdParam, query, queryOf, switchSchema, versionParam } from './request.ts'
 
 export const stateBody = v.strictObject({
-  state: v.picklist(packStates, `must be one of ${packStates.join(', ')}`),
+  state: packStateSchema,
   message: v.optional(
     v.pipe(
       v.string(),
       v.maxLength(1000),
       v.check((text) => !/\0|\p{Surrogate}/u.test(text), 'must be text'),
+      v.description('Why, for those who use it.'),
     ),
   ),
   replacedBy: v.optional(
     v.union(
-      [packIdSchema, v.pipe(v.string(), v.regex(/^[a-z0-9._-]+@[^\s@]+$/))],
+      [packIdSchema, v.pipe(v.string(), v.regex(/^[a-z0-9._-]+@[^\s@]+$/), v.examples(['net-policy@2.0.0']))],
       'must be the id of a pack, or id@version',
     ),
   ),
 })
+export const deleteQuery = query({ force: switchSchema })
 export const channelBody = v.strictObject({ version: versionSchema })
 
 export function addPackChanges(routes: Routes, deps: Deps): void {
   routes.delete('/packs/:id/:version', async (c) => {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'delete')
-    const deleted = await deleteVersion(deps, packId, versionParam(c), { force: switchQuery(c, 'force') })
-    return Response.json({ deleted })
+    const deleted = await deleteVersion(deps, packId, versionParam(c), queryOf(c, deleteQuery))
+    return Response.json({ deleted } satisfies Answer<typeof deletedAnswer>)
   })
 
   routes.patch('/packs/:id/:version', async (c) => {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'delete')
+    queryOf(c, noQuery)
     const version = versionParam(c)
     await changeState(deps, packId, version, await jsonBody(c, stateBody))
     const row = await deps.together.packVersion.load({ packId, version })
@@ -51,10 +55,12 @@ export function addPackChanges(routes: Routes, deps: Deps): void {
     const packId = packIdParam(c)
     // To set a channel is to approve a version, also where the channel is new.
     requireAccess(c, repositoryOf(packId), 'overwrite')
+    queryOf(c, noQuery)
     const { version } = await jsonBody(c, channelBody)
     const channel = c.req.param('channel') ?? ''
     const ifMatch = digestOfEtag(c.req.header('if-match'))
     const manifestDigest = await setChannel(deps, packId, channel, version, ifMatch)
-    return Response.json({ packId, channel, version, manifestDigest }, { headers: { etag: `"${manifestDigest}"` } })
+    const answer: Answer<typeof channelAnswer> = { packId, channel, version, manifestDigest }
+    return Response.json(answer, { headers: { etag: `"${manifestDigest}"` } })
   })
 }

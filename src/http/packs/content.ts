@@ -9,7 +9,7 @@ import { sendBlob } from '../v2/blobs.ts'
 import { type Fields, fieldsOf, inert, unchanged } from '../v2/reply.ts'
 import { cacheControl } from './answer.ts'
 import { sendBundle } from './bundle.ts'
-import { packIdParam, runnerQuery } from './request.ts'
+import { packIdParam, queryOf, runnerQuery } from './request.ts'
 import { selectVersion } from './select.ts'
 
 export function addPackContent(routes: Routes, deps: Deps): void {
@@ -18,7 +18,8 @@ export function addPackContent(routes: Routes, deps: Deps): void {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
     const selector = c.req.param('version') ?? ''
-    const row = await selectVersion(deps, packId, selector, runnerQuery(c))
+    const { runner } = queryOf(c, runnerQuery)
+    const row = await selectVersion(deps, packId, selector, runner)
     if (row.digest === row.manifestDigest) return sendBundle(c, deps, row, { exact: selector === row.version })
     const fields = contentFields(row, selector === row.version)
     if (unchanged(c.req.header('if-none-match'), row.digest))

@@ -30,7 +30,7 @@ async function publish(document: Json, content: string, { query = '', to = here 
   const form = new FormData()
   form.append('manifest', new Blob([JSON.stringify({ type: 'policy', version: '1.0.0', ...document })]), 'pack.json')
   form.append('content', new Blob([content]), 'content.tgz')
-  const answer = await fetch(`${to.url}/packs${query}`, { method: 'POST', body: form })
+  const answer = await to.call('POST', `/packs${query}`, { body: form })
   return [answer.status, (await answer.json()) as Json]
 }
 

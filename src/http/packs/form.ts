@@ -17,6 +17,8 @@ export type Form = {
   content: Promise<ContentPart | undefined>
   /** The form was well-formed to its last byte. */
   ended: Promise<void>
+  /** What is wrong with the form, as soon as that is known: it comes before its parts fail. */
+  failure(): Failure | undefined
   /** Lets the rest of the body go by unread. */
   drop(): void
 }
@@ -33,7 +35,9 @@ export function readForm(incoming: IncomingMessage): Form {
   const manifest = deferred<Buffer>()
   const content = deferred<ContentPart | undefined>()
   const ended = deferred<void>()
+  let failure: Failure | undefined
   const fail = (error: Failure) => {
+    failure ??= error
     for (const part of [manifest, content, ended]) part.reject(error)
     incoming.unpipe(form)
     incoming.resume()
@@ -87,6 +91,7 @@ export function readForm(incoming: IncomingMessage): Form {
     manifest: manifest.promise,
     content: content.promise,
     ended: ended.promise,
+    failure: () => failure,
     drop() {
       incoming.unpipe(form)
       incoming.resume()

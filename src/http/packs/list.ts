@@ -3,29 +3,25 @@ import { ask } from '../../db/client.ts'
 import { listPacks, type Position, packSorts } from '../../db/pack-list.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
-import { packTypeSchema, versionSchema } from '../../packs/document.ts'
-import { packStates } from '../../packs/pack.ts'
+import { packStateSchema, packTypeSchema, versionSchema } from '../../packs/document.ts'
 import { precedenceOf } from '../../packs/version.ts'
 import { requireListing } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { readCursor, writeCursor } from './cursor.ts'
-import { jsonText, limitSchema, notAParameter, queryOf, textSchema } from './request.ts'
+import { jsonText, limitSchema, query, queryOf, textSchema } from './request.ts'
 
 /** The query of GET /packs. */
-export const listQuery = v.strictObject(
-  {
-    type: v.optional(packTypeSchema),
-    /** Words or beginnings of words, all of which must fit. */
-    q: v.optional(textSchema(200)),
-    author: v.optional(textSchema(200)),
-    runner: v.optional(versionSchema),
-    state: v.optional(v.picklist(packStates, `must be one of ${packStates.join(', ')}`)),
-    sort: v.optional(v.picklist(packSorts, `must be one of ${packSorts.join(', ')}`)),
-    limit: v.optional(limitSchema, '50'),
-    after: v.optional(v.string()),
-  },
-  notAParameter,
-)
+export const listQuery = query({
+  type: v.optional(packTypeSchema),
+  /** Words or beginnings of words, all of which must fit. */
+  q: v.optional(textSchema(200)),
+  author: v.optional(textSchema(200)),
+  runner: v.optional(versionSchema),
+  state: v.optional(packStateSchema),
+  sort: v.optional(v.picklist(packSorts, `must be one of ${packSorts.join(', ')}`)),
+  limit: v.optional(limitSchema, '50'),
+  after: v.optional(v.string()),
+})
 
 export function addPackList(routes: Routes, deps: Deps): void {
   routes.get('/packs', async (c) => {

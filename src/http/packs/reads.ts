@@ -1,6 +1,6 @@
 import { mayAccess } from '../../auth/access.ts'
 import { ask } from '../../db/client.ts'
-import { dependentsOf, listVersions } from '../../db/packs.ts'
+import { dependentsOf, listVersions, type VersionRow } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { type PackId, repositoryOf } from '../../packs/pack.ts'
@@ -8,47 +8,41 @@ import { parseRange, satisfies } from '../../packs/version.ts'
 import { principalOf, requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { packText } from './answer.ts'
-import { jsonText, packIdParam, runnerQuery } from './request.ts'
+import type { Answer, dependentsAnswer, versionSummary, versionsAnswer } from './answers.ts'
+import { jsonText, noQuery, packIdParam, queryOf, runnerQuery } from './request.ts'
 import { runsOn, selectShown, selectVersion } from './select.ts'
 
 export function addPackReads(routes: Routes, deps: Deps): void {
   routes.get('/packs/:id', async (c) => {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
-    const row = await selectShown(deps, packId, runnerQuery(c))
+    const { runner } = queryOf(c, runnerQuery)
+    const row = await selectShown(deps, packId, runner)
     return jsonText(`{"pack":${packText(row)}}`)
   })
 
   routes.get('/packs/:id/versions', async (c) => {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
-    const runner = runnerQuery(c)
+    const { runner } = queryOf(c, runnerQuery)
     const all = await ask(deps.db, (sql) => listVersions(sql, packId))
     if (!all) throw new Failure('PACK_UNKNOWN', { detail: `there is no pack ${packId}` })
     const fit = runner ? all.filter((row) => runsOn(row, runner)) : all
-    const versions = fit.map(
-      ({ version, state, message, replacedBy, channels, document, digest, size, manifestDigest, publishedAt }) => ({
-        ...{ version, state },
-        ...(message === null ? {} : { message }),
-        ...(replacedBy === null ? {} : { replacedBy }),
-        channels,
-        ...minRunnerOf(document),
-        ...{ digest, size, manifestDigest, publishedAt },
-      }),
-    )
-    return Response.json({ versions })
+    return Response.json({ versions: fit.map(versionEntry) } satisfies Answer<typeof versionsAnswer>)
   })
 
   routes.get('/packs/:id/:version/manifest', async (c) => {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
-    const row = await selectVersion(deps, packId, c.req.param('version') ?? '', runnerQuery(c))
+    const { runner } = queryOf(c, runnerQuery)
+    const row = await selectVersion(deps, packId, c.req.param('version') ?? '', runner)
     return jsonText(`{"pack":${packText(row)}}`)
   })
 
   routes.get('/packs/:id/:version/dependents', async (c) => {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
+    queryOf(c, noQuery)
     const { version } = await selectVersion(deps, packId, c.req.param('version') ?? '', undefined)
     const all = await ask(deps.db, (sql) => dependentsOf(sql, packId))
     const principal = principalOf(c)
@@ -57,11 +51,23 @@ export function addPackReads(routes: Routes, deps: Deps): void {
       const parsed = parseRange(range)
       return parsed !== undefined && satisfies(version, parsed)
     })
-    return Response.json({ dependents })
+    return Response.json({ dependents } satisfies Answer<typeof dependentsAnswer>)
   })
 }
 
-function minRunnerOf(document: string): { minRunnerVersion?: unknown } {
-  const { minRunnerVersion } = (JSON.parse(document) as { metadata: Record<string, unknown> }).metadata
+function versionEntry(row: VersionRow): Answer<typeof versionSummary> {
+  const { version, state, message, replacedBy, channels, digest, size, manifestDigest, publishedAt } = row
+  return {
+    ...{ version, state },
+    ...(message === null ? {} : { message }),
+    ...(replacedBy === null ? {} : { replacedBy }),
+    channels,
+    ...minRunnerOf(row),
+    ...{ digest, size, manifestDigest, publishedAt },
+  }
+}
+
+function minRunnerOf({ document }: VersionRow): { minRunnerVersion?: string } {
+  const { minRunnerVersion } = (JSON.parse(document) as { metadata: { minRunnerVersion?: string } }).metadata
   return minRunnerVersion === undefined ? {} : { minRunnerVersion }
 }

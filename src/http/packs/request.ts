@@ -1,7 +1,7 @@
 import type { Context } from 'hono'
 import * as v from 'valibot'
 import { Failure } from '../../errors.ts'
-import { inWords, violationsOf } from '../../packs/document.ts'
+import { inWords, versionSchema, violationsOf } from '../../packs/document.ts'
 import { type PackId, parsePackId } from '../../packs/pack.ts'
 import { parseVersion, type Version } from '../../packs/version.ts'
 import { readWhole } from '../../registry/body.ts'
@@ -30,27 +30,34 @@ export function versionParam(c: Request): Version {
   })
 }
 
-/** The version of the runner that asks, if it says so. Throws QUERY_INVALID. */
-export function runnerQuery(c: Request): Version | undefined {
-  const text = c.req.query('runner')
-  if (text === undefined) return undefined
-  const version = parseVersion(text)
-  if (version) return version
-  throw new Failure('QUERY_INVALID', {
-    detail: `runner=${JSON.stringify(text.slice(0, 100))} is not a version, such as 1.5.0`,
-  })
+/** A query of these parameters and no others: a misspelt one must not be taken for one that was not given. */
+export function query<const E extends v.ObjectEntries>(entries: E) {
+  return v.strictObject(entries, (issue) =>
+    issue.expected === 'never' ? 'is not a parameter of this call' : 'is not a query',
+  )
 }
 
-/** A switch in the query: absent, `true` or `false`. Throws QUERY_INVALID. */
-export function switchQuery(c: Request, name: string): boolean {
-  const text = c.req.query(name)
-  if (text === undefined || text === 'false') return false
-  if (text === 'true' || text === '') return true
-  throw new Failure('QUERY_INVALID', { detail: `${name} is true or false` })
-}
+/** A switch: absent, `true` or `false`; without a value it is on. */
+export const switchSchema = v.optional(
+  v.pipe(
+    v.picklist(['true', 'false', ''], 'must be true or false'),
+    v.metadata({ type: 'boolean', enum: undefined }),
+    v.transform((text) => text !== 'false'),
+  ),
+  'false',
+)
+
+export const noQuery = query({})
+
+export const runnerQuery = query({
+  runner: v.optional(versionSchema),
+})
 
 /** The query, checked. Throws QUERY_INVALID with everything that is wrong with it. */
 export function queryOf<S extends v.GenericSchema>(c: Request, schema: S): v.InferOutput<S> {
+  const given = c.req.queries()
+  const twice = Object.keys(given).filter((name) => (given[name]?.length ?? 0) > 1)
+  if (twice.length > 0) throw new Failure('QUERY_INVALID', { detail: `given more than once: ${twice.join(', ')}` })
   const result = v.safeParse(schema, c.req.query())
   if (result.success) return result.output
   throw new Failure('QUERY_INVALID', { detail: inWords(violationsOf(result.issues)) })
@@ -68,13 +75,11 @@ export const textSchema = (most: number) =>
 export const limitSchema = v.pipe(
   v.string(),
   v.regex(/^\d{1,4}$/, 'must be 1 to 1000'),
+  v.metadata({ type: 'integer', minimum: 1, maximum: 1000 }),
   v.transform(Number),
   v.minValue(1, 'must be 1 to 1000'),
   v.maxValue(1000, 'must be 1 to 1000'),
 )
-
-export const notAParameter = (issue: { expected: string | null }) =>
-  issue.expected === 'never' ? 'is not a parameter of this call' : 'is not a query'
 
 const maxJsonBytes = 1024 * 1024
 

@@ -12,8 +12,9 @@ import { dependencyTree } from '../../packs/tree.ts'
 import { type MayPull, resolveLock, resolveVersion } from '../../registry/resolve.ts'
 import { principalOf, requireAccess, requireListing } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
+import type { Answer, referrersAnswer, treeAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
-import { jsonBody, limitSchema, notAParameter, packIdParam, queryOf, textSchema } from './request.ts'
+import { jsonBody, limitSchema, noQuery, packIdParam, query, queryOf, textSchema } from './request.ts'
 import { selectVersion } from './select.ts'
 
 export const resolveBody = v.strictObject(
@@ -21,6 +22,7 @@ export const resolveBody = v.strictObject(
     /** `{ packId, version }`, or `net-rules@^1.2.0`. */
     roots: v.pipe(
       v.array(rootSchema, 'must be a list'),
+      v.description('What is asked for: each pack once.'),
       v.minLength(1, 'must name a pack'),
       v.maxLength(1000, 'must be at most 1000'),
     ),
@@ -32,16 +34,14 @@ export const resolveBody = v.strictObject(
 )
 
 /** The query of GET …/dependencies. */
-export const treeQuery = v.strictObject(
-  { runner: v.optional(versionSchema), channel: v.optional(channelSchema) },
-  notAParameter,
-)
+export const treeQuery = query({ runner: v.optional(versionSchema), channel: v.optional(channelSchema) })
 
 /** The query of GET …/referrers. */
-export const referrersQuery = v.strictObject(
-  { artifactType: v.optional(textSchema(255)), limit: v.optional(limitSchema, '100'), after: v.optional(v.string()) },
-  notAParameter,
-)
+export const referrersQuery = query({
+  artifactType: v.optional(textSchema(255)),
+  limit: v.optional(limitSchema, '100'),
+  after: v.optional(v.string()),
+})
 
 /** The most that one page of referrers may take, in bytes: annotations may be long. */
 const maxPageBytes = 4 * 1024 * 1024
@@ -49,6 +49,7 @@ const maxPageBytes = 4 * 1024 * 1024
 export function addPackResolve(routes: Routes, deps: Deps): void {
   // Access is a matter of each pack: one that may not be read is as unknown as one that is not there.
   routes.post('/resolve', async (c) => {
+    queryOf(c, noQuery)
     requireListing(c)
     const mayPull = mayPullFor(c)
     const request = await jsonBody(c, resolveBody)
@@ -71,7 +72,7 @@ export function addPackResolve(routes: Routes, deps: Deps): void {
     const { runner, channel } = queryOf(c, treeQuery)
     const { version } = await selectVersion(deps, packId, c.req.param('version') ?? '', runner)
     const packs = await resolveVersion(deps, { packId, version }, { runner, channel }, mayPullFor(c))
-    return Response.json(dependencyTree(packs, { packId, version }))
+    return Response.json(dependencyTree(packs, { packId, version }) satisfies Answer<typeof treeAnswer>)
   })
 
   routes.get('/packs/:id/:version/referrers', async (c) => {
@@ -85,7 +86,11 @@ export function addPackResolve(routes: Routes, deps: Deps): void {
     const found = await ask(deps.db, (sql) => listReferrers(sql, repositoryOf(packId), manifestDigest, page))
     const end = found.more ? found.referrers.at(-1)?.digest : undefined
     const next = end && writeCursor(deps.uploadSecret, question, { last: end })
-    return Response.json({ referrers: found.referrers.map(referrerOf), ...(next ? { next } : {}) })
+    const answer: Answer<typeof referrersAnswer> = {
+      referrers: found.referrers.map(referrerOf),
+      ...(next ? { next } : {}),
+    }
+    return Response.json(answer)
   })
 }
 
