@@ -1,6 +1,6 @@
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
-import { admit, openGate } from './http/access.ts'
+import { admit, challenged, openGate } from './http/access.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
@@ -83,7 +83,10 @@ function allowedMethods(app: App, path: string): string[] {
 function render(bindings: Env['Bindings'], path: string, error: unknown): Response {
   bindings.error = error
   const isRegistry = path === '/v2' || path.startsWith('/v2/')
-  if (error instanceof Failure) return isRegistry ? ociError(error) : problem(error)
+  if (error instanceof Failure) {
+    const failure = challenged(bindings, error)
+    return isRegistry ? ociError(failure) : problem(failure)
+  }
   // The client has left: nobody reads this, and it is no fault of ours.
   if (bindings.incoming.destroyed && !bindings.incoming.complete) return new Response(null, { status: 499 })
   return isRegistry ? ociInternalError(requestId(bindings)) : problemInternalError(requestId(bindings))

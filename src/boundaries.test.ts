@@ -22,6 +22,8 @@ const allowed: Record<string, string[]> = {
     'worker',
     'packs',
     'bundles',
+    'auth',
+    'oci',
     'errors.ts',
   ],
   'server.ts': ['app.ts', 'deps.ts', 'config.ts', 'log.ts', 'http'],

@@ -40,6 +40,8 @@ const exitCodeOfFailure: Record<string, number> = {
   KEY_INVALID: exitCodes.refused,
   KEY_EXISTS: exitCodes.refused,
   KEY_NOT_SIGNING: exitCodes.refused,
+  TOKEN_EXISTS: exitCodes.refused,
+  POLICY_INVALID: exitCodes.refused,
   FOLDER_INVALID: exitCodes.refused,
 }
 

@@ -9,11 +9,13 @@ import { addInit } from './init.ts'
 import { addJobs } from './jobs.ts'
 import { addKeys } from './keys.ts'
 import { addLogin } from './login.ts'
+import { addPolicy } from './policy.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
 import { addResolve } from './resolve.ts'
 import { addSearch } from './search.ts'
 import { addServerCommands } from './server-commands.ts'
+import { addToken } from './token.ts'
 import { addValidate } from './validate.ts'
 import { version } from './version.ts'
 
@@ -53,6 +55,8 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
+  addToken(packs, here)
+  addPolicy(packs, here)
   addJobs(packs, here)
   return packs
 }

@@ -53,6 +53,7 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Tokens, tokensOf } from './tokens.ts'
 
 export type { PacksErrorCode } from './failure.ts'
 export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
@@ -71,6 +72,7 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
 export { PacksError, parseLock }
 
 /** How to reach a registry, and how patiently. */
@@ -146,6 +148,7 @@ export type Client = {
   readonly url: string
   /** What bundles are signed and verified with. */
   readonly keys: Keys
+  readonly tokens: Tokens
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
   ping(options?: Cancellable): Promise<void>
   /** Packs, page by page as they are consumed. */
@@ -212,6 +215,7 @@ export function openClient(options: ClientOptions): Client {
   return {
     url: connection.base,
     keys: keysOf(connection),
+    tokens: tokensOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },

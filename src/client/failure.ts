@@ -44,6 +44,8 @@ type ServerCode =
   | 'CONTENT_TOO_LARGE'
   | 'JOB_UNKNOWN'
   | 'JOB_NOT_FAILED'
+  | 'TOKEN_UNKNOWN'
+  | 'TOKEN_EXISTS'
   | 'UNAVAILABLE'
 
 /** Why a call failed. Any other text is a key of the registry that this list does not know yet. */

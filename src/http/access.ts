@@ -34,14 +34,21 @@ export function openGate(deps: Deps): Gate {
 
 type Bindings = Env['Bindings']
 
+const openPaths = new Set(['/healthz', '/readyz', '/openapi.json'])
+
 /**
- * Finds out who asks, and counts the request. Undefined: it is done at once. Rejects with UNAUTHORIZED and a challenge,
+ * Finds out who asks, and counts the request. Undefined: it is done at once. Rejects with UNAUTHORIZED,
  * TOOMANYREQUESTS, UNAVAILABLE.
  */
 export function admit(gate: Gate, bindings: Bindings): Promise<void> | undefined {
   const { auth } = gate.deps
   const { authorization } = bindings.incoming.headers
   bindings.gate = gate
+  // Whoever watches over processes is let in whatever they show.
+  if (openPaths.has(bindings.incoming.url ?? '')) {
+    bindings.principal = auth.anonymous
+    return undefined
+  }
   if (auth.mode !== 'none' && authorization !== undefined) return admitBy(gate, bindings)
   bindings.principal = auth.anonymous
   return gate.limits.counts ? gate.limits.count(gate.addressOf(bindings.incoming)) : undefined
@@ -51,17 +58,15 @@ async function admitBy(gate: Gate, bindings: Bindings): Promise<void> {
   const { deps, limits } = gate
   const { incoming } = bindings
   const address = gate.addressOf(incoming)
-  try {
-    bindings.principal = await identify(deps, limits, incoming, address)
-  } catch (error) {
-    throw error instanceof Failure && error.key === 'UNAUTHORIZED' ? challenged(gate, incoming, error) : error
-  }
+  bindings.principal = await identify(deps, limits, incoming, address)
   const { tokenId, kind, name } = bindings.principal
   await limits.count(kind === 'anonymous' ? address : `${kind} ${tokenId ?? name}`)
 }
 
-/** A refusal of a credential with what to do about it. Source: RFC 6750, section 3. */
-function challenged(gate: Gate, incoming: IncomingMessage, { detail, cause }: Failure): Failure {
+/** A refusal of a credential that does not hold, with what to do about it. Source: RFC 6750, section 3. */
+export function challenged({ gate, incoming }: Bindings, failure: Failure): Failure {
+  if (failure.key !== 'UNAUTHORIZED' || !gate || failure.headers['www-authenticate'] !== undefined) return failure
+  const { detail, cause } = failure
   const headers = { 'www-authenticate': challenge(gate, incoming, { error: 'invalid_token' }) }
   return new Failure('UNAUTHORIZED', { detail, cause, headers })
 }

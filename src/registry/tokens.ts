@@ -24,7 +24,15 @@ function tokenOf(row: rows.TokenRow): ApiToken {
   const time = (key: 'expiresAt' | 'lastUsedAt' | 'revokedAt') => (row[key] ? { [key]: row[key].toISOString() } : {})
   const state = revokedAt ? 'revoked' : expiresAt && expiresAt.getTime() <= Date.now() ? 'expired' : 'active'
   return {
-    ...{ id, name, state, grants: row.grants as ApiToken['grants'], admin, createdBy, createdAt: createdAt.toISOString() },
+    ...{
+      id,
+      name,
+      state,
+      grants: row.grants as ApiToken['grants'],
+      admin,
+      createdBy,
+      createdAt: createdAt.toISOString(),
+    },
     ...{ ...time('expiresAt'), ...time('lastUsedAt'), ...time('revokedAt') },
   }
 }
