@@ -2,7 +2,7 @@
 // process model. Its exit code is not trusted: it is 0 when the suite cannot load its configuration.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -56,6 +56,8 @@ async function installSuite(): Promise<string> {
 
 type Outcome = { counts: Record<string, number>; features: Map<string, string>; troubles: string[] }
 
+const user = { name: 'suite', password: 'a password', hash: '$2b$04$Z4SOUg2rrF2dmefj9frSpuvi/IwgFhLM7XT90kG9pqYMRHaPSRi3e' }
+
 async function runSuite(program: string, host: string, version: string): Promise<Outcome> {
   const folder = temporaryFolder()
   const name = `conformance-${version.replace('.', '-')}`
@@ -67,6 +69,9 @@ async function runSuite(program: string, host: string, version: string): Promise
     OCI_REPO1: `${name}/repo1`,
     OCI_REPO2: `${name}/repo2`,
     OCI_RESULTS_DIR: folder,
+    // Where everyone may do everything they are not asked for.
+    OCI_USERNAME: user.name,
+    OCI_PASSWORD: user.password,
     ...everything,
   }
   const said = await run(program, [], { cwd: folder, env, maxBuffer: 1 << 28 }).catch((failure) => failure)
@@ -102,18 +107,24 @@ const stores = [
   { store: 'file', settings: [{}] },
   { store: 's3', settings: [{ BLOB_REDIRECT: 'true' }, { BLOB_REDIRECT: 'false' }] },
 ]
-const shapes = stores.flatMap(({ store, settings }) =>
+const plain = stores.flatMap(({ store, settings }) =>
   settings.flatMap((setting) => ['1', '2'].map((PROCESSES) => ({ store, env: { ...setting, PROCESSES } }))),
 )
+
+const shapes = [...plain, { store: 'file', env: { AUTH: 'htpasswd', PROCESSES: '2' } }]
 
 describe('OCI conformance suite', () => {
   let program: string
   let s3: Awaited<ReturnType<typeof startObjectStore>>
+  const folder = temporaryFolder()
   before(async () => {
     program = await installSuite()
     s3 = await startObjectStore()
   })
-  after(() => s3?.stop())
+  after(async () => {
+    await s3?.stop()
+    rmSync(folder, { recursive: true, force: true })
+  })
 
   for (const [index, { store, env }] of shapes.entries()) {
     describe(`${store} ${Object.entries(env)
@@ -121,7 +132,10 @@ describe('OCI conformance suite', () => {
       .join(' ')}`, () => {
       let server: Server
       before(async () => {
-        server = await startServer({ env: { ...env, ...(store === 's3' ? s3.env(`suite-${index}`) : {}) } })
+        const users = join(folder, 'users')
+        writeFileSync(users, `${user.name}:${user.hash}\n`)
+        const auth = 'AUTH' in env ? { HTPASSWD_FILE: users } : {}
+        server = await startServer({ env: { ...env, ...auth, ...(store === 's3' ? s3.env(`suite-${index}`) : {}) } })
       })
       after(() => server?.stop())
 

@@ -132,6 +132,6 @@ function actionsOfScopes(scopes: readonly string[]): ReadonlySet<Action> {
 export function isIssuer(text: string): boolean {
   if (!URL.canParse(text)) return false
   const { protocol, hostname, search, hash } = new URL(text)
-  const isLocal = hostname === 'localhost' || hostname === '[::1]' || hostname.startsWith('127.')
+  const isLocal = /^(?:localhost|\[::1\]|127\.\d+\.\d+\.\d+)$/.test(hostname)
   return (protocol === 'https:' || (protocol === 'http:' && isLocal)) && !search && !hash
 }

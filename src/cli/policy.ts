@@ -50,9 +50,13 @@ async function checkPolicy({ output }: Run, file: string, flags: CheckFlags): Pr
 function parse(file: string, text: string): Policy {
   try {
     return parsePolicy(text)
-  } catch (cause) {
-    throw new PacksError('POLICY_INVALID', `${file} cannot be used:\n${(cause as Error).message}`, { cause })
+  } catch (error) {
+    throw unusable(file, error as Error)
   }
+}
+
+function unusable(file: string, cause: Error): PacksError {
+  return new PacksError('POLICY_INVALID', `${file} cannot be used:\n${cause.message}`, { cause })
 }
 
 /** `name=value`, the same name several times: a list. */
