@@ -88,12 +88,19 @@ export function principalOf(c: Context<Env>): Principal {
 
 /**
  * Throws unless whoever asks may do that: UNAUTHORIZED with a challenge where other credentials could help; what may not
- * be read is unknown; else DENIED. Stands beside every route, before anything is read or told.
+ * be read is unknown; else DENIED. Stands beside every route, before anything is read or told. `source`: another
+ * repository that the request reads from, if it may: the token that it is to come back with is for that too.
  */
-export function requireAccess(c: Context<Env>, repository: RepositoryName | '*', action: Action): void {
+export function requireAccess(
+  c: Context<Env>,
+  repository: RepositoryName | '*',
+  action: Action,
+  source?: RepositoryName,
+): void {
   const principal = principalOf(c)
   if (mayAccess(principal, repository, action)) return
-  requireCredential(c, scopeFor(repository, action), repository !== '*')
+  const scopes = [scopeFor(repository, action), ...(source === undefined ? [] : [scopeFor(source, 'pull')])]
+  requireCredential(c, scopes.join(' '), repository !== '*')
   if (repository !== '*' && isHidden(c, principal, repository, action)) throw unknown(c, repository)
   throw new Failure('DENIED', { detail: { repository, action } })
 }

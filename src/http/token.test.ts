@@ -102,6 +102,14 @@ describe('the challenge', () => {
     assert.equal((await here.call('GET', '/v2/', withBearer(token))).status, 200)
   })
 
+  it('of a mount asks for a token that may read the source too', async () => {
+    const answer = await here.call('POST', '/v2/team/a/blobs/uploads/?mount=sha256:0&from=team/b')
+    assert.match(
+      answer.headers.get('www-authenticate') ?? '',
+      /scope="repository:team\/a:pull,push repository:team\/b:pull"$/,
+    )
+  })
+
   it('believes no forwarded host from whoever is no proxy', async () => {
     const headers = { 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' }
     const answer = await here.call('GET', '/v2/', { headers })

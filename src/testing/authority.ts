@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { exportJWK, generateKeyPair, type JWK } from 'jose'
-import Provider from 'oidc-provider'
+import { Provider } from 'oidc-provider'
 
 export type Authority = {
   issuer: string
@@ -73,6 +73,7 @@ function settings() {
   })
   return {
     clients: ['service', 'alice'].map(client),
+    ttl: { ClientCredentials: 600 },
     scopes,
     features: {
       devInteractions: { enabled: false },

@@ -2,10 +2,8 @@
 declare module 'oidc-provider' {
   import type { IncomingMessage, ServerResponse } from 'node:http'
 
-  class Provider {
+  export class Provider {
     constructor(issuer: string, settings: object)
     callback(): (request: IncomingMessage, response: ServerResponse) => Promise<void>
   }
-
-  export { Provider as default }
 }
