@@ -1,6 +1,7 @@
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
 import { admit, challenged, openGate } from './http/access.ts'
+import { addAuditRoutes, audit, mayBeAudited } from './http/audit.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
@@ -40,12 +41,24 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   return (request, bindings) => {
     observe(deps, bindings)
     const admitted = admit(gate, bindings)
-    if (!admitted) return app.fetch(request, bindings)
-    return admitted.then(
-      () => app.fetch(request, bindings),
-      (error) => render(bindings, pathOf(bindings), error),
-    )
+    const answer = admitted
+      ? admitted.then(
+          () => app.fetch(request, bindings),
+          (error) => render(bindings, pathOf(bindings), error),
+        )
+      : app.fetch(request, bindings)
+    return mayBeAudited(deps.auth, bindings) ? audited(deps, bindings, answer) : answer
   }
+}
+
+async function audited(
+  deps: Deps,
+  bindings: Env['Bindings'],
+  answering: Response | Promise<Response>,
+): Promise<Response> {
+  const answer = await answering
+  await audit(deps, bindings, answer)
+  return answer
 }
 
 function pathOf({ incoming }: Env['Bindings']): string {
@@ -68,6 +81,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addJobRoutes(routes, deps)
   addTokenRoutes(routes, deps)
   addApiTokenRoutes(routes, deps)
+  addAuditRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)
 }

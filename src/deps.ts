@@ -4,6 +4,7 @@ import { openBlobStore } from './blobs/open.ts'
 import type { BlobStore } from './blobs/store.ts'
 import { timed } from './blobs/timed.ts'
 import type { Config } from './config.ts'
+import { type AuditEntry, insertEvents } from './db/audit.ts'
 import { batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
 import { ask, type Database, openDatabase } from './db/client.ts'
@@ -49,6 +50,13 @@ function openTogether(db: Database) {
       ask(db, (sql) => findLiveTokens(sql, keys)),
     ),
     tokenKey: batched((kids: string[]) => ask(db, (sql) => haveTokenKeys(sql, kids))),
+    audit: batched(
+      async (entries: AuditEntry[]) => {
+        await ask(db, (_, relaxed) => insertEvents(relaxed, entries))
+        return entries.map(() => undefined)
+      },
+      { lanes: 2 },
+    ),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
     arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds)), {

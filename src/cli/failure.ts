@@ -23,6 +23,7 @@ const exitCodeOfFailure: Record<string, number> = {
   DIGEST_MISMATCH: exitCodes.mismatch,
   SIZE_INVALID: exitCodes.mismatch,
   SIZE_MISMATCH: exitCodes.mismatch,
+  AUDIT_BROKEN: exitCodes.mismatch,
   SIGNATURE_INVALID: exitCodes.signature,
   SIGNATURE_MISSING: exitCodes.signature,
   BACKWARDS: exitCodes.backwards,

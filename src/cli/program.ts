@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { addAudit } from './audit.ts'
 import { addBundle } from './bundle.ts'
 import { addChanges } from './change.ts'
 import { addDiff } from './diff.ts'
@@ -57,6 +58,7 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   addServerCommands(packs, env, finish)
   addToken(packs, here)
   addPolicy(packs, here)
+  addAudit(packs, here)
   addJobs(packs, here)
   return packs
 }

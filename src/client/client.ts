@@ -36,6 +36,7 @@
 import { createHash } from 'node:crypto'
 import http from 'node:http'
 import https from 'node:https'
+import { type Audit, auditOf } from './audit.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
@@ -55,6 +56,7 @@ import { type DryRun, type Published, publish, type Submission, type UploadProgr
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
 
+export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
@@ -149,6 +151,7 @@ export type Client = {
   /** What bundles are signed and verified with. */
   readonly keys: Keys
   readonly tokens: Tokens
+  readonly audit: Audit
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
   ping(options?: Cancellable): Promise<void>
   /** Packs, page by page as they are consumed. */
@@ -216,6 +219,7 @@ export function openClient(options: ClientOptions): Client {
     url: connection.base,
     keys: keysOf(connection),
     tokens: tokensOf(connection),
+    audit: auditOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },

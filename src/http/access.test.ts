@@ -64,6 +64,8 @@ const rows: Record<string, Need> = {
   'post /tokens': 'admin',
   'post /tokens/rotate-key': 'admin',
   'delete /tokens/:id': 'admin',
+  'get /audit': 'admin',
+  'get /audit/verify': 'admin',
   'get /healthz': 'nothing',
   'get /readyz': 'nothing',
   'get /metrics': 'registry',

@@ -98,17 +98,23 @@ export function requireAccess(
   source?: RepositoryName,
 ): void {
   const principal = principalOf(c)
+  c.env.repository = repository
   if (mayAccess(principal, repository, action)) return
   const scopes = [scopeFor(repository, action), ...(source === undefined ? [] : [scopeFor(source, 'pull')])]
   requireCredential(c, scopes.join(' '), repository !== '*')
-  if (repository !== '*' && isHidden(c, principal, repository, action)) throw unknown(c, repository)
+  if (repository !== '*' && isHidden(c, principal, repository, action)) {
+    c.env.hidden = true
+    throw unknown(c, repository)
+  }
   throw new Failure('DENIED', { detail: { repository, action } })
 }
 
 /** Whether a repository may be read. Throws only where other credentials could help. */
 export function isReadable(c: Context<Env>, repository: RepositoryName): boolean {
+  c.env.repository = repository
   if (mayAccess(principalOf(c), repository, 'pull')) return true
   requireCredential(c, scopeFor(repository, 'pull'), true)
+  c.env.hidden = true
   return false
 }
 

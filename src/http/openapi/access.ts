@@ -1,3 +1,4 @@
+import { auditAnswer, auditCheckAnswer, auditQuery, verifyQuery } from '../audit.ts'
 import { noQuery } from '../packs/request.ts'
 import { grantedAnswer, tokenQuery } from '../token.ts'
 import { createBody, createdAnswer, rotatedAnswer, tokenAnswer, tokensAnswer } from '../tokens.ts'
@@ -13,6 +14,12 @@ const info = {
   ],
   ...{ createdAt: '2026-01-31T12:00:00.000Z', expiresAt: '2026-05-01T12:00:00.000Z' },
 }
+const event = {
+  ...{ id: 7, at: '2026-01-31T12:00:00.000000Z', who: 'alice', kind: 'user', address: '192.0.2.7' },
+  ...{ action: 'POST /packs', path: '/packs', repository: 'packs/net-policy', outcome: 'done', status: 201 },
+  ...{ digest: `sha256:${'5'.repeat(64)}`, requestId: '8d1f0c6a2b3e4f50' },
+}
+const check = { intact: true, seals: 3, events: 120, unsealed: 2, head: 'a'.repeat(64), broken: [] }
 const granted = {
   ...{ token: 'eyJhbGciOiJFZERTQSJ9.e30.c2ln', access_token: 'eyJhbGciOiJFZERTQSJ9.e30.c2ln', token_type: 'Bearer' },
   ...{ expires_in: 300, issued_at: '2026-01-31T12:00:00Z', scope: 'repository:packs/net-policy:pull' },
@@ -99,5 +106,25 @@ export const accessOperations: Operation[] = [
     query: noQuery,
     answers: ok('The token as it is now.', json(tokenAnswer, { info: { ...info, state: 'revoked' } })),
     failures: ['TOKEN_UNKNOWN'],
+  },
+  {
+    method: 'get',
+    path: '/audit',
+    operationId: 'listAuditEvents',
+    summary: 'What was done and what was refused, the newest first',
+    tag: 'access',
+    query: auditQuery,
+    answers: ok('A page of events.', json(auditAnswer, { events: [event] })),
+    failures: [],
+  },
+  {
+    method: 'get',
+    path: '/audit/verify',
+    operationId: 'verifyAudit',
+    summary: 'Whether anything of the audit was changed or taken away',
+    tag: 'access',
+    query: verifyQuery,
+    answers: ok('What was found.', json(auditCheckAnswer, check)),
+    failures: [],
   },
 ]

@@ -10,6 +10,7 @@ import {
   versionSchema,
 } from '../../packs/document.ts'
 import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
+import { eventSchema } from '../audit.ts'
 import { jobSchema } from '../jobs.ts'
 import { keySchema } from '../keys.ts'
 import * as answers from '../packs/answers.ts'
@@ -52,6 +53,7 @@ export const components: Named = {
   Key: keySchema,
   Job: jobSchema,
   ApiToken: apiTokenSchema,
+  AuditEvent: eventSchema,
   LockedPack: lockedPackSchema,
   Problem: answers.problemSchema,
 }

@@ -61,6 +61,7 @@ export function addPackChanges(routes: Routes, deps: Deps): void {
     const ifMatch = digestOfEtag(c.req.header('if-match'))
     const manifestDigest = await setChannel(deps, packId, channel, version, ifMatch)
     const answer: Answer<typeof channelAnswer> = { packId, channel, version, manifestDigest }
+    c.env.digest = manifestDigest
     return Response.json(answer, { headers: { etag: `"${manifestDigest}"` } })
   })
 }

@@ -66,13 +66,13 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
       if (!document || violations.length > 0)
         throw new Failure('PACK_INVALID', { detail: `the manifest: ${inWords(violations)}`, about: { violations } })
       if (content)
-        return published(await publishPack(deps, { document, content, created, declared, allowMissing, complete }))
+        return published(c, await publishPack(deps, { document, content, created, declared, allowMissing, complete }))
       if (document.type !== 'bundle')
         throw new Failure('REQUEST_INVALID', {
           detail: `the part "content" is missing; only a bundle can do without, and this is a pack of type ${document.type}`,
         })
       await complete
-      return published(await publishBundle(deps, { document, created, declared, mayPull }))
+      return published(c, await publishBundle(deps, { document, created, declared, mayPull }))
     } catch (error) {
       // A form that breaks off breaks its content off too; only the form knows why.
       throw error instanceof Failure ? error : (submission.failure() ?? error)
@@ -82,7 +82,8 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
   })
 }
 
-function published({ isNew, ...answer }: Published): Response {
+function published(c: Context<Env>, { isNew, ...answer }: Published): Response {
+  c.env.digest = answer.manifestDigest
   const location = `/packs/${answer.packId}/${encodeURIComponent(answer.version)}`
   return Response.json(answer satisfies Answer<typeof publishedAnswer>, {
     status: isNew ? 201 : 200,
