@@ -2,6 +2,8 @@ import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
 import { admit, challenged, openGate } from './http/access.ts'
 import { addAuditRoutes, audit, mayBeAudited } from './http/audit.ts'
+import { addBundleRoutes } from './http/bundles.ts'
+import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
 import { observe, requestId } from './http/observe.ts'
@@ -78,6 +80,8 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addPackChanges(routes, deps)
   addPackResolve(routes, deps)
   addKeyRoutes(routes, deps)
+  addBundleRoutes(routes, deps)
+  addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addTokenRoutes(routes, deps)
   addApiTokenRoutes(routes, deps)

@@ -5,11 +5,12 @@ import type { BlobStore } from './blobs/store.ts'
 import { timed } from './blobs/timed.ts'
 import type { Config } from './config.ts'
 import { type AuditEntry, insertEvents } from './db/audit.ts'
-import { batched } from './db/batch.ts'
+import { askedOnce, batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
 import { ask, type Database, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
-import { findVersions } from './db/packs.ts'
+import { listPacks, type PackQuery } from './db/pack-list.ts'
+import { findContents, findDescriptions, findVersions } from './db/packs.ts'
 import { findLiveTokens, haveTokenKeys } from './db/tokens.ts'
 import { findUploads, uploadSecret } from './db/uploads.ts'
 import { type Log, openLog } from './log.ts'
@@ -56,6 +57,15 @@ function openTogether(db: Database) {
         return entries.map(() => undefined)
       },
       { lanes: 2 },
+    ),
+    packContent: batched((keys: Parameters<typeof findContents>[1]) => ask(db, (sql) => findContents(sql, keys))),
+    packDescription: batched((keys: Parameters<typeof findDescriptions>[1]) =>
+      ask(db, (sql) => findDescriptions(sql, keys)),
+    ),
+    // Nearly everybody asks for the first page. One that takes long keeps others waiting, so several are under way.
+    packList: batched(
+      (queries: PackQuery[]) => askedOnce(queries, (query) => ask(db, (sql) => listPacks(sql, query))),
+      { lanes: 4 },
     ),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.

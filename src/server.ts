@@ -10,6 +10,7 @@ import type { Config } from './config.ts'
 import type { Deps } from './deps.ts'
 import { Traffic } from './http/observe.ts'
 import type { ServerState } from './http/ops.ts'
+import { answerPackDirectly } from './http/packs/direct.ts'
 import { answerDirectly } from './http/v2/direct.ts'
 import type { Log } from './log.ts'
 
@@ -72,8 +73,10 @@ export async function startServer(
 
 async function makeServer(deps: Deps, state: ServerState): Promise<{ server: Server; unwatch: () => void }> {
   const throughRoutes = getRequestListener(buildApp(deps, state) as Parameters<typeof getRequestListener>[0])
-  const listener: RequestListener = (incoming, outgoing) =>
-    answerDirectly(deps, incoming, outgoing, () => throughRoutes(incoming, outgoing))
+  const listener: RequestListener = (incoming, outgoing) => {
+    const directly = incoming.url?.startsWith('/packs/') ? answerPackDirectly : answerDirectly
+    directly(deps, incoming, outgoing, () => throughRoutes(incoming, outgoing))
+  }
   const { tls } = deps.config
   if (!tls) return { server: createHttpServer(listener), unwatch() {} }
   const server = createHttpsServer(await readCertificate(tls), listener)

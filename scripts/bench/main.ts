@@ -4,6 +4,7 @@ import { compare } from './compare.ts'
 import { type ContestantName, contestantNames } from './contestants.ts'
 import { listSpeed } from './lists.ts'
 import { uploadMemory } from './memory.ts'
+import { packRowNames, packSpeed } from './packs.ts'
 import { rowNames } from './rows.ts'
 
 export type Options = {
@@ -18,6 +19,7 @@ export type Options = {
   readonly check: boolean
   readonly memory: boolean
   readonly lists: boolean
+  readonly packs: boolean
   readonly uploads: number
   readonly size: number
   readonly stores: readonly ('file' | 's3')[]
@@ -46,7 +48,7 @@ const command = new Command('npm run bench --')
   .option('--seconds <n>', 'how long each measurement of requests or packs runs', positive, 5)
   .option('--processes <n>', 'PROCESSES of this registry', positive, 2)
   .option('--large <n>', '64 MiB blobs per measurement of PUT and PATCH', positive, 16)
-  .addOption(someOf('--only <rows>', rowNames))
+  .addOption(someOf('--only <rows>', [...rowNames, ...packRowNames]))
   .addOption(someOf('--peers <names>', contestantNames))
   .option('--dir <folder>', "where the scratch folder goes, on a disk (default: the system's folder for such)")
   .option('--json <file>', 'write every figure to this file too')
@@ -57,6 +59,7 @@ const command = new Command('npm run bench --')
   .addOption(someOf('--stores <names>', ['file', 's3']))
   .option('--s3 <address>', 'for --memory: BLOB_STORE of an S3 to use in place of a Ceph in memory')
   .option('--lists', 'instead: pages of long lists beside a short one', false)
+  .option('--packs', "instead: the facade's reads, lists, searches, publishes and resolutions", false)
   .addHelpText(
     'after',
     `
@@ -66,7 +69,7 @@ or named by OLAREG and DISTRIBUTION, or built by Go. What is not to be had is sa
 
 try {
   const options = command.parse().opts<Options>()
-  const run = options.memory ? uploadMemory : options.lists ? listSpeed : compare
+  const run = options.memory ? uploadMemory : options.lists ? listSpeed : options.packs ? packSpeed : compare
   process.exitCode = (await run(options)) ? 0 : 1
 } finally {
   await cleanUp()

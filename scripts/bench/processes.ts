@@ -108,7 +108,7 @@ function kill(pid: number): void {
   }
 }
 
-type ProcessInfo = { pid: number; parent: number; name: string; startTime: string }
+type ProcessInfo = { pid: number; parent: number; name: string; startTime: string; cpuTicks: number }
 
 async function allProcesses(): Promise<ProcessInfo[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
@@ -118,7 +118,9 @@ async function allProcesses(): Promise<ProcessInfo[]> {
     const match = /^(\d+) \((.*)\) (.*)$/s.exec(stat)
     const fields = match?.[3]?.split(' ')
     if (!match || !fields) return []
-    return [{ pid: Number(match[1]), name: match[2] ?? '', parent: Number(fields[1]), startTime: fields[19] ?? '' }]
+    const cpuTicks = Number(fields[11]) + Number(fields[12])
+    const startTime = fields[19] ?? ''
+    return [{ pid: Number(match[1]), name: match[2] ?? '', parent: Number(fields[1]), startTime, cpuTicks }]
   })
 }
 
@@ -133,6 +135,13 @@ export async function processesOf(root: number, folder: string): Promise<Process
     for (const one of all) if (pids.has(one.parent)) members.add(one)
   }
   return [...members]
+}
+
+/** Processor time that a server's processes have taken so far, its PostgreSQL's too. */
+export async function cpuSecondsOf({ pid, folder }: Pick<Server, 'pid' | 'folder'>): Promise<number> {
+  const all = await processesOf(pid, folder)
+  // Linux counts in hundredths for every program, whatever it does itself: proc(5).
+  return all.reduce((sum, one) => sum + one.cpuTicks, 0) / 100
 }
 
 export type Memory = { readonly own: number; readonly postgres: number }

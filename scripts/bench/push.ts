@@ -1,6 +1,7 @@
 /** The load generator for what wrk cannot do: pushes, and HEAD (wrk waits for a body). Runs as a process of its own. */
 import { createHash, randomBytes } from 'node:crypto'
 import { acceptFor, type Content, content, manifestOf, patchBlob, patchUpload, putBlob, putManifest } from './oci.ts'
+import { makeRulePack, publishByForm } from './rule-pack.ts'
 import { expectStatus, Wire } from './wire.ts'
 
 export type Job =
@@ -11,6 +12,23 @@ export type Job =
       readonly clients: number
       /** New ones, over which the packs are spread. */
       readonly repositories: number
+    }
+  | {
+      /** Packs by the rules of packs: one form each, or blobs and manifest by /v2. */
+      readonly kind: 'rule-packs'
+      readonly origin: string
+      readonly form: 'facade' | 'oci'
+      readonly seconds: number
+      readonly clients: number
+      readonly packs: number
+    }
+  | {
+      /** Each client asks one question after the other, all of them in turn. */
+      readonly kind: 'questions'
+      readonly origin: string
+      readonly seconds: number
+      readonly clients: number
+      readonly questions: readonly Question[]
     }
   | {
       readonly kind: 'blobs'
@@ -36,8 +54,15 @@ export type Job =
       readonly clients: number
     }
 
-/** `rate` per second: packs, megabytes (10^6 bytes) or requests. `busy`: the share of one core this process took. */
-export type Rate = { readonly rate: number; readonly busy: number }
+/** `body`: JSON, for a POST. `status`: of the right answer. */
+export type Question = { readonly path: string; readonly body?: string; readonly status: number }
+
+/**
+ * `rate` per second: packs, megabytes (10^6 bytes) or requests. `busy`: the share of one core this process took.
+ * `milliseconds`: from question to answer.
+ */
+export type Rate = { readonly rate: number; readonly busy: number; readonly milliseconds: Milliseconds }
+export type Milliseconds = { readonly first: number; readonly median: number; readonly p99: number }
 export type Result = Rate | { readonly error: string }
 
 const packBytes = 16 * 1024
@@ -90,13 +115,14 @@ async function drive<T>(
   const cpu = process.cpuUsage()
   const started = performance.now()
   const end = started + seconds * 1000
-  let done = 0
+  const took: number[] = []
   const client = async (wire: Wire, first: number) => {
     for (let at = first; performance.now() < end; at += clients) {
       const item = items(at)
       if (item === undefined) break
+      const asked = performance.now()
       await step(wire, item)
-      done++
+      took.push(performance.now() - asked)
     }
   }
   try {
@@ -106,14 +132,29 @@ async function drive<T>(
   }
   const elapsed = (performance.now() - started) / 1000
   const { user, system } = process.cpuUsage(cpu)
-  return { rate: done / elapsed, busy: (user + system) / 1e6 / elapsed }
+  return { rate: took.length / elapsed, busy: (user + system) / 1e6 / elapsed, milliseconds: millisecondsOf(took) }
+}
+
+function millisecondsOf(took: readonly number[]): Milliseconds {
+  const sorted = took.toSorted((a, b) => a - b)
+  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
+  return { first: took[0] ?? Number.NaN, median: at(0.5), p99: at(0.99) }
+}
+
+async function ask(wire: Wire, { path, body, status }: Question): Promise<void> {
+  const answer = body === undefined ? wire.request('GET', path) : post(wire, path, body)
+  expectStatus(await answer, status, path)
+}
+
+function post(wire: Wire, path: string, body: string) {
+  return wire.request('POST', path, ['content-type: application/json'], Buffer.from(body))
 }
 
 /** Every client sends a whole session at the same time; when all of them are in, all are cancelled. */
 async function holdUploads(job: Job & { kind: 'uploads' }): Promise<Rate> {
   const block = randomBytes(1 << 20)
   const slices = Array<Buffer>(job.bytes / block.length).fill(block)
-  const rate = { rate: 0, busy: 0 }
+  const rate = { rate: 0, busy: 0, milliseconds: millisecondsOf([]) }
   for (let session = 0; session < job.repeats; session++) {
     const locations: string[] = []
     const sent = await drive(
@@ -139,15 +180,26 @@ async function perform(job: Job): Promise<Rate> {
     const packs = Array.from({ length }, (_, index) => makePack(names, job.repositories, index))
     return drive(job, (at) => packs[at], publish)
   }
+  if (job.kind === 'rule-packs') {
+    const names = `bench-${run}-${counter++}-`
+    const packs = Array.from({ length: Math.ceil(job.seconds * packsPerSecond) }, (_, index) =>
+      makeRulePack(`${names}${index % job.packs}`, Math.floor(index / job.packs)),
+    )
+    return drive(job, (at) => packs[at], job.form === 'facade' ? publishByForm : publish)
+  }
+  if (job.kind === 'questions') {
+    const { questions } = job
+    return drive(job, (at) => questions[at % questions.length], ask)
+  }
   if (job.kind === 'blobs') {
     const push = job.form === 'put' ? putBlob : patchBlob
     const blobs = makeBlobs(job.count, job.bytes, job.clients)
-    const { rate, busy } = await drive(
+    const { rate, ...rest } = await drive(
       job,
       (at) => blobs[at],
       (wire, make) => push(wire, 'bench/large', make()),
     )
-    return { rate: (rate * job.bytes) / 1e6, busy }
+    return { rate: (rate * job.bytes) / 1e6, ...rest }
   }
   if (job.kind === 'uploads') return holdUploads(job)
   return drive(

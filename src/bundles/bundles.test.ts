@@ -197,6 +197,20 @@ describe('a bundle', () => {
   })
   it('is the same bytes when it is signed again', () =>
     assert.deepEqual(sampleBundle({ keys: [sender] }).bytes, sampleBundle({ keys: [sender] }).bytes))
+  it('knows what belongs to a manifest by its tag, and misses that manifest', async () => {
+    const taggedAs = (channel: string) => sampleBundle({ channels: [{ packId: 'alpha', channel }] })
+    const alpha = String(sampleBundle().digests.alpha).replace(':', '-')
+    const { read } = await verifyBytes(taggedAs(`${alpha}.sig`).bytes)
+    assert.deepEqual(
+      read.contents.entries.flatMap((entry) => (entry.kind === 'attachment' ? [entry.packId, entry.tag] : [])),
+      ['alpha', `${alpha}.sig`],
+    )
+    const nothing = taggedAs(`sha256-${'0'.repeat(64)}.sig`)
+    await assert.rejects(
+      verifyBytes(nothing.bytes),
+      failsWith('BUNDLE_INVALID', /sha256:0{64}, on which .* is not in it/),
+    )
+  })
   it('may leave out what its receiver has, and says so', async () => {
     const { digests } = sampleBundle()
     const { bytes } = sampleBundle({ keys: [sender], leaveOut: (digest) => digest === digests['alpha content'] })

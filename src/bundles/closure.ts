@@ -95,8 +95,9 @@ function checkEntry(entry: Entry, held: Held, reached: ReadonlySet<Digest>, say:
     const manifest = held.manifestOf(digest)
     if (manifest && !(manifest instanceof Failure) && manifest.subject !== entry.subject)
       say(`${digest} hangs on ${manifest.subject ?? 'nothing'}, and index.json says on ${entry.subject}`)
-    if (!reached.has(entry.subject)) say(`${entry.subject}, on which ${digest} hangs, is not in it`)
   }
+  if ((entry.kind === 'referrer' || entry.kind === 'attachment') && !reached.has(entry.subject))
+    say(`${entry.subject}, on which ${digest} hangs, is not in it`)
 }
 
 function checkLock({ contents, lock, manifestOf }: Held, say: (words: string) => void): void {

@@ -3,6 +3,7 @@ import { type Descriptor, isObject, parseAnnotations, parseDescriptor } from '..
 import { type Digest, digestOf, parseDigest } from '../oci/digest.ts'
 import { mediaTypes } from '../oci/media-types.ts'
 import { parseTag, type Tag } from '../oci/reference.ts'
+import { attachedTo } from '../packs/channel.ts'
 import { type PackId, packMediaTypes, parsePackId } from '../packs/pack.ts'
 import { type Version, versionOfTag } from '../packs/version.ts'
 
@@ -34,6 +35,8 @@ export type Entry =
   | { kind: 'pack'; descriptor: Descriptor; packId: PackId; version: Version }
   | { kind: 'channel'; descriptor: Descriptor; packId: PackId; channel: Tag }
   | { kind: 'referrer'; descriptor: Descriptor; subject: Digest }
+  /** A tag that says in its name what it belongs to, such as cosign's `sha256-….sig`. */
+  | { kind: 'attachment'; descriptor: Descriptor; packId: PackId; tag: Tag; subject: Digest }
   | { kind: 'lock' | 'missing'; descriptor: Descriptor }
   /** What another tool put there; `name` is its tag, or whatever else stands in the name's place. */
   | { kind: 'image'; descriptor: Descriptor; name: string | undefined }
@@ -86,6 +89,8 @@ function entryOf(descriptor: Descriptor, isBundle: boolean): Entry {
   if ((marks[annotations.packId] ?? packId) !== packId)
     throw invalid(`${JSON.stringify(name)} in ${indexFile} says that its pack is ${marks[annotations.packId]}`)
   const version = versionOfTag(tag)
+  const subject = attachedTo(tag)
+  if (subject) return { kind: 'attachment', descriptor, packId, tag, subject }
   if (!version) return { kind: 'channel', descriptor, packId, channel: tag }
   if ((marks[annotations.version] ?? version) !== version)
     throw invalid(`${JSON.stringify(name)} in ${indexFile} says that its version is ${marks[annotations.version]}`)

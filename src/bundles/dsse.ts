@@ -48,21 +48,24 @@ export function parseEnvelope(bytes: Buffer): Envelope {
   if (typeof payloadType !== 'string') throw invalid('payloadType must be text')
   const content = fromBase64(payload)
   if (!content) throw invalid('payload must be base64')
-  if (!Array.isArray(signatures) || signatures.length === 0) throw invalid('it lists no signatures')
+  const read = readSignatures(signatures, invalid)
+  if (read.length === 0) throw invalid('it lists no signatures')
+  return { payloadType, payload: content, signatures: read }
+}
+
+/** The signatures of an envelope. Throws what `invalid` makes of what is wrong. */
+export function readSignatures(signatures: unknown, invalid: (detail: string) => Failure): Signature[] {
+  if (!Array.isArray(signatures)) throw invalid('it lists no signatures')
   if (signatures.length > maxSignatures) throw invalid(`it lists more than ${maxSignatures} signatures`)
-  return {
-    payloadType,
-    payload: content,
-    signatures: signatures.map((entry: unknown, i): Signature => {
-      const { keyid, sig } = isObject(entry) ? entry : {}
-      const decoded = fromBase64(sig)
-      if (decoded?.length !== signatureBytes)
-        throw invalid(`signatures[${i}].sig must be an Ed25519 signature, ${signatureBytes} bytes in base64`)
-      if (keyid !== undefined && keyid !== null && (typeof keyid !== 'string' || keyid.length > 256))
-        throw invalid(`signatures[${i}].keyid must be text of at most 256 characters`)
-      return { ...(keyid ? { keyid } : {}), sig: decoded }
-    }),
-  }
+  return signatures.map((entry: unknown, i): Signature => {
+    const { keyid, sig } = isObject(entry) ? entry : {}
+    const decoded = fromBase64(sig)
+    if (decoded?.length !== signatureBytes)
+      throw invalid(`signatures[${i}].sig must be an Ed25519 signature, ${signatureBytes} bytes in base64`)
+    if (keyid !== undefined && keyid !== null && (typeof keyid !== 'string' || keyid.length > 256))
+      throw invalid(`signatures[${i}].keyid must be text of at most 256 characters`)
+    return { ...(keyid ? { keyid } : {}), sig: decoded }
+  })
 }
 
 /** Either alphabet, with or without padding, as envelope.md asks of readers; nothing else in between. */

@@ -13,6 +13,8 @@ export type Facts = {
   packs: { packId: string; version: string; manifestDigest: Digest; size: number }[]
   channels: { packId: string; channel: string; manifestDigest: Digest }[]
   referrers: { digest: Digest; subject: Digest; artifactType?: string }[]
+  /** What belongs to a manifest by its tag. */
+  attachments: { packId: string; tag: string; digest: Digest; subject: Digest }[]
   images: { name?: string; digest: Digest; mediaType: string }[]
 }
 
@@ -23,7 +25,7 @@ export function factsOf({ layout, contents, manifests, lock, leftOut }: Survey):
     ...(lock ? { lock: lock.digest } : {}),
     ...(base ? { base } : {}),
     ...{ leftOut: leftOut.length, blobs: layout.blobs, size: layout.size },
-    ...{ packs: [], channels: [], referrers: [], images: [] },
+    ...{ packs: [], channels: [], referrers: [], attachments: [], images: [] },
   }
   const sizes = new Map(lock?.lock.packs.map((pack) => [pack.manifestDigest, pack.size]))
   for (const entry of entries) {
@@ -38,6 +40,8 @@ export function factsOf({ layout, contents, manifests, lock, leftOut }: Survey):
       facts.channels.push({ packId: entry.packId, channel: entry.channel, manifestDigest: digest })
     else if (entry.kind === 'referrer')
       facts.referrers.push({ digest, subject: entry.subject, ...(artifactType ? { artifactType } : {}) })
+    else if (entry.kind === 'attachment')
+      facts.attachments.push({ packId: entry.packId, tag: entry.tag, digest, subject: entry.subject })
     else if (entry.kind === 'image')
       facts.images.push({ ...(entry.name === undefined ? {} : { name: entry.name }), digest, mediaType })
   }
@@ -71,13 +75,14 @@ export function differencesOf(from: Survey, to: Survey): Differences {
 }
 
 function namesOf(survey: Survey): Map<string, Digest> {
-  const { packs, channels, referrers, images } = factsOf(survey)
+  const { packs, channels, referrers, attachments, images } = factsOf(survey)
   const named: [string, Digest][] = [
     ...packs.map(({ packId, version, manifestDigest }): [string, Digest] => [`${packId}@${version}`, manifestDigest]),
     ...channels.map(({ packId, channel, manifestDigest }): [string, Digest] => [
       `${packId}#${channel}`,
       manifestDigest,
     ]),
+    ...attachments.map(({ packId, tag, digest }): [string, Digest] => [`${packId}#${tag}`, digest]),
     ...referrers.map(({ digest, artifactType }): [string, Digest] => [
       `${artifactType ?? 'referrer'} ${digest}`,
       digest,

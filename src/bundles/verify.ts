@@ -12,10 +12,11 @@ export type Verified = { signature: SignatureOutcome; unnamed: readonly Digest[]
  * Throws SIGNATURE_INVALID, SIGNATURE_MISSING, BUNDLE_INVALID.
  */
 export function verify(
-  { layout, contents, blobs, manifests, lock, leftOut }: Survey,
+  survey: Survey,
   { keys, policy, now }: { keys: readonly PublicKey[]; policy: VerifyPolicy | undefined; now: Date },
 ): Verified {
-  const signature = checkAll()
+  const { contents, blobs, manifests, lock, leftOut } = survey
+  const signature = signatureOf(survey, keys, now)
   const refused = decideVerification(policy, keys.length > 0, signature)
   if (refused) throw refused
   const { violations, reached } = checkClosure({
@@ -28,17 +29,22 @@ export function verify(
   const invalid = refusalOf(violations)
   if (invalid) throw invalid
   return { signature, unnamed: [...blobs.keys()].filter((digest) => !reached.has(digest)) }
+}
 
-  function checkAll(): SignatureOutcome {
-    const outcome = checkSignature(layout.envelope, { index: layout.index, lock: lock?.digest }, keys, now)
-    if (outcome.kind !== 'verified') return outcome
-    const { packs, blobs: count, size, base } = outcome.predicate
-    const here = contents.entries.filter(({ kind }) => kind === 'pack').length
-    if (packs !== here || count !== layout.blobs || size !== layout.size || base !== contents.base)
-      return {
-        kind: 'refused',
-        reason: `it was made for ${packs} packs in ${count} blobs of ${size} bytes, and here are ${here} in ${layout.blobs} of ${layout.size}`,
-      }
-    return outcome
-  }
+/** Looks at the signature of a file that was read, and at whether the file is what the signature says. Never throws. */
+export function signatureOf(
+  { layout, contents, lock }: Pick<Survey, 'layout' | 'contents' | 'lock'>,
+  keys: readonly PublicKey[],
+  now: Date,
+): SignatureOutcome {
+  const outcome = checkSignature(layout.envelope, { index: layout.index, lock: lock?.digest }, keys, now)
+  if (outcome.kind !== 'verified') return outcome
+  const { packs, blobs: count, size, base } = outcome.predicate
+  const here = contents.entries.filter(({ kind }) => kind === 'pack').length
+  if (packs !== here || count !== layout.blobs || size !== layout.size || base !== contents.base)
+    return {
+      kind: 'refused',
+      reason: `it was made for ${packs} packs in ${count} blobs of ${size} bytes, and here are ${here} in ${layout.blobs} of ${layout.size}`,
+    }
+  return outcome
 }

@@ -54,7 +54,7 @@ function collect(value: string, before: string[] = []): string[] {
 }
 
 /** What the rules of bundles throw, as what the commands report. */
-async function inWords(work: () => Promise<void>): Promise<void> {
+export async function inWords(work: () => Promise<void>): Promise<void> {
   try {
     await work()
   } catch (error) {
@@ -97,15 +97,17 @@ function aboutOf({ kind, index, lock, base, leftOut, blobs, size }: Facts): stri
   ])
 }
 
-function contentsOf({ packs, channels, referrers, images }: Facts): string {
+function contentsOf({ packs, channels, referrers, attachments, images }: Facts): string {
   const versions = packs.map((pack) => [pack.packId, pack.version, bytesText(pack.size), pack.manifestDigest])
   const named = channels.map(({ packId, channel, manifestDigest }) => [packId, channel, manifestDigest])
   const attached = referrers.map(({ artifactType, subject, digest }) => [artifactType ?? '', subject, digest])
+  const tagged = attachments.map(({ packId, tag, digest }) => [packId, tag, digest])
   const others = images.map(({ name, mediaType, digest }) => [name ?? '', mediaType, digest])
   return [
     table(['PACK', 'VERSION', 'CONTENT', 'MANIFEST'], versions),
     table(['PACK', 'CHANNEL', 'MANIFEST'], named),
     table(['REFERRER', 'OF', 'MANIFEST'], attached),
+    table(['PACK', 'ATTACHED', 'MANIFEST'], tagged),
     table(['NAME', 'TYPE', 'MANIFEST'], others),
   ]
     .filter(Boolean)

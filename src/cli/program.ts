@@ -3,10 +3,13 @@ import { addAudit } from './audit.ts'
 import { addBundle } from './bundle.ts'
 import { addChanges } from './change.ts'
 import { addDiff } from './diff.ts'
+import { addExport } from './export.ts'
 import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
+import { addImport } from './import.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
+import { addInventory } from './inventory.ts'
 import { addJobs } from './jobs.ts'
 import { addKeys } from './keys.ts'
 import { addLogin } from './login.ts'
@@ -51,6 +54,9 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   addLogin(packs, here)
 
   packs.commandsGroup('Across an air gap:')
+  addExport(packs, here)
+  addImport(packs, here)
+  addInventory(packs, here)
   addBundle(packs, here)
   addKeys(packs, here)
 

@@ -51,6 +51,19 @@ export async function resolveRoots(
   texts: readonly string[],
   { runner, channel, lock: file }: ResolveFlags,
 ): Promise<{ lock: Lock; bytes: Uint8Array }> {
+  const roots = await rootsOf({ signal }, client, texts, { runner })
+  const lock = file === undefined ? undefined : await readLock(file)
+  const request = { roots, ...(runner ? { runner } : {}), ...(channel ? { channel } : {}), ...(lock ? { lock } : {}) }
+  return client.resolve(request, { signal })
+}
+
+/** Packs as they are written on the command line, with ranges: that of a channel is the version it points at. */
+export async function rootsOf(
+  { signal }: Pick<Run, 'signal'>,
+  client: Client,
+  texts: readonly string[],
+  { runner }: Pick<ResolveFlags, 'runner'>,
+): Promise<{ packId: string; version: string }[]> {
   const roots: { packId: string; version: string }[] = []
   for (const text of texts) {
     const { packId, selector = '*' } = parseReference(text)
@@ -62,9 +75,7 @@ export async function resolveRoots(
   const twice = roots.find(({ packId }, i) => roots.findIndex((other) => other.packId === packId) !== i)
   if (twice)
     throw new PacksError('USAGE', `${twice.packId} is named twice; one version of a pack is resolved at a time`)
-  const lock = file === undefined ? undefined : await readLock(file)
-  const request = { roots, ...(runner ? { runner } : {}), ...(channel ? { channel } : {}), ...(lock ? { lock } : {}) }
-  return client.resolve(request, { signal })
+  return roots
 }
 
 /** Throws LOCK_INVALID with everything that is wrong with it. */

@@ -37,8 +37,10 @@ import { createHash } from 'node:crypto'
 import http from 'node:http'
 import https from 'node:https'
 import { type Audit, auditOf } from './audit.ts'
+import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
+import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
 import { type Keys, keysOf } from './keys.ts'
 import { type Lock, type LockedPack, parseLock } from './lock.ts'
@@ -57,7 +59,9 @@ import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
 
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
+export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
 export type { PacksErrorCode } from './failure.ts'
+export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
 export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
@@ -205,6 +209,10 @@ export type Client = {
    * try was lost). Throws DEPENDENTS_EXIST unless `force`.
    */
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
+  /** Bundle files, as they leave. */
+  readonly bundles: Bundles
+  /** Bundle files that come into the registry. */
+  readonly imports: Imports
   /** Background work. */
   readonly jobs: Jobs
 }
@@ -225,6 +233,8 @@ export function openClient(options: ClientOptions): Client {
     },
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
+    bundles: bundlesOf(connection),
+    imports: importsOf(connection),
     jobs: jobsOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),

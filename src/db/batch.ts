@@ -79,3 +79,15 @@ export function batched<Key, Answer>(
       }),
   }
 }
+
+/** For a batch whose questions are often the same: each is asked once. Answers stand in the order of the questions. */
+export function askedOnce<Key, Answer>(keys: readonly Key[], run: (key: Key) => Promise<Answer>): Promise<Answer[]> {
+  const asked = new Map<string, Promise<Answer>>()
+  const answers = keys.map((key) => {
+    const text = JSON.stringify(key)
+    const answer = asked.get(text) ?? run(key)
+    asked.set(text, answer)
+    return answer
+  })
+  return Promise.all(answers)
+}

@@ -1,7 +1,7 @@
 import { type ObjectKey, storedKey } from '../blobs/keys.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import type { Sql } from './client.ts'
+import type { Sql, Transaction } from './client.ts'
 
 /** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at it; undefined: it will not. */
 export type LinkedBlob = { size: number; key: ObjectKey; reviewDueSeconds: number | undefined }
@@ -176,7 +176,8 @@ export async function unlinkBlob(
 }
 
 /** Queues objects for deletion: no row names them. */
-export async function queueDeletions(sql: Sql, keys: readonly ObjectKey[]): Promise<void> {
+export async function queueDeletions(sql: Sql | Transaction, keys: readonly ObjectKey[]): Promise<void> {
+  if (keys.length === 0) return
   await sql`insert into blob_deletions (storage_key) select unnest(${[...keys]}::text[]) on conflict do nothing`
 }
 

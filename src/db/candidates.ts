@@ -93,15 +93,19 @@ export type LockRow = {
 /** These versions as a lock lists them, by the ids of their packs; those that are there no more are left out. */
 export async function findLockRows(sql: Sql | Transaction, chosen: ReadonlyMap<PackId, Version>): Promise<LockRow[]> {
   const rows = await sql<(Omit<LockRow, 'dependencies'> & { dependencies: string | null })[]>`
-    select p.pack_id as "packId", v.version, v.type, v.content_digest as digest, v.content_size as size,
-      v.content_type as "mediaType", v.content_title as title, v.manifest_digest as "manifestDigest",
-      m.size as "manifestSize", v.dependencies
+    select p.pack_id as "packId", found.*
     from unnest(${[...chosen.keys()] as string[]}::text[], ${[...chosen.values()].map(releaseOf) as string[]}::text[],
       ${[...chosen.values()] as string[]}::text[]) as q (pack_id, release, version)
-    join packs p on p.pack_id = q.pack_id
-    join pack_versions v on v.repository_id = p.repository_id and v.release = q.release and v.version = q.version
-      and v.deleted_at is null
-    join manifests m on m.repository_id = v.repository_id and m.digest = v.manifest_digest
+    join packs p on p.pack_id = q.pack_id,
+    -- One by one, along the primary keys: left to join as it likes, the planner may begin with all that are 1.0.0.
+    lateral (
+      select v.version, v.type, v.content_digest as digest, v.content_size as size, v.content_type as "mediaType",
+        v.content_title as title, v.manifest_digest as "manifestDigest", m.size as "manifestSize", v.dependencies
+      from pack_versions v join manifests m on m.repository_id = v.repository_id and m.digest = v.manifest_digest
+      where v.repository_id = p.repository_id and v.release = q.release and v.version = q.version
+        and v.deleted_at is null
+      limit 1
+    ) found
     order by p.pack_id`
   return rows.map((row) => ({ ...row, dependencies: row.dependencies === null ? [] : JSON.parse(row.dependencies) }))
 }

@@ -76,9 +76,13 @@ export function openDatabase(url: string, { max = 12, limits = {} as Partial<Lim
 /**
  * Runs statements with a bound on the wait for a connection and on the answer.
  * Throws Failure('UNAVAILABLE') when the pool stays exhausted, the server is down, or it does not answer in time;
- * every other error of PostgreSQL is passed on as it is.
+ * every other error of PostgreSQL is passed on as it is. `answerMs`: for work that is known to take longer.
  */
-export async function ask<T>(db: Database, run: (sql: Sql, relaxed: Sql) => Promise<T>): Promise<T> {
+export async function ask<T>(
+  db: Database,
+  run: (sql: Sql, relaxed: Sql) => Promise<T>,
+  { answerMs = db.limits.answerMs } = {},
+): Promise<T> {
   if (db.use.active >= db.use.max) await freeConnection(db)
   else db.use.active++
   const started = performance.now()
@@ -88,7 +92,7 @@ export async function ask<T>(db: Database, run: (sql: Sql, relaxed: Sql) => Prom
     release(db)
   })
   try {
-    return await within(answer, db.limits.answerMs)
+    return await within(answer, answerMs)
   } catch (error) {
     throw isOutage(error) ? unavailable('database', error) : error
   }

@@ -61,6 +61,19 @@ export async function manifestPayloads(
   return [...rows]
 }
 
+/** The bytes of manifests of any repositories, in no promised order; a digest comes once for each that was asked. */
+export async function storedPayloads(
+  sql: Sql | Transaction,
+  wanted: readonly { repository: RepositoryName; digest: Digest }[],
+): Promise<{ digest: Digest; payload: Buffer }[]> {
+  const rows = await sql<{ digest: Digest; payload: Buffer }[]>`
+    select m.digest, m.payload
+    from unnest(${wanted.map((w) => w.repository as string)}::text[], ${wanted.map((w) => w.digest as string)}::text[])
+      as w (repository, digest)
+    join repositories r on r.name = w.repository join manifests m on m.repository_id = r.id and m.digest = w.digest`
+  return [...rows]
+}
+
 /** Published versions as members of a bundle, by pack. Left out where there is no such version. */
 export async function findMembers(
   sql: Sql | Transaction,

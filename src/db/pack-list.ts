@@ -64,11 +64,14 @@ export async function listPacks(sql: Sql, query: PackQuery): Promise<PackEntry[]
         order by v.prerelease, v.precedence desc limit 1
       ) v on true`
     : sql``
+  // In two steps, or the text of every key is made before the limit is reached: of 10,000 that takes 6 ms.
   const rows = await sql<PackEntry[]>`
-    select ${runner ? summaryOf(sql, sql`p.pack_id`, sql`v`, sql`p.versions`) : sql`p.summary`} as summary,
-      p.pack_id as "packId", ${key}::text as key
-    from packs p ${runnable}
-    where p.shown is not null ${where.map((part) => part || sql``)}
-    order by ${order} limit ${limit}`
+    select summary, pack_id as "packId", key::text as key from (
+      select ${runner ? summaryOf(sql, sql`p.pack_id`, sql`v`, sql`p.versions`) : sql`p.summary`} as summary,
+        p.pack_id, ${key} as key
+      from packs p ${runnable}
+      where p.shown is not null ${where.map((part) => part || sql``)}
+      order by ${order} limit ${limit}
+    ) page`
   return [...rows]
 }

@@ -15,7 +15,7 @@ import { methods, type Routes } from './routes.ts'
 
 /**
  * What a route takes. `nothing`: anybody is let in. `login`: any credential, a token of /token for nobody too. `list`: a
- * list is filtered, and who may read nothing gets an empty one. `quiet`: what may not be read is an empty list.
+ * list is filtered, or made of what may be read; who may read nothing gets an empty one. `quiet`: what may not be read is an empty list.
  * `registry`: to read everything. Else a right on the repository that is asked for, or to be an administrator.
  */
 type Need = 'nothing' | 'login' | 'list' | 'quiet' | 'pull' | 'push' | 'overwrite' | 'delete' | 'registry' | 'admin'
@@ -49,6 +49,13 @@ const rows: Record<string, Need> = {
   'patch /packs/:id/:version': 'delete',
   'put /packs/:id/channels/:channel': 'overwrite',
   'post /resolve': 'pull',
+  'post /bundles': 'list',
+  'post /bundles/plan': 'list',
+  'get /bundles/:id{[0-9a-f]{64}}': 'list',
+  'get /inventory': 'registry',
+  'post /bundles/import': 'login',
+  'get /bundles/imports': 'registry',
+  'get /bundles/imports/:id': 'registry',
   'get /keys': 'registry',
   'get /keys/:id': 'registry',
   'post /keys': 'admin',
@@ -112,6 +119,7 @@ const digest = 'sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61
 function pathOf(method: string, route: string): string {
   const there = method === 'get'
   return route
+    .replace(':id{[0-9a-f]{64}}', '0'.repeat(64))
     .replace(':name{.+}', 'packs/demo')
     .replace(':reference', there ? '1.0.0' : '9.9.9')
     .replace(':digest', there ? digest : `sha256:${'0'.repeat(64)}`)

@@ -14,7 +14,7 @@ import { scopeFor } from '../auth/scope.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { packIdOf } from '../packs/pack.ts'
+import { type PackId, packIdOf, repositoryOf } from '../packs/pack.ts'
 import { identify } from './identify.ts'
 import { type Limits, openLimits } from './limits.ts'
 import { type Origins, openOrigins } from './origin.ts'
@@ -170,4 +170,10 @@ function unknown(c: Context<Env>, repository: RepositoryName): Failure {
   if (route.endsWith('/blobs/:digest'))
     return new Failure('BLOB_UNKNOWN', { detail: { name, digest: c.req.param('digest') } })
   return new Failure('NAME_UNKNOWN', { detail: { name } })
+}
+
+/** Which packs whoever asks may read. */
+export function mayPullFor(c: Context<Env>): (packId: PackId) => boolean {
+  const principal = principalOf(c)
+  return (packId) => mayAccess(principal, repositoryOf(packId), 'pull')
 }

@@ -3,8 +3,8 @@ import { type Descriptor, isObject, parseDescriptor } from '../oci/descriptor.ts
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { mediaTypes } from '../oci/media-types.ts'
 import { checkDocument, inWords } from './document.ts'
-import { type PackDocument, type PackId, type PackType, packMediaTypes, typeOfArtifact } from './pack.ts'
-import type { Version } from './version.ts'
+import { type PackDocument, type PackId, type PackType, packMediaTypes, parsePackId, typeOfArtifact } from './pack.ts'
+import { parseVersion, type Version } from './version.ts'
 
 /** The content of a pack as its manifest names it. `title`: the file name under which `oras pull` saves it. */
 export type Content = { digest: Digest; size: number; mediaType: string; title?: string }
@@ -119,6 +119,21 @@ export function configOf(manifest: unknown): Descriptor | undefined {
   if (descriptor?.mediaType !== packMediaTypes.config) return undefined
   if (descriptor.size > maxConfigBytes) throw invalid(`the config blob of a pack is at most ${maxConfigBytes} bytes`)
   return descriptor
+}
+
+/** Which version of which pack a manifest says that it is, by its document; undefined where it has none, or a bad one. */
+export function identityOf(
+  manifest: unknown,
+  config: Buffer | undefined,
+): { packId: PackId; version: Version } | undefined {
+  const { annotations } = isObject(manifest) ? manifest : {}
+  const embedded = isObject(annotations) ? annotations[documentAnnotation] : undefined
+  const written = config ?? (typeof embedded === 'string' ? embedded : undefined)
+  if (written === undefined) return undefined
+  const { packId, version } = Object(parseJson(written)) as { packId?: unknown; version?: unknown }
+  const id = typeof packId === 'string' ? parsePackId(packId) : undefined
+  const number = typeof version === 'string' ? parseVersion(version) : undefined
+  return id && number && { packId: id, version: number }
 }
 
 /**

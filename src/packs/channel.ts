@@ -1,3 +1,4 @@
+import { type Digest, parseDigest } from '../oci/digest.ts'
 import type { Tag } from '../oci/reference.ts'
 import { type Version, versionOfTag } from './version.ts'
 
@@ -14,6 +15,11 @@ export type TagRole =
 
 const attachment = /^(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})(?:\.[a-z]+)?$/
 const nearlyVersion = /^[vV]?\d+\.\d+\.\d+/
+
+/** What a tag of the referrers fallback, or one of cosign's, belongs to; undefined for other tags. */
+export function attachedTo(tag: Tag): Digest | undefined {
+  return attachment.test(tag) ? parseDigest((tag.split('.')[0] ?? '').replace('-', ':')) : undefined
+}
 
 export function roleOf(tag: Tag): TagRole {
   const version = versionOfTag(tag)

@@ -40,19 +40,26 @@ export function namedEntry(
   return { mediaType, digest, size, annotations: { [refName]: name }, ...(artifactType ? { artifactType } : {}) }
 }
 
+/** The bytes of index.json. `annotations`: what it says of the whole file. */
+export function layoutIndex(entries: readonly LayoutEntry[], annotations?: Record<string, string>): Buffer {
+  const index = { schemaVersion: 2, mediaType: mediaTypes.index, manifests: entries }
+  return Buffer.from(JSON.stringify({ ...index, ...(annotations ? { annotations } : {}) }))
+}
+
 /**
  * The pieces of the file, in order: `oci-layout`, `index.json`, then the blobs by their digests. `blobs`: every blob and
- * manifest that is in it, once each, in any order.
+ * manifest that is in it, once each, in any order. `beside`: a file that stands right behind index.json.
  */
 export function layoutPieces(
-  entries: readonly LayoutEntry[],
+  index: Buffer,
   blobs: readonly { digest: Digest; size: number }[],
+  beside?: { name: string; bytes: Buffer },
 ): Piece[] {
-  const index = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.index, manifests: entries }))
   const sorted = [...blobs].sort((a, b) => (a.digest < b.digest ? -1 : 1))
   return [
     ...fileOf('oci-layout', atHand(Buffer.from('{"imageLayoutVersion":"1.0.0"}'))),
     ...fileOf('index.json', atHand(index)),
+    ...(beside ? fileOf(beside.name, atHand(beside.bytes)) : []),
     ...sorted.flatMap(({ digest, size }) => fileOf(`blobs/${algorithmOf(digest)}/${hexOf(digest)}`, { size, digest })),
     zeros(2 * block),
   ].filter((piece) => piece.size > 0)

@@ -1,6 +1,7 @@
 import type { ObjectKey } from '../blobs/keys.ts'
 import { forgetDeletions, queuedDeletions } from '../db/blobs.ts'
 import { ask } from '../db/client.ts'
+import { expireImports, forgetImports } from '../db/imports.ts'
 import { expireUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
 
@@ -21,10 +22,18 @@ async function discard(deps: Deps, keys: readonly ObjectKey[]): Promise<void> {
 /** As many objects as S3 deletes in one call. */
 const batch = 1000
 
-/** Ends the sessions that nobody came back to, and deletes what is queued. Harmless in several processes at once. */
+/** Each may have a hundred thousand objects. */
+const fewImports = 5
+/** How long the report of an import is kept after what it had stored is thrown away, in seconds. */
+const reportSeconds = 30 * 24 * 60 * 60
+
+/** Ends the uploads and imports that nobody came back to, and deletes what is queued. Harmless in several processes at once. */
 export async function tidy(deps: Deps): Promise<{ expired: number; deleted: number }> {
   let expired = 0
   for (let more = batch; more === batch; expired += more) more = await ask(deps.db, (sql) => expireUploads(sql, batch))
+  for (let more = fewImports; more === fewImports; expired += more)
+    more = await ask(deps.db, (sql) => expireImports(sql, fewImports))
+  for (let more = batch; more === batch; ) more = await ask(deps.db, (sql) => forgetImports(sql, reportSeconds, batch))
   let deleted = 0
   for (let more = batch; more === batch; deleted += more) {
     const keys = await ask(deps.db, (sql) => queuedDeletions(sql, batch))

@@ -5,7 +5,7 @@ import type { Carried } from '../packs/bundle.ts'
 import { inWords, type Violation } from '../packs/document.ts'
 import type { Dependency, PackDocument, PackId } from '../packs/pack.ts'
 import type { Candidate } from '../packs/resolve.ts'
-import { openRanges, satisfies, type Version } from '../packs/version.ts'
+import { compareVersions, openRanges, satisfies, type Version } from '../packs/version.ts'
 
 /** `allowMissing`: what is not published yet may be. `carried`: what the pack, a bundle, brings along itself. */
 type Allowed = { allowMissing: boolean; carried?: readonly Carried[] }
@@ -26,10 +26,10 @@ export async function badDependencies(
   sql: Sql | Transaction,
   { packId, dependencies }: PackDocument,
   { allowMissing, carried = [] }: Allowed,
+  published = openPublished(sql),
 ): Promise<Violation[]> {
   if (dependencies.length === 0) return []
   const violations: Violation[] = []
-  const published = openPublished(sql)
   await published.load(dependencies.map((entry) => entry.packId))
   for (const [i, entry] of dependencies.entries()) {
     if (entry.optional || allowMissing || published.accepted(entry).length > 0) continue
@@ -46,7 +46,7 @@ export async function badDependencies(
   return violations
 }
 
-type Published = {
+export type Published = {
   /** Must be awaited before the packs are asked for. */
   load(packIds: readonly PackId[]): Promise<void>
   of(packId: PackId): readonly Candidate[]
@@ -54,8 +54,14 @@ type Published = {
   accepted(dependency: Dependency): readonly Candidate[]
 }
 
-/** What is published of the packs that are looked at, each read once. */
-function openPublished(sql: Sql | Transaction): Published {
+/**
+ * What is published of the packs that are looked at, each read once. `also`: what is about to be published with it, and
+ * counts as if it were.
+ */
+export function openPublished(
+  sql: Sql | Transaction,
+  also: ReadonlyMap<PackId, readonly Candidate[]> = new Map(),
+): Published {
   const candidates = new Map<PackId, readonly Candidate[]>()
   const versions = new Map<PackId, readonly Version[]>()
   const spansIn = openRanges()
@@ -67,7 +73,7 @@ function openPublished(sql: Sql | Transaction): Published {
       if (unknown.length === 0) return
       const found = await findCandidates(sql, unknown)
       for (const packId of unknown) {
-        candidates.set(packId, found.get(packId) ?? [])
+        candidates.set(packId, together(found.get(packId) ?? [], also.get(packId) ?? []))
         versions.set(
           packId,
           of(packId).map((candidate) => candidate.version),
@@ -79,6 +85,14 @@ function openPublished(sql: Sql | Transaction): Published {
       return [...new Set(found)].filter((candidate) => candidate.state !== 'yanked')
     },
   }
+}
+
+/** Both, the highest first; a version that is in both once. */
+function together(there: readonly Candidate[], also: readonly Candidate[]): readonly Candidate[] {
+  const known = new Set(there.map(({ version }) => version))
+  const more = also.filter(({ version }) => !known.has(version))
+  if (more.length === 0) return there
+  return [...there, ...more].sort((a, b) => compareVersions(b.version, a.version))
 }
 
 /**

@@ -1,12 +1,12 @@
 import type { ObjectKey } from '../blobs/keys.ts'
 import { ask } from '../db/client.ts'
-import { closureBlobs, closureManifests, manifestPayloads } from '../db/closures.ts'
+import { closureBlobs, closureManifests, storedPayloads } from '../db/closures.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { ByteRange } from '../oci/range.ts'
-import { cut, type LayoutEntry, layoutPieces, type Piece, sizeOf } from '../packs/layout.ts'
+import { cut, layoutPieces, type Piece, sizeOf } from '../packs/layout.ts'
 import { gone, smallBytes } from './blobs.ts'
 
 /** Where the bytes of a layout's blob are: a manifest of a repository, an object of the store, or at hand. */
@@ -22,10 +22,13 @@ export type Layout = { size: number; pieces: readonly Piece[]; sources: Readonly
 /** A part of the file as it is read: bytes, or the range of an object, for the sender to fetch as it does best. */
 export type Part = Buffer | { digest: Digest; key: ObjectKey; range: ByteRange }
 
-/** The file of these entries and blobs. What several closures have in common may be given more than once. */
-export function layoutOf(entries: readonly LayoutEntry[], sources: readonly Source[]): Layout {
+/**
+ * The file of this index.json and these blobs. What several closures have in common may be given more than once.
+ * `beside`: a file that stands right behind index.json.
+ */
+export function layoutOf(index: Buffer, sources: readonly Source[], beside?: { name: string; bytes: Buffer }): Layout {
   const byDigest = new Map(sources.map((source) => [source.digest, source]))
-  const pieces = layoutPieces(entries, [...byDigest.values()])
+  const pieces = layoutPieces(index, [...byDigest.values()], beside)
   return { size: sizeOf(pieces), pieces, sources: byDigest }
 }
 
@@ -130,22 +133,20 @@ function manifestReader(deps: Deps, order: readonly StoredManifest[]): (digest: 
   const coming = new Map<Digest, Promise<Map<Digest, Buffer>>>()
   let next = 0
   const fetchBatch = () => {
-    const { repository } = order[next] ?? {}
-    if (!repository) return
-    const batch: Digest[] = []
-    for (let bytes = 0; next < order.length && batch.length < batchManifests; next++) {
+    const batch: StoredManifest[] = []
+    for (let bytes = 0; batch.length < batchManifests; next++) {
       const manifest = order[next]
-      if (manifest?.repository !== repository) break
-      bytes += manifest.size
-      if (batch.length > 0 && bytes > batchBytes) break
-      batch.push(manifest.digest)
+      bytes += manifest?.size ?? 0
+      if (!manifest || (batch.length > 0 && bytes > batchBytes)) break
+      batch.push(manifest)
     }
-    const fetched = ask(deps.db, (sql) => manifestPayloads(sql, repository, batch)).then(
+    if (batch.length === 0) return
+    const fetched = ask(deps.db, (sql) => storedPayloads(sql, batch)).then(
       (rows) => new Map(rows.map(({ digest, payload }) => [digest, payload])),
     )
     // Those that wait for it learn of a failure; the rest of the batch may never be asked for.
     fetched.catch(() => undefined)
-    for (const digest of batch) coming.set(digest, fetched)
+    for (const { digest } of batch) coming.set(digest, fetched)
   }
   return async (digest) => {
     if (!coming.has(digest)) fetchBatch()

@@ -6,6 +6,7 @@ import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { mediaTypes } from '../oci/media-types.ts'
+import type { RepositoryName } from '../oci/name.ts'
 import { type Content, configBytes, manifestBytes } from '../packs/artifact.ts'
 import { inWords, type Violation } from '../packs/document.ts'
 import { type PackDocument, type PackId, packMediaTypes, repositoryOf } from '../packs/pack.ts'
@@ -43,9 +44,6 @@ export async function publishPack(deps: Deps, { document, content, ...rest }: Pu
   if (bad.length > 0) throw new Failure('DEPENDENCY_INVALID', { detail: inWords(bad), about: { violations: bad } })
 
   const { digest, size } = await storeUnknown(deps, { document, content, ...rest })
-  const config = configBytes(document)
-  const body = { stream: Readable.from([config]), length: config.length }
-  await storeContent(deps, { repository, digest: digestOf(config), body })
   const bytes = manifestBytes(document, describe(document, content, { digest, size }), rest.created ?? now())
   const push = { repository, reference: { tag: tagOf(version) }, contentType: mediaTypes.manifest, bytes }
   const { allowMissing } = rest
@@ -124,7 +122,7 @@ export async function hashOf(stream: Readable): Promise<{ digest: Digest; size: 
   return { digest: `sha256:${hash.digest('hex')}` as Digest, size }
 }
 
-/** Stores content whose digest nobody knows yet. Nothing of it is visible unless it is whole and as declared. */
+/** Stores content whose digest nobody knows yet, and the config. Nothing is visible unless it is whole and as declared. */
 async function storeUnknown(deps: Deps, { document, content, declared, complete }: Publish) {
   const repository = repositoryOf(document.packId)
   const first = await readStart(content.stream)
@@ -132,8 +130,8 @@ async function storeUnknown(deps: Deps, { document, content, declared, complete 
     await complete
     const digest = digestOf(first.bytes)
     requireDeclared(declared, { digest, size: first.bytes.length })
-    const body = { stream: Readable.from([first.bytes]), length: first.bytes.length }
-    await storeContent(deps, { repository, digest, body })
+    // Side by side, for each waits for the disk twice.
+    await Promise.all([first.bytes, configBytes(document)].map((bytes) => storeBytes(deps, repository, bytes)))
     return { digest, size: first.bytes.length }
   }
   const id = sessionIdOf(deps, repository, startUpload(deps, repository, 'sha256'))
@@ -143,13 +141,20 @@ async function storeUnknown(deps: Deps, { document, content, declared, complete 
     const { digestSoFar: digest } = await findSession(deps, id)
     if (!digest) throw new Error('a session of one chunk has no digest')
     requireDeclared(declared, { digest, size })
+    await storeBytes(deps, repository, configBytes(document))
     await finish(deps, id, digest, { stream: Readable.from([]), length: 0 }, undefined)
+    await storeBytes(deps, repository, configBytes(document))
     return { digest, size }
   } catch (error) {
     // Nobody knows this session but us: what it holds need not wait until it expires.
     await cancel(deps, id).catch((cause) => deps.log.warn({ error: cause }, 'a failed publish left an open upload'))
     throw error
   }
+}
+
+function storeBytes(deps: Deps, repository: RepositoryName, bytes: Buffer): Promise<void> {
+  const body = { stream: Readable.from([bytes]), length: bytes.length }
+  return storeContent(deps, { repository, digest: digestOf(bytes), body })
 }
 
 /** All of a small stream, or its start put back in front of the rest. */

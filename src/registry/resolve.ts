@@ -60,7 +60,8 @@ export function resolveVersion(
   return atOneMoment(deps, (tx) => resolveOn(tx, { roots, runner, locked }, channel, mayPull))
 }
 
-function atOneMoment<T>(deps: Deps, run: (tx: Transaction) => Promise<T>): Promise<T> {
+/** Runs statements that all see the registry as it is at one moment. */
+export function atOneMoment<T>(deps: Deps, run: (tx: Transaction) => Promise<T>): Promise<T> {
   return ask(deps.db, (sql) => sql.begin('isolation level repeatable read read only', run)) as Promise<T>
 }
 

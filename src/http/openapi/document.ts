@@ -11,6 +11,9 @@ import {
 } from '../../packs/document.ts'
 import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
 import { eventSchema } from '../audit.ts'
+import { inventorySchema, planAnswer } from '../bundle-answers.ts'
+import { exportBody } from '../bundles.ts'
+import { importReport, importSchema } from '../import-answers.ts'
 import { jobSchema } from '../jobs.ts'
 import { keySchema } from '../keys.ts'
 import * as answers from '../packs/answers.ts'
@@ -51,6 +54,11 @@ export const components: Named = {
   ResolveRequest: resolveBody,
   Lock: lockSchema,
   Key: keySchema,
+  ExportRequest: exportBody,
+  BundlePlan: planAnswer,
+  Import: importSchema,
+  ImportReport: importReport,
+  Inventory: inventorySchema,
   Job: jobSchema,
   ApiToken: apiTokenSchema,
   AuditEvent: eventSchema,
@@ -76,6 +84,7 @@ const tags = [
   { name: 'resolution', description: 'What needs what.' },
   { name: 'keys', description: 'What bundles are signed and verified with.' },
   { name: 'access', description: 'Who may do what.' },
+  { name: 'bundles', description: 'Files that carry packs over an air gap.' },
   { name: 'jobs', description: 'What the registry does in the background.' },
   { name: 'operations', description: 'For those who run the registry.' },
 ]

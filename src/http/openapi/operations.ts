@@ -1,5 +1,7 @@
 import * as v from 'valibot'
 import { accessOperations } from './access.ts'
+import { bundleOperations } from './bundles.ts'
+import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
 import { keyOperations } from './keys.ts'
 import type { Operation } from './operation.ts'
@@ -78,6 +80,8 @@ export const operations: readonly Operation[] = [
   ...resolutionOperations,
   ...keyOperations,
   ...accessOperations,
+  ...bundleOperations,
+  ...importOperations,
   ...jobOperations,
   ...servingOperations,
 ]

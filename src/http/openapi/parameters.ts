@@ -10,7 +10,7 @@ const queryMeanings: Record<string, string> = {
   q: 'Words, or beginnings of words, all of which must occur in id, name, keywords, author or description.',
   author: 'Only packs by this author.',
   runner: 'The version of the runner that asks: only what it can run.',
-  state: 'Only those in this state: a pack by the version that is shown, or a job.',
+  state: 'Only those in this state: a pack by the version that is shown, a job, or an import.',
   name: 'Only jobs of this name.',
   sort: 'By id; by the last change, newest first; or by how well the words fit. Without it: relevance where there are words, else id.',
   limit: 'How many at most.',
@@ -20,7 +20,6 @@ const queryMeanings: Record<string, string> = {
   dryRun: 'Store nothing, and tell everything that is wrong.',
   allowMissing: 'Publish although dependencies are not there yet.',
   who: 'Only what this user or token did.',
-  repository: 'Only what was done to this repository.',
   digest: 'Only what was done with this manifest or blob.',
   outcome: 'Only what was done, was refused, or failed.',
   since: 'Only what was done then or later: a time, or a day.',
@@ -31,12 +30,16 @@ const queryMeanings: Record<string, string> = {
   account: 'The user that asks; not looked at.',
   offline_token: 'Whether to give a refresh token too: `true`.',
   scope: 'What the token is for: `repository:packs/net-policy:pull,push`, several separated by spaces, or repeated.',
-  force: 'Delete although other packs may use it.',
+  force: 'Delete although other packs may use it; import although channels go back to older versions.',
+  reason: 'Why that is meant: it is kept in the report. `force` of an import needs it.',
+  repository:
+    'The repository of a pack, `packs/<id>`, for a layout that does not say which pack it is; of the audit: only what was done to it.',
+  resume: 'The import to go on with; one that is not there begins under this id.',
 }
 
 type Described = { description: string; schema: JsonSchema; example: string }
 
-/** What `:id` is, by the first part of the path. */
+/** What `:id` is, by what stands before it in the path. */
 const idParameters: Record<string, Described> = {
   packs: { description: 'The pack.', schema: { $ref: '#/components/schemas/PackId' }, example: 'net-policy' },
   jobs: {
@@ -48,6 +51,16 @@ const idParameters: Record<string, Described> = {
     description: 'The id of the token, or the name of one that was not revoked.',
     schema: { type: 'string' },
     example: 'ci',
+  },
+  bundles: {
+    description: 'The id of the file, as its plan says it.',
+    schema: { type: 'string', pattern: '^[0-9a-f]{64}$' },
+    example: '9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0',
+  },
+  imports: {
+    description: 'The import.',
+    schema: { type: 'string', format: 'uuid' },
+    example: '0b1c2d3e-4f50-4a6b-8c7d-9e0f1a2b3c4d',
   },
   keys: {
     description: 'The id of the key, or the name of one in use.',
@@ -69,15 +82,16 @@ const pathParameters: Record<string, Described> = {
   },
 }
 
-/** `/packs/:id` as OpenAPI writes it. */
+/** `/packs/:id`, or `/bundles/:id{[0-9a-f]{64}}`, as OpenAPI writes it. */
 export function templateOf(path: string): string {
-  return path.replace(/:(\w+)/g, '{$1}')
+  return path.replace(/:(\w+)(?:\{[^/]+\})?/g, '{$1}')
 }
 
 export function parametersOf({ method, path, query, headers = {} }: Operation, components: Named): Parameter[] {
   const isRead = method === 'get' || method === 'head'
   const inPath = [...path.matchAll(/:(\w+)/g)].map(([, name = '']): Parameter => {
-    const parameter = name === 'id' ? idParameters[path.split('/')[1] ?? ''] : pathParameters[name]
+    const parameter =
+      name === 'id' ? idParameters[path.split('/:id')[0]?.split('/').at(-1) ?? ''] : pathParameters[name]
     if (!parameter) throw new Error(`the parameter ${name} of ${path} is not described`)
     if (isRead || name !== 'version') return { name, in: 'path', required: true, ...parameter }
     const schema = { $ref: '#/components/schemas/Version' }

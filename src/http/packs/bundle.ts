@@ -4,7 +4,7 @@ import type { VersionRow } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { bundleEntries } from '../../packs/bundle.ts'
-import { layoutFormat } from '../../packs/layout.ts'
+import { layoutFormat, layoutIndex } from '../../packs/layout.ts'
 import { repositoryOf } from '../../packs/pack.ts'
 import { gone } from '../../registry/blobs.ts'
 import { closureSources, type Layout, layoutOf, readLayout } from '../../registry/layout.ts'
@@ -37,7 +37,19 @@ export async function sendBundle(
   }
   if (unchanged(c.req.header('if-none-match'), etag))
     return new Response(null, { status: 304, headers: fields as Record<string, string> })
-  const layout = await layoutOfBundle(deps, row)
+  return sendLayout(c, deps, await layoutOfBundle(deps, row), { etag, fields })
+}
+
+/**
+ * Answers with a layout or the range of it that is asked for. `fields`: what is said beside it, the ETag among them.
+ * What goes missing on the way ends the answer by a closed connection.
+ */
+export async function sendLayout(
+  c: Context<Env>,
+  deps: Deps,
+  layout: Layout,
+  { etag, fields }: { etag: string; fields: Fields },
+): Promise<Response> {
   if (c.req.method === 'HEAD') {
     const headers = { ...(fields as Record<string, string>), 'content-length': String(layout.size) }
     return new Response(null, { headers })
@@ -54,7 +66,7 @@ async function layoutOfBundle(deps: Deps, { packId, version, digest, mediaType }
   const stored = await deps.together.manifest.load({ repository, digest, tag: undefined, known: undefined })
   const bytes = stored?.payload
   if (!bytes) throw new Failure('MANIFEST_UNKNOWN', { detail: { digest } })
-  return layoutOf(bundleEntries({ packId, version, digest, mediaType, bytes }), sources)
+  return layoutOf(layoutIndex(bundleEntries({ packId, version, digest, mediaType, bytes })), sources)
 }
 
 /** Objects as the store gives them fastest: its own files, or a stream. */

@@ -8,7 +8,6 @@ import { deleteVersion } from '../../registry/packs.ts'
 import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { digestOfEtag } from '../v2/manifests.ts'
-import { packText } from './answer.ts'
 import type { Answer, channelAnswer, deletedAnswer } from './answers.ts'
 import { jsonBody, jsonText, noQuery, packIdParam, query, queryOf, switchSchema, versionParam } from './request.ts'
 
@@ -48,7 +47,7 @@ export function addPackChanges(routes: Routes, deps: Deps): void {
     await changeState(deps, packId, version, await jsonBody(c, stateBody))
     const row = await deps.together.packVersion.load({ packId, version })
     if (!row) throw new Failure('VERSION_UNKNOWN', { detail: `${packId} has no version ${version}` })
-    return jsonText(`{"pack":${packText(row)}}`)
+    return jsonText(`{"pack":${row.text}}`)
   })
 
   routes.put('/packs/:id/channels/:channel', async (c) => {

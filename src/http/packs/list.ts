@@ -33,13 +33,13 @@ export function addPackList(routes: Routes, deps: Deps): void {
     if (q?.trim() && !words) return jsonText('{"packs":[]}')
     const sort = asked ?? (words ? 'relevance' : 'id')
     const question = JSON.stringify({ type, author, state, runner, words, sort })
-    const rows = await ask(deps.db, (sql) =>
-      listPacks(sql, {
-        ...{ type, author, state, words, filter, sort, limit: limit + 1 },
-        runner: runner && precedenceOf(runner),
-        after: after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after),
-      }),
-    )
+    const query = {
+      ...{ type, author, state, words, filter, sort, limit: limit + 1 },
+      runner: runner && precedenceOf(runner),
+      after: after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after),
+    }
+    // A search is a question of its own nearly always, and may take long.
+    const rows = await (words ? ask(deps.db, (sql) => listPacks(sql, query)) : deps.together.packList.load(query))
     const page = rows.slice(0, limit)
     const last = rows.length > limit ? page.at(-1) : undefined
     const next = last && writeCursor(deps.uploadSecret, question, { key: last.key, packId: last.packId })

@@ -1,13 +1,12 @@
 import { mayAccess } from '../../auth/access.ts'
 import { ask } from '../../db/client.ts'
-import { dependentsOf, listVersions, type VersionRow } from '../../db/packs.ts'
+import { dependentsOf, type ListedVersion, listVersions } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { type PackId, repositoryOf } from '../../packs/pack.ts'
 import { parseRange, satisfies } from '../../packs/version.ts'
 import { principalOf, requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
-import { packText } from './answer.ts'
 import type { Answer, dependentsAnswer, versionSummary, versionsAnswer } from './answers.ts'
 import { jsonText, noQuery, packIdParam, queryOf, runnerQuery } from './request.ts'
 import { runsOn, selectShown, selectVersion } from './select.ts'
@@ -18,7 +17,7 @@ export function addPackReads(routes: Routes, deps: Deps): void {
     requireAccess(c, repositoryOf(packId), 'pull')
     const { runner } = queryOf(c, runnerQuery)
     const row = await selectShown(deps, packId, runner)
-    return jsonText(`{"pack":${packText(row)}}`)
+    return jsonText(`{"pack":${row.text}}`)
   })
 
   routes.get('/packs/:id/versions', async (c) => {
@@ -36,7 +35,7 @@ export function addPackReads(routes: Routes, deps: Deps): void {
     requireAccess(c, repositoryOf(packId), 'pull')
     const { runner } = queryOf(c, runnerQuery)
     const row = await selectVersion(deps, packId, c.req.param('version') ?? '', runner)
-    return jsonText(`{"pack":${packText(row)}}`)
+    return jsonText(`{"pack":${row.text}}`)
   })
 
   routes.get('/packs/:id/:version/dependents', async (c) => {
@@ -55,7 +54,7 @@ export function addPackReads(routes: Routes, deps: Deps): void {
   })
 }
 
-function versionEntry(row: VersionRow): Answer<typeof versionSummary> {
+function versionEntry(row: ListedVersion): Answer<typeof versionSummary> {
   const { version, state, message, replacedBy, channels, digest, size, manifestDigest, publishedAt } = row
   return {
     ...{ version, state },
@@ -67,7 +66,7 @@ function versionEntry(row: VersionRow): Answer<typeof versionSummary> {
   }
 }
 
-function minRunnerOf({ document }: VersionRow): { minRunnerVersion?: string } {
+function minRunnerOf({ document }: ListedVersion): { minRunnerVersion?: string } {
   const { minRunnerVersion } = (JSON.parse(document) as { metadata: { minRunnerVersion?: string } }).metadata
   return minRunnerVersion === undefined ? {} : { minRunnerVersion }
 }

@@ -1,7 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Context } from 'hono'
 import * as v from 'valibot'
-import { mayAccess } from '../../auth/access.ts'
 import { ask } from '../../db/client.ts'
 import { listReferrers, type Referrer } from '../../db/referrers.ts'
 import type { Deps } from '../../deps.ts'
@@ -9,9 +7,9 @@ import { rootSchema, versionSchema } from '../../packs/document.ts'
 import { channelSchema, lockBytes, lockSchema } from '../../packs/lock.ts'
 import { packMediaTypes, repositoryOf } from '../../packs/pack.ts'
 import { dependencyTree } from '../../packs/tree.ts'
-import { type MayPull, resolveLock, resolveVersion } from '../../registry/resolve.ts'
-import { principalOf, requireAccess, requireListing } from '../access.ts'
-import type { Env, Routes } from '../routes.ts'
+import { resolveLock, resolveVersion } from '../../registry/resolve.ts'
+import { mayPullFor, requireAccess, requireListing } from '../access.ts'
+import type { Routes } from '../routes.ts'
 import type { Answer, referrersAnswer, treeAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import { jsonBody, limitSchema, noQuery, packIdParam, query, queryOf, textSchema } from './request.ts'
@@ -101,10 +99,4 @@ function referrerOf({ digest, mediaType, artifactType, size, annotations }: Refe
     size,
     ...(annotations === null ? {} : { annotations }),
   }
-}
-
-/** Which packs whoever asks may read. */
-function mayPullFor(c: Context<Env>): MayPull {
-  const principal = principalOf(c)
-  return (packId) => mayAccess(principal, repositoryOf(packId), 'pull')
 }

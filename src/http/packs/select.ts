@@ -1,8 +1,8 @@
 import { ask } from '../../db/client.ts'
-import { listVersions, type VersionRow } from '../../db/packs.ts'
+import { type ListedVersion, listVersions, type Runners, type VersionRow } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
-import { parseTag } from '../../oci/reference.ts'
+import { parseTag, type Tag } from '../../oci/reference.ts'
 import { roleOf } from '../../packs/channel.ts'
 import type { PackId } from '../../packs/pack.ts'
 import {
@@ -27,9 +27,8 @@ export async function selectVersion(
   runner: Version | undefined,
 ): Promise<VersionRow> {
   const version = parseVersion(selector)
-  const tag = version ? undefined : parseTag(selector)
-  const named = tag && ['channel', 'latest'].includes(roleOf(tag).kind) ? tag : undefined
-  const row = version || named ? await deps.together.packVersion.load({ packId, version, tag: named }) : undefined
+  const tag = version ? undefined : channelOf(selector)
+  const row = version || tag ? await deps.together.packVersion.load({ packId, version, tag }) : undefined
   if (row && (!runner || runsOn(row, runner))) return row
   const all = await ask(deps.db, (sql) => listVersions(sql, packId))
   if (!all) throw new Failure('PACK_UNKNOWN', { detail: `there is no pack ${packId}` })
@@ -38,11 +37,17 @@ export async function selectVersion(
   if (!range || selector === 'latest') throw unknown(packId, selector, all)
   const accepted = all.filter((entry) => entry.state !== 'yanked' && satisfies(entry.version, range))
   const found = accepted.find((entry) => !runner || runsOn(entry, runner))
-  // The list does not say where content is stored.
+  // The list does not say all of it.
   const whole = found && (await deps.together.packVersion.load({ packId, version: found.version }))
   if (whole) return whole
   const [highest] = accepted
   throw highest && runner ? tooOld(packId, highest.version, runner, all) : unknown(packId, selector, all)
+}
+
+/** The channel that a selector may be, `latest` among them; a range may look like one too. */
+export function channelOf(selector: string): Tag | undefined {
+  const tag = parseTag(selector)
+  return tag && ['channel', 'latest'].includes(roleOf(tag).kind) ? tag : undefined
 }
 
 /** What `GET /packs/{id}` shows: the latest version, or the newest one that this runner can run. */
@@ -53,23 +58,26 @@ export async function selectShown(deps: Deps, packId: PackId, runner: Version | 
   const [newest] = all ?? []
   if (!all || !newest) throw new Failure('PACK_UNKNOWN', { detail: `there is no pack ${packId}` })
   const found = newestFor(all, runner)
-  if (found) return found
-  if (runner) throw tooOld(packId, newest.version, runner, all)
-  return newest
+  if (!found && runner) throw tooOld(packId, newest.version, runner, all)
+  const { version } = found ?? newest
+  // The list does not say all of it.
+  const whole = await deps.together.packVersion.load({ packId, version })
+  if (!whole) throw unknown(packId, version, all)
+  return whole
 }
 
 /** The newest that is not yanked and runs; a pre-release only where there is no release. */
-function newestFor(all: VersionRow[], runner: Version | undefined): VersionRow | undefined {
+function newestFor(all: ListedVersion[], runner: Version | undefined): ListedVersion | undefined {
   const fit = all.filter((entry) => entry.state !== 'yanked' && (!runner || runsOn(entry, runner)))
   return fit.find((entry) => !isPrerelease(entry.version)) ?? fit[0]
 }
 
-export function runsOn({ minRunner, maxRunner }: VersionRow, runner: Version): boolean {
+export function runsOn({ minRunner, maxRunner }: Runners, runner: Version): boolean {
   const precedence = precedenceOf(runner)
   return (minRunner === null || minRunner <= precedence) && (maxRunner === null || precedence <= maxRunner)
 }
 
-function tooOld(packId: PackId, version: Version, runner: Version, all: VersionRow[]): Failure {
+function tooOld(packId: PackId, version: Version, runner: Version, all: ListedVersion[]): Failure {
   const newest = newestFor(all, runner)?.version
   return new Failure('RUNNER_TOO_OLD', {
     detail:
@@ -79,7 +87,7 @@ function tooOld(packId: PackId, version: Version, runner: Version, all: VersionR
   })
 }
 
-function unknown(packId: PackId, selector: string, all: VersionRow[]): Failure {
+function unknown(packId: PackId, selector: string, all: ListedVersion[]): Failure {
   const near = nearest(selector, all)
   return new Failure('VERSION_UNKNOWN', {
     detail: `${packId} has no version that ${JSON.stringify(selector.slice(0, 200))} names. The nearest: ${near.join(', ')}`,
@@ -88,7 +96,7 @@ function unknown(packId: PackId, selector: string, all: VersionRow[]): Failure {
 }
 
 /** The next lower and the next higher version of the one that a selector speaks of, else the newest. */
-function nearest(selector: string, all: VersionRow[]): Version[] {
+function nearest(selector: string, all: ListedVersion[]): Version[] {
   const numbers = /\d+(?:\.\d+){0,2}/.exec(selector)?.[0].split('.') ?? []
   const about = parseVersion(selector) ?? parseVersion([0, 1, 2].map((i) => numbers[i] ?? '0').join('.'))
   const versions = all.map((entry) => entry.version)

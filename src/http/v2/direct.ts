@@ -5,8 +5,8 @@ import type { Digest } from '../../oci/digest.ts'
 import { parseName, type RepositoryName } from '../../oci/name.ts'
 import { parseReference, type Reference } from '../../oci/reference.ts'
 import { smallBytes } from '../../registry/blobs.ts'
-import { remembered, used } from '../identify.ts'
 import { countRequest } from '../observe.ts'
+import { plainAsker, whileLive } from '../plain.ts'
 import { blobHead } from './blobs.ts'
 import { askManifest, manifestHead } from './manifests.ts'
 import { always, type Head } from './reply.ts'
@@ -16,9 +16,6 @@ import { always, type Head } from './reply.ts'
 // form of the question and only the answer 200; everything else (conditions, ranges, encoded paths, credentials that are
 // not known yet, what is not there, may not be read, or fails) is left to the routes, which ask again and have the last
 // word.
-
-/** Fields that make a read conditional or partial: the routes' matter. */
-const unusual = new Set(['range', 'if-none-match', 'if-range', 'if-match'])
 
 const manifestRoute = '/v2/:name{.+}/manifests/:reference'
 const blobRoute = '/v2/:name{.+}/blobs/:digest'
@@ -30,29 +27,13 @@ export function answerDirectly(
   outgoing: ServerResponse,
   otherwise: () => void,
 ): void {
-  const question = parse(incoming)
-  const principal = question && whoAsks(deps, question.authorization)
-  if (!question || !principal || !mayAccess(principal, question.name, 'pull')) {
-    otherwise()
-    return
-  }
-  if (principal.tokenId === undefined) answerQuestion(deps, question, incoming, outgoing, otherwise)
+  const question = parse(deps, incoming)
+  if (!question || !mayAccess(question.principal, question.name, 'pull')) otherwise()
   else
-    deps.together.apiToken.ask({ id: principal.tokenId }, (_error, live) => {
-      if (!live || outgoing.destroyed) return otherwise()
-      used(deps, live)
-      answerQuestion(deps, question, incoming, outgoing, otherwise)
-    })
+    whileLive(deps, question.principal, outgoing, () => reply(deps, question, incoming, outgoing, otherwise), otherwise)
 }
 
-/** Who asks; undefined: that is still to be found out, or requests are counted. */
-function whoAsks(deps: Deps, authorization: string | undefined): Principal | undefined {
-  if (deps.config.rateLimit > 0) return undefined
-  const { mode, anonymous } = deps.auth
-  return mode === 'none' || authorization === undefined ? anonymous : remembered(deps, authorization)
-}
-
-function answerQuestion(
+function reply(
   deps: Deps,
   question: Question,
   incoming: IncomingMessage,
@@ -81,30 +62,21 @@ function answerQuestion(
   } else otherwise()
 }
 
-type Question = {
-  kind: 'manifests' | 'blobs'
-  name: RepositoryName
-  reference: Reference
-  authorization: string | undefined
-}
+type Question = { kind: 'manifests' | 'blobs'; name: RepositoryName; reference: Reference; principal: Principal }
 
 /** The parts of `/v2/<name>/<kind>/<reference>`, read from the right, for a name may contain any of the words. */
-function parse({ method, url, rawHeaders }: IncomingMessage): Question | undefined {
+function parse(deps: Deps, incoming: IncomingMessage): Question | undefined {
+  const { method, url } = incoming
   if ((method !== 'GET' && method !== 'HEAD') || !url?.startsWith('/v2/')) return undefined
   const last = url.lastIndexOf('/')
   const before = url.lastIndexOf('/', last - 1)
   const kind = url.slice(before + 1, last)
   if (kind !== 'manifests' && kind !== 'blobs') return undefined
-  let authorization: string | undefined
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    const field = (rawHeaders[i] as string).toLowerCase()
-    if (unusual.has(field)) return undefined
-    // Node takes the first of several, and so do we.
-    if (field === 'authorization') authorization ??= rawHeaders[i + 1]
-  }
+  const principal = plainAsker(deps, incoming)
+  if (!principal) return undefined
   const name = parseName(url.slice('/v2/'.length, before))
   const reference = parseReference(url.slice(last + 1))
-  return name && reference && { kind, name, reference, authorization }
+  return name && reference && { kind, name, reference, principal }
 }
 
 /** The bytes of a blob that is in memory and, says the database now, in the repository. */

@@ -1,0 +1,94 @@
+import { Readable } from 'node:stream'
+import { parseIndex } from '../bundles/contents.ts'
+import { readLayout } from '../bundles/read.ts'
+import { documentsOf, openCollection } from '../bundles/survey.ts'
+import { verify } from '../bundles/verify.ts'
+import type { Client, PlannedBundle } from '../client/client.ts'
+import { PacksError } from '../client/failure.ts'
+import type { Run } from './run.ts'
+import { openVolumes, type Received, type Target, type Volumes } from './volumes.ts'
+
+/** Bytes of the file that are there, and verified as far as they can be. */
+export type OnReceived = (bytes: number) => void
+
+/**
+ * Receives a planned bundle and verifies it on the way: structure, digests, sizes and whether it is complete. Goes on
+ * where an earlier try, of whatever process, was interrupted. Throws DIGEST_INVALID, BUNDLE_INVALID, DIGEST_MISMATCH,
+ * with nothing left behind.
+ */
+export async function receiveBundle(
+  at: Run,
+  client: Client,
+  file: PlannedBundle,
+  target: Target,
+  onReceived: OnReceived,
+): Promise<Received> {
+  const volumes = await openVolumes(target)
+  const began = { bytes: 0 }
+  try {
+    await readThrough(pieces(at, client, file, volumes, began, onReceived))
+    const received = await volumes.finish()
+    if (file.sha256 !== undefined && file.sha256 !== received.sha256)
+      throw new PacksError(
+        'DIGEST_MISMATCH',
+        `the registry says that its sha256 is ${file.sha256}; here it is ${received.sha256}`,
+      )
+    return received
+  } catch (error) {
+    await volumes.close()
+    if (!isDamage(error)) throw error
+    await volumes.discard()
+    // What an earlier process left may not have reached the disk before a power failure.
+    if (began.bytes > 0) return receiveBundle(at, client, file, target, onReceived)
+    throw error
+  }
+}
+
+function isDamage(error: unknown): boolean {
+  const { key, code } = Object(error) as { key?: string; code?: string }
+  return /^(?:DIGEST|SIZE|BUNDLE)_(?:INVALID|MISMATCH)$/.test(key ?? code ?? '')
+}
+
+/** The whole file: what is there already, then what is missing, written as it comes. */
+async function* pieces(
+  { signal }: Run,
+  client: Client,
+  file: PlannedBundle,
+  volumes: Volumes,
+  began: { bytes: number },
+  onReceived: OnReceived,
+): AsyncGenerator<Buffer, void, undefined> {
+  for await (const piece of volumes.begun()) {
+    signal.throwIfAborted()
+    onReceived(volumes.received)
+    yield piece
+  }
+  began.bytes = volumes.received
+  for await (const piece of client.bundles.read(file, { from: volumes.received, signal })) {
+    await volumes.write(piece)
+    onReceived(volumes.received)
+    yield piece
+  }
+}
+
+async function readThrough(source: AsyncIterable<Buffer>): Promise<void> {
+  const stream = Readable.from(source, { objectMode: false, highWaterMark: 1024 * 1024 })
+  const { found, take } = openCollection()
+  try {
+    const layout = await readLayout(stream, {
+      async onBlob({ digest, size }, content) {
+        const blob = take(digest, size)
+        for await (const piece of content as AsyncIterable<Buffer>) blob.piece(piece)
+        blob.end()
+      },
+    })
+    // What stands behind the end of the archive belongs to the file as well.
+    for await (const _ of stream);
+    const contents = parseIndex(layout.index)
+    const { blobs, manifests } = found
+    const read = { layout, contents, blobs, manifests, ...documentsOf(contents, found) }
+    verify(read, { keys: [], policy: 'never', now: new Date() })
+  } finally {
+    stream.destroy()
+  }
+}

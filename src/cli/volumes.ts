@@ -1,0 +1,174 @@
+import { createHash, type Hash } from 'node:crypto'
+import { constants, createReadStream } from 'node:fs'
+import { type FileHandle, open, readdir, rename, rm, stat, truncate } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { PacksError } from '../client/failure.ts'
+import { replaceFile } from './temporary.ts'
+
+// A file that is received into one file, or into volumes of a size that a medium takes. Until all of it is there, it has
+// a name of its own, which says what it is a part of: `packs.tar.<16 hex of its id>.partial`. So whoever runs the same
+// command again goes on where it was, and never with the beginning of another file.
+
+/** `volumeBytes`: undefined for one file. */
+export type Target = { output: string; id: string; size: number; volumeBytes: number | undefined }
+
+/** A finished file. `volumes`: empty where it is one; `sums`: the file that `sha256sum -c` reads. */
+export type Received = { sha256: string; volumes: string[]; sums: string | undefined }
+
+export type Volumes = {
+  /** What an earlier try left, in order. It is read to its end before anything is written. */
+  begun(): AsyncGenerator<Buffer, void, undefined>
+  /** How many bytes there are. */
+  readonly received: number
+  write(bytes: Buffer): Promise<void>
+  /** Gives the file its name, or its volumes theirs. */
+  finish(): Promise<Received>
+  close(): Promise<void>
+  /** Forgets what was received. */
+  discard(): Promise<void>
+}
+
+/** More volumes than these are a mistake in the size. */
+const mostVolumes = 999
+
+/** Throws USAGE where the volumes would be too many, or would be joined with those of an earlier export. */
+export async function openVolumes(target: Target): Promise<Volumes> {
+  const count = target.volumeBytes === undefined ? 1 : Math.ceil(target.size / target.volumeBytes)
+  if (count > mostVolumes)
+    throw new PacksError('USAGE', `that would be ${count} volumes; make them larger, for at most ${mostVolumes}`)
+  if (target.volumeBytes !== undefined) await refuseOlder(target, count)
+  await removeStale(target)
+  const whole = createHash('sha256')
+  const parts: Hash[] = []
+  let file: FileHandle | undefined
+  let [received, isRead, isClosed] = [0, false, false]
+  const limit = target.volumeBytes ?? target.size
+  const counted = (piece: Buffer) => {
+    whole.update(piece)
+    const part = Math.floor(received / limit)
+    parts[part] ??= createHash('sha256')
+    parts[part].update(piece)
+    received += piece.length
+  }
+  const openAt = async (volume: number, offset: number) => {
+    const flags = constants.O_WRONLY | constants.O_CREAT | (offset === 0 ? constants.O_TRUNC : 0)
+    return open(draftOf(target, volume), flags)
+  }
+  const endVolume = async () => {
+    await file?.close()
+    file = undefined
+  }
+  // Whoever reads may fail while a piece is being written: nothing is begun after that.
+  const close = async () => {
+    isClosed = true
+    await endVolume()
+  }
+  return {
+    get received() {
+      return received
+    },
+    async *begun() {
+      for (let volume = 0; volume < count; volume++) {
+        for await (const piece of leftOf(draftOf(target, volume), Math.min(limit, target.size - volume * limit))) {
+          counted(piece)
+          yield piece
+        }
+        if (received < (volume + 1) * limit) break
+      }
+      isRead = true
+    },
+    async write(bytes) {
+      if (!isRead) throw new Error('what is there already was not read')
+      for (let piece = bytes; piece.length > 0 && !isClosed; ) {
+        const offset = received % limit
+        if (offset === 0) await endVolume()
+        file ??= await openAt(Math.floor(received / limit), offset)
+        const fits = piece.subarray(0, Math.min(piece.length, limit - offset))
+        await writeAll(file, fits, offset)
+        counted(fits)
+        piece = piece.subarray(fits.length)
+      }
+    },
+    close,
+    async discard() {
+      await close()
+      for (let volume = 0; volume < count; volume++) await rm(draftOf(target, volume), { force: true })
+    },
+    async finish() {
+      await close()
+      return settle(
+        target,
+        whole.digest('hex'),
+        parts.map((part) => part.digest('hex')),
+      )
+    },
+  }
+}
+
+/** What a draft has, of at most so many bytes; nothing where there is none. What is beyond them is cut off. */
+async function* leftOf(draft: string, most: number): AsyncGenerator<Buffer, void, undefined> {
+  const found = await stat(draft).catch(() => undefined)
+  if (!found || most <= 0) return
+  if (found.size > most) await truncate(draft, most)
+  yield* createReadStream(draft, { highWaterMark: 1024 * 1024 }) as AsyncIterable<Buffer>
+}
+
+async function writeAll(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; )
+    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten
+}
+
+async function settle(target: Target, sha256: string, parts: string[]): Promise<Received> {
+  const names = parts.map((_, volume) => nameOf(target, volume))
+  for (const [volume, name] of names.entries()) {
+    const draft = draftOf(target, volume)
+    const file = await open(draft, 'r+')
+    try {
+      // It may be carried away as soon as it has its name.
+      await file.datasync()
+    } finally {
+      await file.close()
+    }
+    await rename(draft, name)
+  }
+  if (target.volumeBytes === undefined) return { sha256, volumes: [], sums: undefined }
+  const sums = `${target.output}.sha256sums`
+  const lines = [
+    ...names.map((name, volume) => `${parts[volume]}  ${basename(name)}`),
+    `${sha256}  ${basename(target.output)}`,
+  ]
+  await replaceFile(sums, Buffer.from(`${lines.join('\n')}\n`))
+  return { sha256, volumes: names, sums }
+}
+
+/** `packs.tar`, or `packs.tar.001` and so on: of one length, so that a shell lists them in order. */
+function nameOf({ output, volumeBytes }: Target, volume: number): string {
+  return volumeBytes === undefined ? output : `${output}.${numberOf(volume)}`
+}
+
+function numberOf(volume: number): string {
+  return String(volume + 1).padStart(3, '0')
+}
+
+function draftOf(target: Target, volume: number): string {
+  return `${nameOf(target, volume)}.${target.id.slice(0, 16)}.partial`
+}
+
+/** Volumes of an earlier export that had more of them would be joined with these. */
+async function refuseOlder(target: Target, count: number): Promise<void> {
+  const next = nameOf(target, count)
+  const found = await stat(next).catch(() => undefined)
+  if (found)
+    throw new PacksError('USAGE', `${next} is there, of an export with more volumes; remove it, or give another name`)
+}
+
+/** What was received of another file under this name is of no use any more. */
+async function removeStale({ output, id }: Target): Promise<void> {
+  const folder = dirname(output)
+  const prefix = `${basename(output)}.`
+  for (const name of await readdir(folder)) {
+    const [, partOf] =
+      (name.startsWith(prefix) && /^(?:\d{3}\.)?([0-9a-f]{16})\.partial$/.exec(name.slice(prefix.length))) || []
+    if (partOf !== undefined && partOf !== id.slice(0, 16)) await rm(join(folder, name), { force: true })
+  }
+}

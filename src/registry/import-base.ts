@@ -1,0 +1,58 @@
+import type { LeftOut } from '../bundles/contents.ts'
+import { ask } from '../db/client.ts'
+import { findHeld, heldManifests } from '../db/imports.ts'
+import type { Deps } from '../deps.ts'
+import { Failure } from '../errors.ts'
+import type { Digest } from '../oci/digest.ts'
+import { parseName, type RepositoryName } from '../oci/name.ts'
+
+/** As many as are asked for in one statement. */
+const atOnce = 5_000
+
+/**
+ * What an incremental bundle leaves out has to be here, and where whoever imports may read it: else a digest that somebody
+ * has heard of would be enough to get at what it stands for.
+ */
+export function openBase(deps: Deps, mayPull: (repository: RepositoryName) => boolean) {
+  let required: readonly LeftOut[] | undefined
+  async function require(leftOut: readonly LeftOut[]): Promise<void> {
+    const missing: Digest[] = []
+    for (let at = 0; at < leftOut.length; at += atOnce) {
+      const some = leftOut.slice(at, at + atOnce)
+      const found = await ask(deps.db, (sql) =>
+        findHeld(
+          sql,
+          some.map(({ digest }) => digest),
+        ),
+      )
+      const sizes = new Map(
+        found.filter(({ repositories }) => repositories.some(readable)).map((b) => [b.digest, b.size]),
+      )
+      missing.push(...some.filter(({ digest, size }) => sizes.get(digest) !== size).map(({ digest }) => digest))
+    }
+    required = leftOut
+    if (missing.length === 0) return
+    throw new Failure('IMPORT_BASE_MISSING', {
+      detail: `the bundle leaves out ${missing.length} blobs that are not here, ${missing[0]} among them: it was made for another site, or for this one when it had more. Ask for a bundle made against this site's inventory, or for a whole one`,
+      about: { missing: missing.slice(0, 100), count: missing.length },
+    })
+  }
+  const readable = (name: string) => {
+    const repository = parseName(name)
+    return repository !== undefined && mayPull(repository)
+  }
+  return {
+    require,
+    /** The manifests among what is left out. */
+    async manifests(leftOut: readonly LeftOut[]): Promise<Map<Digest, Buffer>> {
+      if (leftOut.length > 0 && required === undefined) await require(leftOut)
+      const found = new Map<Digest, Buffer>()
+      for (let at = 0; at < leftOut.length; at += atOnce) {
+        const digests = leftOut.slice(at, at + atOnce).map(({ digest }) => digest)
+        const some = await ask(deps.db, (sql) => heldManifests(sql, digests))
+        for (const { digest, payload } of some) found.set(digest, payload)
+      }
+      return found
+    },
+  }
+}

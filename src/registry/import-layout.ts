@@ -1,0 +1,108 @@
+import type { Contents, Entry } from '../bundles/contents.ts'
+import type { Survey } from '../bundles/survey.ts'
+import { Failure } from '../errors.ts'
+import { isObject } from '../oci/descriptor.ts'
+import { parseTag, type Tag } from '../oci/reference.ts'
+import { configOf, identityOf } from '../packs/artifact.ts'
+import { type PackId, parsePackId, typeOfArtifact } from '../packs/pack.ts'
+import { parseVersion, tagOf, type Version, versionOfTag } from '../packs/version.ts'
+import { type ListedReferrer, type Problem, type Root, rootOf, type Source } from './import-plan.ts'
+
+/** What an index names, as packs. `leftOver`: what is no pack and hangs on nothing, and why. */
+export type Named = { roots: Root[]; referrers: ListedReferrer[]; problems: Problem[] }
+
+/** The packs that a bundle of ours names: its index says which they are. */
+export function namedByBundle({ entries }: Contents): Named {
+  const roots = entries.flatMap((entry): Root[] => {
+    if (entry.kind === 'pack') return [rootOf(entry.packId, entry.version, entry.descriptor)]
+    if (entry.kind === 'channel') return [{ packId: entry.packId, tag: entry.channel, descriptor: entry.descriptor }]
+    return []
+  })
+  const referrers = entries.flatMap((entry): ListedReferrer[] =>
+    entry.kind === 'referrer' ? [{ digest: entry.descriptor.digest, subject: entry.subject }] : [],
+  )
+  return { roots, referrers, problems: [] }
+}
+
+/**
+ * The packs in a layout that another tool made. Which one a manifest is, its document says (the config, or the annotation
+ * of a bundle); where it has none, the name it has in the layout, or `repository`. What has a subject hangs on that,
+ * whether it is listed or not: some tools list only what has a tag.
+ */
+export async function namedByLayout(
+  { contents, manifests }: Pick<Survey, 'contents' | 'manifests'>,
+  source: Pick<Source, 'manifestBytes' | 'textOf'>,
+  repository: PackId | undefined,
+): Promise<Named> {
+  const named: Named = { roots: [], referrers: [], problems: [] }
+  for (const [digest, described] of manifests)
+    if (!(described instanceof Failure) && described.subject)
+      named.referrers.push({ digest, subject: described.subject })
+  const hanging = new Set(named.referrers.map(({ digest }) => digest))
+  for (const entry of contents.entries) {
+    if (entry.kind !== 'image' || hanging.has(entry.descriptor.digest)) continue
+    const roots = await rootsOf(entry, source, repository)
+    if ('key' in roots) named.problems.push(roots)
+    else named.roots.push(...roots.filter((root) => !named.roots.some((other) => isSame(root, other))))
+  }
+  return named
+}
+
+function isSame(a: Root, b: Root): boolean {
+  return a.packId === b.packId && a.tag === b.tag && a.descriptor.digest === b.descriptor.digest
+}
+
+type Image = Extract<Entry, { kind: 'image' }>
+
+/** A version, under its own tag and under the one that the layout has for it. */
+async function rootsOf(
+  { descriptor, name }: Image,
+  { manifestBytes, textOf }: Pick<Source, 'manifestBytes' | 'textOf'>,
+  repository: PackId | undefined,
+): Promise<Root[] | Problem> {
+  const { digest } = descriptor
+  const shown = name === undefined ? digest : `${JSON.stringify(name)} (${digest})`
+  const bytes = manifestBytes(digest)
+  const manifest: unknown = bytes ? JSON.parse(bytes.toString()) : undefined
+  if (!isObject(manifest)) return { key: 'BUNDLE_INVALID', message: `${shown} is not a manifest` }
+  if (!typeOfArtifact(typeof manifest.artifactType === 'string' ? manifest.artifactType : undefined))
+    return {
+      key: 'IMPORT_REFUSED',
+      message: `${shown} is no pack: its artifactType is ${JSON.stringify(manifest.artifactType) ?? 'missing'}. Packs are what is imported here; push anything else with oras, skopeo or crane`,
+    }
+  const written = nameIn(name)
+  const config = configOf(manifest)
+  const own = identityOf(manifest, config && (await textOf(config.digest)))
+  const packId = own?.packId ?? repository ?? written.packId
+  const version = own?.version ?? versionIn(manifest) ?? (written.tag && versionOfTag(written.tag))
+  if (!packId || !version)
+    return {
+      key: 'IMPORT_REFUSED',
+      message: packId
+        ? `${shown} does not say which version of ${packId} it is: neither its config, nor an annotation, nor its name does`
+        : `${shown} does not say which pack it is; say it with ?repository=packs/<id>`,
+    }
+  const tag = written.tag !== undefined && written.tag !== tagOf(version) ? [written.tag] : []
+  return [rootOf(packId, version, descriptor), ...tag.map((other) => ({ packId, tag: other, descriptor }))]
+}
+
+/** A tag, or a reference with a repository: `localhost:5000/packs/net:1.0.0`, as some tools write it. */
+function nameIn(name: string | undefined): { packId: PackId | undefined; tag: Tag | undefined } {
+  const [, repository, written] = /^(?:(.*)[:])?([^:/@]+)$/.exec(name ?? '') ?? []
+  const id = /(?:^|\/)packs\/([^/]+)$/.exec(repository ?? '')?.[1]
+  return { packId: id === undefined ? undefined : parsePackId(id), tag: parseTag(written ?? '') }
+}
+
+function versionIn({ annotations }: Record<string, unknown>): Version | undefined {
+  const written = isObject(annotations) ? annotations['org.opencontainers.image.version'] : undefined
+  return typeof written === 'string' ? parseVersion(written) : undefined
+}
+
+/** The repository that somebody names for a layout without names. Throws QUERY_INVALID unless it is one of a pack. */
+export function packOfRepository(text: string): PackId {
+  const packId = text.startsWith('packs/') ? parsePackId(text.slice('packs/'.length)) : undefined
+  if (packId) return packId
+  throw new Failure('QUERY_INVALID', {
+    detail: `repository=${JSON.stringify(text.slice(0, 200))} is not the repository of a pack, such as packs/net-policy`,
+  })
+}

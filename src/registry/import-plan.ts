@@ -1,0 +1,210 @@
+import { Failure, type FailureKey } from '../errors.ts'
+import type { Descriptor } from '../oci/descriptor.ts'
+import type { Digest } from '../oci/digest.ts'
+import { type Manifest, parseManifest } from '../oci/manifest.ts'
+import type { Tag } from '../oci/reference.ts'
+import { type Content, configOf, readArtifact } from '../packs/artifact.ts'
+import { type Carried, carriedBy } from '../packs/bundle.ts'
+import { roleOf } from '../packs/channel.ts'
+import type { PackDocument, PackId } from '../packs/pack.ts'
+import { releaseOf, tagOf, type Version } from '../packs/version.ts'
+
+// What publishing a bundle would write, worked out from the file alone: which versions, which tags, and which manifests in
+// which repositories. Nothing is asked of the registry here.
+
+/** Something that keeps a bundle from being imported. */
+export type Problem = { key: FailureKey; message: string; packId?: PackId; version?: string }
+
+/** A version that the bundle holds. `carried`: the packs that it brings along, where it is a bundle itself. */
+export type PlannedVersion = {
+  packId: PackId
+  version: Version
+  manifestDigest: Digest
+  document: PackDocument
+  content: Content
+  carried: readonly Carried[]
+}
+
+/** A tag that the bundle holds. `version`: the highest that it names, where it is a channel, or `latest`. */
+export type PlannedTag = {
+  packId: PackId
+  tag: Tag
+  digest: Digest
+  kind: 'version' | 'channel' | 'latest' | 'attachment'
+  version: Version | undefined
+}
+
+/** `manifests`: the bytes of each, and what they say. `places`: which of them go into the repository of which pack. */
+export type Plan = {
+  versions: readonly PlannedVersion[]
+  tags: readonly PlannedTag[]
+  manifests: ReadonlyMap<Digest, PlannedManifest>
+  places: ReadonlyMap<PackId, ReadonlySet<Digest>>
+  referrers: number
+  problems: Problem[]
+}
+
+export type PlannedManifest = { manifest: Manifest; bytes: Buffer }
+
+/** A manifest that stands in the index under the name of a pack. */
+export type Root = { packId: PackId; tag: Tag; descriptor: Descriptor }
+export type ListedReferrer = { digest: Digest; subject: Digest }
+
+/** `manifestBytes`: of a manifest, in the file or held here. `textOf`: of a config. */
+export type Source = {
+  roots: readonly Root[]
+  referrers: readonly ListedReferrer[]
+  manifestBytes(digest: Digest): Buffer | undefined
+  textOf(digest: Digest): Promise<Buffer | undefined>
+}
+
+/** Works out what a bundle means. What is wrong with it is among the problems. */
+export async function planImport({ roots, referrers, manifestBytes, textOf }: Source): Promise<Plan> {
+  const problems: Problem[] = []
+  const versions: PlannedVersion[] = []
+  for (const root of roots) {
+    const version = roleOf(root.tag)
+    if (version.kind !== 'version') continue
+    const planned = await readRoot(root, version.version, manifestBytes(root.descriptor.digest), textOf)
+    if ('key' in planned) problems.push(planned)
+    else versions.push(planned)
+  }
+  requireOneRelease(versions, problems)
+  const tags = tagsOf(roots, versions, problems)
+  const { manifests, read } = openManifests(manifestBytes, problems)
+  const places = placesOf(roots, read)
+  const placed = placeReferrers(referrers, roots, places, read)
+  return { versions, tags, manifests, places, referrers: placed, problems }
+}
+
+async function readRoot(
+  { packId, descriptor }: Root,
+  version: Version,
+  bytes: Buffer | undefined,
+  textOf: Source['textOf'],
+): Promise<PlannedVersion | Problem> {
+  const { digest, mediaType } = descriptor
+  const problem = (message: string): Problem => ({ key: 'MANIFEST_INVALID', message, packId, version })
+  if (!bytes) return problem(`the manifest ${digest} is not here`)
+  try {
+    const manifest: unknown = JSON.parse(bytes.toString())
+    const config = configOf(manifest)
+    const text = config && (await textOf(config.digest))
+    if (config && !text) return problem(`its config ${config.digest} is not here`)
+    const { document, content } = readArtifact(manifest, text, { packId, version })
+    const whole = { digest, size: bytes.length, mediaType }
+    const carried = content ? [] : carriedBy(bytes)
+    return { packId, version, manifestDigest: digest, document, content: content ?? whole, carried }
+  } catch (error) {
+    if (error instanceof Failure) return problem(String(error.detail))
+    throw error
+  }
+}
+
+/** Two versions that differ only in their build part are one release. */
+function requireOneRelease(versions: readonly PlannedVersion[], problems: Problem[]): void {
+  const releases = new Map<string, Version>()
+  for (const { packId, version } of versions) {
+    const name = `${packId} ${releaseOf(version)}`
+    const other = releases.get(name)
+    if (other && other !== version)
+      problems.push({
+        ...{ key: 'VERSION_EXISTS', packId, version },
+        message: `the bundle has ${other} as well, and a build part makes no other version`,
+      })
+    releases.set(name, version)
+  }
+}
+
+function tagsOf(roots: readonly Root[], versions: readonly PlannedVersion[], problems: Problem[]): PlannedTag[] {
+  const named = new Map<string, Version>()
+  for (const { packId, manifestDigest, version } of versions) named.set(`${packId} ${manifestDigest}`, version)
+  return roots.flatMap(({ packId, tag, descriptor: { digest } }): PlannedTag[] => {
+    const { kind } = roleOf(tag)
+    const version = named.get(`${packId} ${digest}`)
+    if (kind === 'malformed') {
+      const message = `the tag ${tag} looks like a version but is none by Semantic Versioning 2.0`
+      problems.push({ key: 'TAG_INVALID', message, packId, version: tag })
+      return []
+    }
+    return [{ packId, tag, digest, kind, version }]
+  })
+}
+
+/** Manifests by their digest, each read once. */
+function openManifests(manifestBytes: Source['manifestBytes'], problems: Problem[]) {
+  const manifests = new Map<Digest, PlannedManifest>()
+  const unread = new Set<Digest>()
+  const read = (digest: Digest, mediaType: string | undefined): PlannedManifest | undefined => {
+    const known = manifests.get(digest)
+    if (known || unread.has(digest)) return known
+    const bytes = manifestBytes(digest)
+    try {
+      const planned = bytes && { manifest: parseManifest(bytes, mediaType), bytes }
+      if (planned) manifests.set(digest, planned)
+      return planned
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      unread.add(digest)
+      problems.push({ key: 'MANIFEST_INVALID', message: `${digest}: ${error.detail}` })
+      return undefined
+    }
+  }
+  return { manifests, read }
+}
+
+type Read = ReturnType<typeof openManifests>['read']
+
+/** Every root, and everything it lists at any depth, belongs into the repository of its pack. */
+function placesOf(roots: readonly Root[], read: Read): Map<PackId, Set<Digest>> {
+  const places = new Map<PackId, Set<Digest>>()
+  for (const { packId, descriptor } of roots) {
+    const place = places.get(packId) ?? new Set()
+    places.set(packId, place)
+    placeWhole(place, descriptor.digest, descriptor.mediaType, read)
+  }
+  return places
+}
+
+function placeWhole(place: Set<Digest>, digest: Digest, mediaType: string | undefined, read: Read): void {
+  const waiting = [{ digest, mediaType }]
+  for (let next = waiting.pop(); next; next = waiting.pop()) {
+    if (place.has(next.digest)) continue
+    const found = read(next.digest, next.mediaType)
+    // An index may list what is not there (sparse): the rules of the file have decided on that.
+    if (!found) continue
+    place.add(next.digest)
+    for (const child of found.manifest.children) waiting.push({ digest: child, mediaType: undefined })
+  }
+}
+
+/**
+ * What hangs on a version goes into the repository where that has its name; what hangs on something else, wherever that
+ * is. What hangs on what hangs follows. Answers how many have a place.
+ */
+function placeReferrers(
+  referrers: readonly ListedReferrer[],
+  roots: readonly Root[],
+  places: Map<PackId, Set<Digest>>,
+  read: Read,
+): number {
+  const named = new Map<Digest, Set<PackId>>()
+  for (const { packId, descriptor } of roots)
+    named.set(descriptor.digest, (named.get(descriptor.digest) ?? new Set()).add(packId))
+  let left = [...referrers]
+  for (let before = -1; left.length !== before; ) {
+    before = left.length
+    left = left.filter(({ digest, subject }) => {
+      const homes = named.get(subject) ?? new Set([...places].filter(([, all]) => all.has(subject)).map(([id]) => id))
+      for (const home of homes) placeWhole(places.get(home) as Set<Digest>, digest, undefined, read)
+      if (homes.size > 0) named.set(digest, new Set([...homes]))
+      return homes.size === 0
+    })
+  }
+  return referrers.length - left.length
+}
+
+/** The tag under which a version stands. */
+export function rootOf(packId: PackId, version: Version, descriptor: Descriptor): Root {
+  return { packId, tag: tagOf(version), descriptor }
+}

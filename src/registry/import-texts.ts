@@ -1,0 +1,26 @@
+import type { ObjectKey } from '../blobs/keys.ts'
+import { ask } from '../db/client.ts'
+import { heldKeys } from '../db/imports.ts'
+import type { Deps } from '../deps.ts'
+import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
+import { maxConfigBytes } from '../packs/artifact.ts'
+
+/**
+ * Reads configs: most are at hand from the moment they came by, others are read from where they went, or from what the
+ * registry holds. Undefined where there is none, or it is no config by its size.
+ */
+export function openTexts(
+  deps: Deps,
+  atHand: ReadonlyMap<Digest, Buffer>,
+  sizes: ReadonlyMap<Digest, number>,
+  keys: ReadonlyMap<Digest, ObjectKey>,
+): (digest: Digest) => Promise<Buffer | undefined> {
+  return async (digest) => {
+    const known = atHand.get(digest) ?? deps.bytes.get(digest)
+    if (known) return known
+    if ((sizes.get(digest) ?? 0) > maxConfigBytes) return undefined
+    const key = keys.get(digest) ?? (await ask(deps.db, (sql) => heldKeys(sql, [digest]))).get(digest)
+    const bytes = key && (await deps.blobs.read(key))
+    return bytes && digestOf(bytes, algorithmOf(digest)) === digest ? bytes : undefined
+  }
+}
