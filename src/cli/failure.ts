@@ -26,6 +26,7 @@ const exitCodeOfFailure: Record<string, number> = {
   AUDIT_BROKEN: exitCodes.mismatch,
   SIGNATURE_INVALID: exitCodes.signature,
   SIGNATURE_MISSING: exitCodes.signature,
+  BACKWARDS: exitCodes.backwards,
   IMPORT_BACKWARDS: exitCodes.backwards,
   IMPORT_REFUSED: exitCodes.refused,
   IMPORT_BASE_MISSING: exitCodes.refused,
