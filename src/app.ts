@@ -17,6 +17,7 @@ import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
+import { setSafe } from './http/safety.ts'
 import { addTokenRoutes } from './http/token.ts'
 import { addApiTokenRoutes } from './http/tokens.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
@@ -42,6 +43,7 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
   const gate = openGate(deps)
   return (request, bindings) => {
     observe(deps, bindings)
+    setSafe(bindings.outgoing, deps.config.tls !== undefined)
     const admitted = admit(gate, bindings)
     const answer = admitted
       ? admitted.then(

@@ -7,6 +7,7 @@ import { parseVersion, type Version } from '../../packs/version.ts'
 import { smallBytes } from '../../registry/blobs.ts'
 import { countRequest } from '../observe.ts'
 import { plainAsker, whileLive } from '../plain.ts'
+import { safe } from '../safety.ts'
 import { always, type Head } from '../v2/reply.ts'
 import { contentHead } from './content.ts'
 import { channelOf } from './select.ts'
@@ -46,7 +47,7 @@ function reply(
   if (isManifest)
     deps.together.packDescription.ask(key, (_error, text) => {
       if (!text || outgoing.destroyed) return otherwise()
-      answer(manifestRoute, ['content-type', 'application/json'], `{"pack":${text}}`)
+      answer(manifestRoute, ['content-type', 'application/json', ...safe], `{"pack":${text}}`)
     })
   else
     deps.together.packContent.ask(key, (_error, row) => {
