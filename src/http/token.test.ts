@@ -269,6 +269,41 @@ describe('rights', () => {
     assert.equal((await here.call('GET', '/v2/_catalog', withBearer(without.token))).status, 401)
   })
 
+  it('tell nobody of packs that they may not read, nor that something needs them', async () => {
+    const post = async (who: string, manifest: object) => {
+      const headers = { authorization: basic(who), 'content-type': 'application/json' }
+      const body = JSON.stringify({ manifest: { version: '1.0.0', type: 'policy', ...manifest }, content: 'e30=' })
+      const answer = await here.call('POST', '/packs', { headers, body })
+      return { status: answer.status, text: await answer.text() }
+    }
+    const create = { name: 'net', pull: ['packs/net-*'], push: ['packs/net-*'], delete: ['packs/net-*'] }
+    const made = await here.call('POST', '/tokens', {
+      headers: { authorization: basic('admin'), 'content-type': 'application/json' },
+      body: JSON.stringify(create),
+    })
+    const { token } = (await made.json()) as { token: string }
+    assert.equal((await post('admin', { packId: 'net-base' })).status, 201)
+    assert.equal((await post('admin', { packId: 'hidden', dependencies: ['net-base@^1'] })).status, 201)
+    const asToken = async (method: string, path: string, body?: object) => {
+      const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+      const answer = await here.call(method, path, { headers, ...(body ? { body: JSON.stringify(body) } : {}) })
+      return { status: answer.status, text: await answer.text() }
+    }
+    const needs = (packId: string) =>
+      asToken('POST', '/packs', {
+        manifest: { packId: 'net-new', version: '1.0.0', type: 'policy', dependencies: [`${packId}@^1`] },
+        content: 'e30=',
+      })
+    const [there, nowhere] = [await needs('hidden'), await needs('nothing')]
+    assert.equal(there.status, 422)
+    assert.equal(there.text.replaceAll('hidden', 'nothing'), nowhere.text)
+    assert.deepEqual((await asToken('GET', '/packs/net-base/1.0.0/dependents')).text, '{"dependents":[]}')
+    const refused = await asToken('DELETE', '/packs/net-base/1.0.0')
+    assert.equal(refused.status, 409)
+    assert.ok(!refused.text.includes('hidden'), refused.text)
+    assert.match(refused.text, /packs that you may not read may use net-base 1\.0\.0/)
+  })
+
   it('let nobody mount what they may not read', async () => {
     await put('secret/source', '1', basic('admin'))
     const blob = 'sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a'

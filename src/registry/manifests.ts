@@ -10,6 +10,7 @@ import type { Reference, Tag } from '../oci/reference.ts'
 import { roleOf } from '../packs/channel.ts'
 import { isPackRepository, packIdOf } from '../packs/pack.ts'
 import { type PackPush, publish, readPack, removeFromPack } from './packs.ts'
+import type { MayPull } from './resolve.ts'
 
 /** A manifest as it arrives. `ifMatch`: the digest the tag must have now (RFC 9110, section 13.1.1). */
 export type Push = {
@@ -23,6 +24,8 @@ export type Push = {
   mayOverwrite?: boolean
   /** For packs: dependencies that are not published yet are no reason to refuse. */
   allowMissing?: boolean
+  /** For packs: which others whoever pushes may read; absent: all. */
+  mayPull?: MayPull
 }
 
 /**
@@ -126,10 +129,15 @@ async function refuseOtherMediaType(
  * Deletes a tag, or a manifest with its tags and its untagged referrers.
  * Throws MANIFEST_UNKNOWN where there is nothing to delete.
  */
-export async function removeManifest(deps: Deps, repository: RepositoryName, reference: Reference): Promise<void> {
+export async function removeManifest(
+  deps: Deps,
+  repository: RepositoryName,
+  reference: Reference,
+  mayPull?: MayPull,
+): Promise<void> {
   const { tag, digest } = reference
   const packId = packIdOf(repository)
-  if (packId && (await removeFromPack(deps, packId, reference))) return
+  if (packId && (await removeFromPack(deps, packId, reference, mayPull))) return
   const gone = await ask(deps.db, async (sql) =>
     tag === undefined
       ? (await deleteManifest(sql, { repository, digest }, graceSeconds)).length > 0

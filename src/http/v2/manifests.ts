@@ -8,7 +8,7 @@ import type { RepositoryName } from '../../oci/name.ts'
 import { parseReference, parseTag, type Reference, type Tag } from '../../oci/reference.ts'
 import { readWhole } from '../../registry/body.ts'
 import { putManifest, removeManifest } from '../../registry/manifests.ts'
-import { principalOf, requireAccess } from '../access.ts'
+import { mayPullFor, principalOf, requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { fieldsOf, type Head, inert, reply, unchanged } from './reply.ts'
 import { bodyOf, nameOf } from './request.ts'
@@ -41,7 +41,16 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
     if (!bytes) throw new Failure('MANIFEST_TOO_LARGE', { detail: { maxBytes: maxManifestBytes } })
     const contentType = c.req.header('content-type')
     const mayOverwrite = mayAccess(principalOf(c), name, 'overwrite')
-    const push = { repository: name, reference, contentType, bytes, extraTags, ifMatch, mayOverwrite }
+    const push = {
+      repository: name,
+      reference,
+      contentType,
+      bytes,
+      extraTags,
+      ifMatch,
+      mayOverwrite,
+      mayPull: mayPullFor(c),
+    }
     const { digest, manifest } = await putManifest(deps, push)
     return reply(201, {
       location: `/v2/${name}/manifests/${digest}`,
@@ -55,7 +64,7 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
   routes.delete('/v2/:name{.+}/manifests/:reference', async (c) => {
     const name = nameOf(c)
     requireAccess(c, name, 'delete')
-    await removeManifest(deps, name, referenceToRead(c.req.param('reference')))
+    await removeManifest(deps, name, referenceToRead(c.req.param('reference')), mayPullFor(c))
     return reply(202, {})
   })
 }
