@@ -6,6 +6,7 @@ import { addBundleRoutes } from './http/bundles.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
+import { addMirrorRoutes } from './http/mirrors.ts'
 import { observe, requestId } from './http/observe.ts'
 import { addDescription } from './http/openapi/route.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
@@ -20,6 +21,7 @@ import { type App, type Env, methods, newApp, type Routes, routesOf } from './ht
 import { setSafe } from './http/safety.ts'
 import { addTokenRoutes } from './http/token.ts'
 import { addApiTokenRoutes } from './http/tokens.ts'
+import { addUpstreamRoutes } from './http/upstreams.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
 import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
@@ -88,6 +90,8 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addTokenRoutes(routes, deps)
   addApiTokenRoutes(routes, deps)
   addAuditRoutes(routes, deps)
+  addMirrorRoutes(routes, deps)
+  addUpstreamRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)
 }

@@ -13,6 +13,7 @@ import { addInventory } from './inventory.ts'
 import { addJobs } from './jobs.ts'
 import { addKeys } from './keys.ts'
 import { addLogin } from './login.ts'
+import { addMirror } from './mirror.ts'
 import { addPolicy } from './policy.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
@@ -66,6 +67,7 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   addPolicy(packs, here)
   addAudit(packs, here)
   addJobs(packs, here)
+  addMirror(packs, here)
   return packs
 }
 

@@ -44,6 +44,7 @@ import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
 import { type Keys, keysOf } from './keys.ts'
 import { type Lock, type LockedPack, parseLock } from './lock.ts'
+import { type Mirrors, mirrorsOf } from './mirrors.ts'
 import {
   type Dependent,
   type Pack,
@@ -65,6 +66,16 @@ export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportSt
 export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
+export type {
+  Mirror,
+  MirrorEntry,
+  MirrorOptions,
+  MirrorParity,
+  MirrorRun,
+  MirrorSelection,
+  Mirrors,
+  NewMirror,
+} from './mirrors.ts'
 export type {
   Dependency,
   Dependent,
@@ -215,6 +226,8 @@ export type Client = {
   readonly imports: Imports
   /** Background work. */
   readonly jobs: Jobs
+  /** Other registries that packs are pushed to or pulled from. */
+  readonly mirrors: Mirrors
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -236,6 +249,7 @@ export function openClient(options: ClientOptions): Client {
     bundles: bundlesOf(connection),
     imports: importsOf(connection),
     jobs: jobsOf(connection),
+    mirrors: mirrorsOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }

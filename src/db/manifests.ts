@@ -19,6 +19,7 @@ export type ManifestQuestion = {
  * Looks up manifests by digest or tag; the answers stand in the order of the questions.
  * The hottest statement there is. Questions go as one text each, and a row comes back as one, because packing and
  * unpacking arrays and columns costs more than the look-up: none of these words can have a space in it, nor be "-".
+ * A tag that is to be asked of its upstream again is as if it were not there.
  */
 export async function findManifests(sql: Sql, asked: ManifestQuestion[]): Promise<(StoredManifest | undefined)[]> {
   const words = (word: (question: ManifestQuestion) => string | undefined) =>
@@ -31,7 +32,7 @@ export async function findManifests(sql: Sql, asked: ManifestQuestion[]): Promis
       string_to_array(${words((q) => q.tag)}::text, ' ', '-'), string_to_array(${words((q) => q.known)}::text, ' ', '-'))
       with ordinality as q (name, digest, tag, known, i)
     join repositories r on r.name = q.name
-    left join tags t on t.repository_id = r.id and t.name = q.tag
+    left join tags t on t.repository_id = r.id and t.name = q.tag and (t.recheck_at is null or t.recheck_at > now())
     join manifests m on m.repository_id = r.id and m.digest = coalesce(q.digest, t.manifest_digest)`.values()
   const found: (StoredManifest | undefined)[] = new Array(asked.length)
   for (const [text, payload] of rows as unknown as [string, Buffer | null][]) {
@@ -95,7 +96,11 @@ export async function insertManifest(
 }
 
 /** Which of these blobs are not linked to the repository. */
-export async function missingBlobs(sql: Sql, repository: RepositoryName, blobs: readonly Digest[]): Promise<Digest[]> {
+export async function missingBlobs(
+  sql: Sql | Transaction,
+  repository: RepositoryName,
+  blobs: readonly Digest[],
+): Promise<Digest[]> {
   const rows = await sql<{ digest: Digest }[]>`
     select b as digest from unnest(${blobs as readonly string[]}::text[]) as b
     where not exists (

@@ -56,6 +56,18 @@ const rows: Record<string, Need> = {
   'post /bundles/import': 'login',
   'get /bundles/imports': 'registry',
   'get /bundles/imports/:id': 'registry',
+  'get /mirrors': 'registry',
+  'post /mirrors': 'admin',
+  'get /mirrors/:name': 'registry',
+  'patch /mirrors/:name': 'admin',
+  'delete /mirrors/:name': 'admin',
+  'post /mirrors/:name/run': 'admin',
+  'get /mirrors/:name/runs': 'registry',
+  'get /mirrors/:name/parity': 'registry',
+  'get /upstreams': 'registry',
+  'get /upstreams/:prefix{.+}': 'registry',
+  'put /upstreams/:prefix{.+}': 'admin',
+  'delete /upstreams/:prefix{.+}': 'admin',
   'get /keys': 'registry',
   'get /keys/:id': 'registry',
   'post /keys': 'admin',
@@ -121,6 +133,8 @@ function pathOf(method: string, route: string): string {
   return route
     .replace(':id{[0-9a-f]{64}}', '0'.repeat(64))
     .replace(':name{.+}', 'packs/demo')
+    .replace(':name', 'none')
+    .replace(':prefix{.+}', 'none')
     .replace(':reference', there ? '1.0.0' : '9.9.9')
     .replace(':digest', there ? digest : `sha256:${'0'.repeat(64)}`)
     .replace(':session', '00000000-0000-4000-8000-000000000000')

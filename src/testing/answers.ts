@@ -4,13 +4,14 @@ import ajvFormats from 'ajv-formats'
 import { failures } from '../errors.ts'
 import { openapiDocument } from '../http/openapi/document.ts'
 import { operations } from '../http/openapi/operations.ts'
+import { templateOf as written } from '../http/openapi/parameters.ts'
 
 type Described = Record<string, { responses: Record<string, DescribedAnswer | { $ref: string }> }>
 type DescribedAnswer = { content?: Record<string, unknown>; headers?: Record<string, { required: boolean }> }
 
 const base = 'http://registry/openapi.json'
 const surface =
-  /^\/(?:packs|resolve|keys|tokens?|audit|jobs|bundles|inventory|healthz|readyz|metrics|openapi\.json)(?:[/?]|$)/
+  /^\/(?:packs|resolve|keys|tokens?|audit|jobs|bundles|inventory|mirrors|upstreams|healthz|readyz|metrics|openapi\.json)(?:[/?]|$)/
 
 let opened: ReturnType<typeof open> | undefined
 
@@ -89,11 +90,15 @@ async function checkRefused(call: string, answer: Response): Promise<void> {
 function templateOf(path: string, method: string): string | undefined {
   const wanted = method === 'HEAD' ? ['head', 'get'] : [method.toLowerCase()]
   const fits = operations.filter(
-    (operation) =>
-      wanted.includes(operation.method) && new RegExp(`^${operation.path.replace(/:\w+/g, '[^/]+')}$`).test(path),
+    (operation) => wanted.includes(operation.method) && patternOf(operation.path).test(path),
   )
   const [first] = fits.sort((a, b) => wildcards(a.path) - wildcards(b.path))
-  return first?.path.replace(/:(\w+)/g, '{$1}')
+  return first && written(first.path)
+}
+
+/** `/packs/:id`, or `/upstreams/:prefix{.+}`, as an expression. */
+function patternOf(route: string): RegExp {
+  return new RegExp(`^${route.replace(/:\w+(?:\{([^/]+)\})?/g, (_, pattern?: string) => pattern ?? '[^/]+')}$`)
 }
 
 const wildcards = (path: string) => path.split(':').length

@@ -16,6 +16,7 @@ import { exportBody } from '../bundles.ts'
 import { importReport, importSchema } from '../import-answers.ts'
 import { jobSchema } from '../jobs.ts'
 import { keySchema } from '../keys.ts'
+import { mirrorSchema, paritySchema, runSchema, upstreamSchema } from '../mirror-answers.ts'
 import * as answers from '../packs/answers.ts'
 import { channelBody, stateBody } from '../packs/changes.ts'
 import { declaredSchema } from '../packs/manifest.ts'
@@ -59,6 +60,10 @@ export const components: Named = {
   Import: importSchema,
   ImportReport: importReport,
   Inventory: inventorySchema,
+  Mirror: mirrorSchema,
+  MirrorRun: runSchema,
+  Parity: paritySchema,
+  Upstream: upstreamSchema,
   Job: jobSchema,
   ApiToken: apiTokenSchema,
   AuditEvent: eventSchema,
@@ -85,6 +90,7 @@ const tags = [
   { name: 'keys', description: 'What bundles are signed and verified with.' },
   { name: 'access', description: 'Who may do what.' },
   { name: 'bundles', description: 'Files that carry packs over an air gap.' },
+  { name: 'mirrors', description: 'Other registries: kept like this one, or fetched from when something is missed.' },
   { name: 'jobs', description: 'What the registry does in the background.' },
   { name: 'operations', description: 'For those who run the registry.' },
 ]

@@ -4,6 +4,7 @@ import { bundleOperations } from './bundles.ts'
 import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
 import { keyOperations } from './keys.ts'
+import { mirrorOperations } from './mirrors.ts'
 import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
 import { readOperations } from './reads.ts'
@@ -82,6 +83,7 @@ export const operations: readonly Operation[] = [
   ...accessOperations,
   ...bundleOperations,
   ...importOperations,
+  ...mirrorOperations,
   ...jobOperations,
   ...servingOperations,
 ]

@@ -70,6 +70,12 @@ const idParameters: Record<string, Described> = {
 }
 
 const pathParameters: Record<string, Described> = {
+  name: { description: 'The name of the mirror.', schema: { type: 'string' }, example: 'site-b' },
+  prefix: {
+    description: 'The first part of the names of its repositories; it may have slashes.',
+    schema: { type: 'string' },
+    example: 'hub',
+  },
   version: {
     description: 'A version, a channel, `latest`, or a range of versions, of which the highest is meant.',
     schema: { type: 'string', maxLength: 256 },

@@ -7,8 +7,10 @@ import type { Digest } from '../../oci/digest.ts'
 import { mediaTypes } from '../../oci/media-types.ts'
 import { type ByteRange, parseRange } from '../../oci/range.ts'
 import { confirmBlob, gone, readSmall, removeBlob, smallBytes } from '../../registry/blobs.ts'
+import { fetchMissedBlob } from '../../registry/upstreams.ts'
 import { requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
+import { patiently } from './patience.ts'
 import { type Fields, fieldsOf, type Head, inert, reply, unchanged } from './reply.ts'
 import { digestParam, nameOf } from './request.ts'
 import { sendFile, sendStream } from './send.ts'
@@ -23,9 +25,10 @@ export function addBlobRoutes(routes: Routes, deps: Deps): void {
     requireAccess(c, name, 'pull')
     const digest = digestParam(c)
     const isHead = c.req.method === 'HEAD'
-    const blob = await (isHead
-      ? confirmBlob(deps, name, digest)
-      : deps.together.linkedBlob.load({ repository: name, digest }))
+    const find = () =>
+      isHead ? confirmBlob(deps, name, digest) : deps.together.linkedBlob.load({ repository: name, digest })
+    const blob =
+      (await find()) ?? ((await patiently(c, () => fetchMissedBlob(deps, name, digest))) ? await find() : undefined)
     if (!blob) throw new Failure('BLOB_UNKNOWN', { detail: { name, digest } })
     const fields = fieldsOf(blobHead(digest))
     if (unchanged(c.req.header('if-none-match'), digest)) return reply(304, fields)

@@ -1,3 +1,4 @@
+import type { Context } from 'hono'
 import { mayAccess } from '../../auth/access.ts'
 import type { StoredManifest } from '../../db/manifests.ts'
 import type { Deps } from '../../deps.ts'
@@ -8,8 +9,10 @@ import type { RepositoryName } from '../../oci/name.ts'
 import { parseReference, parseTag, type Reference, type Tag } from '../../oci/reference.ts'
 import { readWhole } from '../../registry/body.ts'
 import { putManifest, removeManifest } from '../../registry/manifests.ts'
+import { fetchManifest, requireNoUpstream } from '../../registry/upstreams.ts'
 import { mayPullFor, principalOf, requireAccess } from '../access.ts'
-import type { Routes } from '../routes.ts'
+import type { Env, Routes } from '../routes.ts'
+import { patiently } from './patience.ts'
 import { fieldsOf, type Head, inert, reply, unchanged } from './reply.ts'
 import { bodyOf, nameOf } from './request.ts'
 
@@ -23,7 +26,8 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
     requireAccess(c, name, 'pull')
     const reference = referenceToRead(c.req.param('reference'))
     const isHead = c.req.method === 'HEAD'
-    const found = await readManifest(deps, name, reference, isHead)
+    const found =
+      (await readManifest(deps, name, reference, isHead)) ?? (await readThrough(c, deps, name, reference, isHead))
     if (!found) throw new Failure('MANIFEST_UNKNOWN', { detail: { name, reference: c.req.param('reference') } })
     const fields = fieldsOf(manifestHead(found))
     if (unchanged(c.req.header('if-none-match'), found.digest)) return reply(304, fields)
@@ -34,6 +38,7 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
   routes.put('/v2/:name{.+}/manifests/:reference', async (c) => {
     const name = nameOf(c)
     requireAccess(c, name, 'push')
+    await requireNoUpstream(deps, name)
     const reference = referenceToWrite(c.req.param('reference') ?? '')
     const extraTags = tagQueries(c.req.queries('tag') ?? [])
     const ifMatch = digestOfEtag(c.req.header('if-match'))
@@ -104,6 +109,18 @@ function readManifest(
       error === undefined ? resolve(found) : reject(error),
     )
   })
+}
+
+/** What was missed, by way of the repository's upstream where it has one. */
+async function readThrough(
+  c: Context<Env>,
+  deps: Deps,
+  name: RepositoryName,
+  reference: Reference,
+  withoutBytes: boolean,
+): Promise<StoredManifest | undefined> {
+  const digest = await patiently(c, () => fetchManifest(deps, name, reference))
+  return digest && readManifest(deps, name, { digest }, withoutBytes)
 }
 
 /** What is said of a manifest beside its bytes, whole or not. */

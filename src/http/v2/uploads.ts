@@ -14,8 +14,10 @@ import {
   sessionIdOf,
   startUpload,
 } from '../../registry/uploads.ts'
+import { requireNoUpstream } from '../../registry/upstreams.ts'
 import { principalOf, requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
+import { patiently } from './patience.ts'
 import { reply } from './reply.ts'
 import { algorithmQuery, bodyOf, chunkRangeOf, digestQuery, nameOf } from './request.ts'
 
@@ -35,6 +37,7 @@ export function addUploadRoutes(routes: Routes, deps: Deps): void {
   routes.post('/v2/:name{.+}/blobs/uploads/', async (c) => {
     const name = nameOf(c)
     requireAccess(c, name, 'push', parseName(c.req.query('from') ?? ''))
+    await requireNoUpstream(deps, name)
     const mounted = digestQuery(c, 'mount')
     if (mounted && (await tryMount(c, deps, name, mounted))) return created(name, mounted)
     const digest = digestQuery(c)
@@ -83,23 +86,6 @@ async function tryMount(c: Context<Env>, deps: Deps, to: RepositoryName, digest:
   const from = text === undefined ? undefined : parseName(text)
   if (text !== undefined && !from) return false
   return mount(deps, { from, to, digest }, (source) => mayAccess(principalOf(c), source, 'pull'))
-}
-
-/**
- * While the registry works on what it received (moving a large object), no bytes pass, and the idle time-out must not
- * take that for a dead client.
- */
-async function patiently<T>(c: Context<Env>, work: () => Promise<T>): Promise<T> {
-  const { socket } = c.env.incoming
-  const idleMs = socket.timeout ?? 0
-  const wait = () => socket.setTimeout(0)
-  c.env.incoming.once('end', wait)
-  try {
-    return await work()
-  } finally {
-    c.env.incoming.off('end', wait)
-    socket.setTimeout(idleMs)
-  }
 }
 
 function created(name: RepositoryName, digest: Digest): Response {

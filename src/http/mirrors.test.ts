@@ -1,0 +1,357 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import http, { type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { after, afterEach, before, describe, it } from 'node:test'
+import { Failure } from '../errors.ts'
+import { digestOf } from '../oci/digest.ts'
+import type { ParityReport } from '../registry/parity.ts'
+import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { jobs } from '../worker/jobs.ts'
+import { startWorker } from '../worker/worker.ts'
+
+let databases: TestDatabases
+let here: TestRegistry
+let there: TestRegistry
+before(async () => {
+  databases = await startDatabases()
+})
+after(() => databases?.stop())
+
+const ends: (() => Promise<unknown>)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+/** Two registries that share nothing. */
+async function twoSites(): Promise<void> {
+  here = await startRegistry(await databases.fresh())
+  there = await startRegistry(await databases.fresh())
+  ends.push(
+    () => here.stop(),
+    () => there.stop(),
+  )
+}
+
+type Json = Record<string, unknown>
+type Answer = { status: number; body: Json & { detail?: string } }
+
+async function call(method: string, path: string, body?: unknown, at = here): Promise<Answer> {
+  const init = body === undefined ? {} : { body: JSON.stringify(body) }
+  const answer = await at.call(method, path, init)
+  return { status: answer.status, body: (await answer.json()) as Json }
+}
+
+async function publish(to: TestRegistry, document: Json, content: Buffer = randomBytes(1000)): Promise<string> {
+  const form = new FormData()
+  form.append('manifest', new Blob([JSON.stringify({ type: 'policy', version: '1.0.0', ...document })]), 'pack.json')
+  form.append('content', new Blob([new Uint8Array(content)]), 'content.tgz')
+  const answer = await fetch(`${to.url}/packs?allowMissing=true`, { method: 'POST', body: form })
+  const body = (await answer.json()) as { manifestDigest: string }
+  assert.equal(answer.status, 201, JSON.stringify(body))
+  return body.manifestDigest
+}
+
+type Proxy = {
+  url: string
+  asked: string[]
+  fault: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined
+}
+
+/** A way to a registry on which things go wrong, as told by `fault`, which answers whether it has seen to it. */
+async function proxyTo(target: TestRegistry): Promise<Proxy> {
+  const proxy: Proxy = { url: '', asked: [], fault: undefined }
+  const server = http.createServer((request, response) => {
+    proxy.asked.push(`${request.method} ${request.url}`)
+    if (proxy.fault?.(request, response)) return
+    const { method, headers } = request
+    const onward = http.request(target.url + request.url, { method, headers }, (answer) => {
+      response.writeHead(answer.statusCode ?? 502, answer.headers)
+      answer.pipe(response)
+    })
+    onward.on('error', () => response.destroy())
+    request.pipe(onward)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  proxy.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  ends.push(() => {
+    server.closeAllConnections()
+    return new Promise((resolve) => server.close(resolve))
+  })
+  return proxy
+}
+
+async function addMirror(url: string, over: Json = {}): Promise<string> {
+  const body = { name: 'site', direction: 'push', url, options: { allowPrivate: true, concurrency: 1 }, ...over }
+  const added = await call('POST', '/mirrors', body)
+  assert.equal(added.status, 201, JSON.stringify(added.body))
+  return (await here.deps.db.sql<{ id: string }[]>`select id from mirrors where name = ${body.name}`)[0]?.id ?? ''
+}
+
+/** Runs the job by hand, once, without its retries. */
+async function runOnce(id: string, signal = new AbortController().signal): Promise<ParityReport> {
+  await jobs.mirror.run(here.deps, { mirror: id } as never, { signal, progress: () => undefined })
+  const { body } = await call('GET', '/mirrors/site/parity')
+  return body.parity as ParityReport
+}
+
+const writes = (asked: readonly string[]) => asked.filter((line) => !/^(?:GET|HEAD) /.test(line))
+const states = ({ entries }: ParityReport) =>
+  entries.map(({ packId, kind, reference, state }) => `${packId} ${kind} ${reference} ${state}`)
+
+describe('mirrors by REST', () => {
+  it('are added, shown without credentials, changed and deleted', async () => {
+    await twoSites()
+    await addMirror('http://192.0.2.1', {
+      credentials: { username: 'u', password: 'hidden-word' },
+      schedule: '0 3 * * *',
+    })
+    const { body } = await call('GET', '/mirrors/site')
+    const { createdAt, ...shown } = body.mirror as Json
+    assert.ok(Date.parse(String(createdAt)) > 0)
+    assert.deepEqual(shown, {
+      ...{ name: 'site', direction: 'push', url: 'http://192.0.2.1', prefix: 'packs', schedule: '0 3 * * *' },
+      selection: { packs: ['*'], closure: false, referrers: true },
+      credentials: true,
+      options: { allowPrivate: true, concurrency: 1 },
+    })
+    const [row] = await here.deps.db.sql<{ credentials: Buffer }[]>`select credentials from mirrors`
+    assert.doesNotMatch(String(row?.credentials), /hidden-word/)
+    assert.equal((await call('POST', '/mirrors', { name: 'site', direction: 'pull', url: 'http://a' })).status, 409)
+
+    const changed = await call('PATCH', '/mirrors/site', {
+      schedule: null,
+      selection: { packs: ['a*'], versions: '^1' },
+    })
+    const mirror = changed.body.mirror as Json
+    assert.deepEqual(mirror.selection, { packs: ['a*'], versions: '^1', closure: false, referrers: true })
+    assert.deepEqual([mirror.schedule, mirror.credentials, mirror.url], [undefined, true, 'http://192.0.2.1'])
+    const stolen = await call('PATCH', '/mirrors/site', { url: 'http://192.0.2.66' })
+    assert.equal(stolen.status, 400)
+    assert.match(String(stolen.body.detail), /the credentials of site are for http:\/\/192.0.2.1/)
+    assert.equal((await call('PATCH', '/mirrors/site', { url: 'http://192.0.2.66', credentials: null })).status, 200)
+
+    assert.deepEqual((await call('GET', '/mirrors')).body.mirrors, [(await call('GET', '/mirrors/site')).body.mirror])
+    assert.deepEqual((await call('DELETE', '/mirrors/site')).body, { deleted: true })
+    assert.deepEqual((await call('DELETE', '/mirrors/site')).body, { deleted: false })
+    for (const [method, path] of [
+      ...[
+        ['GET', ''],
+        ['PATCH', ''],
+        ['POST', '/run'],
+        ['GET', '/runs'],
+        ['GET', '/parity'],
+      ],
+    ])
+      assert.equal((await call(method ?? '', `/mirrors/site${path}`, method === 'GET' ? undefined : {})).status, 404)
+  })
+
+  const good = { name: 'x', direction: 'pull', url: 'https://registry.example' }
+  const bad: [string, Json, RegExp][] = [
+    ['a name that is none', { name: 'A b' }, /lowercase/],
+    ['a direction that is none', { direction: 'both' }, /push or pull/],
+    ['a url with a path', { url: 'https://a/b' }, /prefix/],
+    ['credentials in the url', { url: 'https://u:p@a' }, /their own field/],
+    ['another scheme', { url: 'file:///etc/passwd' }, /https/],
+    ['a schedule that is none', { schedule: '61 * * * *' }, /five fields/],
+    ['a range that is none', { selection: { versions: 'nope!' } }, /range/],
+    ['a pattern that is none', { selection: { packs: ['A'] } }, /id of a pack/],
+    ['half of credentials', { credentials: { username: 'u' } }, /username, password/],
+    ['a line break in credentials', { credentials: { token: 'a\r\nb' } }, /token/],
+    ['a field that is none', { other: 1 }, /other/],
+  ]
+  it('are refused where something about them is none', async () => {
+    await twoSites()
+    for (const [what, over, words] of bad) {
+      const { status, body } = await call('POST', '/mirrors', { ...good, ...over })
+      assert.equal(status, 400, `${what}: ${JSON.stringify(body)}`)
+      assert.match(JSON.stringify(body), words, what)
+    }
+  })
+})
+
+describe('a mirror', () => {
+  it('runs as a job, by hand and by its schedule', async () => {
+    await twoSites()
+    await publish(here, { packId: 'app' })
+    await addMirror(there.url)
+    const asked = await call('POST', '/mirrors/site/run')
+    assert.equal(asked.status, 202)
+    const again = await call('POST', '/mirrors/site/run')
+    const [first, second] = [asked, again].map(({ body }) => (body.run as Json).id)
+    assert.equal(first, second)
+    const dry = await call('POST', '/mirrors/site/run?dryRun=true')
+    assert.notEqual((dry.body.run as Json).id, first)
+    assert.equal((await call('GET', '/mirrors/site/parity')).status, 404)
+    const worker = startWorker(here.deps, { pollMs: 50 })
+    ends.push(() => worker.stop({ graceMs: 0 }))
+    for (;;) {
+      const { runs } = (await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }
+      assert.equal(runs.length, 2)
+      if (runs.every(({ state }) => state === 'completed')) break
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    assert.equal((await call('GET', '/packs/app', undefined, there)).status, 200)
+    const { schedule } = jobs.mirror
+    await call('PATCH', '/mirrors/site', { schedule: '*/5 * * * *' })
+    assert.ok(typeof schedule === 'function')
+    assert.deepEqual(
+      (await schedule(here.deps)).map(({ cron }) => cron),
+      ['*/5 * * * *'],
+    )
+  })
+
+  it('carries what is selected, by patterns, ranges, channels and types', async () => {
+    await twoSites()
+    for (const version of ['1.0.0', '1.5.0', '2.0.0-rc.1', '2.0.0']) await publish(here, { packId: 'app', version })
+    await publish(here, { packId: 'apple', type: 'task' })
+    await publish(here, { packId: 'pear' })
+    await call('PUT', '/packs/app/channels/stable', { version: '1.5.0' })
+    await call('PUT', '/packs/app/channels/edge', { version: '2.0.0' })
+    const id = await addMirror(there.url)
+    const cases: [Json, string[]][] = [
+      [{ packs: ['ap*e', 'pear'] }, ['apple 1.0.0', 'pear 1.0.0']],
+      [{ packs: ['app'], versions: '^1.2.0' }, ['app 1.5.0']],
+      [{ packs: ['app'], versions: '>=2.0.0-0' }, ['app 2.0.0', 'app 2.0.0-rc.1']],
+      [{ channels: ['stable'] }, ['app 1.5.0']],
+      [{ types: ['task'] }, ['apple 1.0.0']],
+    ]
+    for (const [selection, expected] of cases) {
+      await call('PATCH', '/mirrors/site', { selection })
+      await call('POST', '/mirrors/site/run?dryRun=true')
+      const { entries, clean, dryRun } = await runOnce(id)
+      const versions = entries
+        .filter(({ kind }) => kind === 'version')
+        .map((entry) => `${entry.packId} ${entry.reference}`)
+      assert.deepEqual([versions, clean, dryRun], [expected, false, true], JSON.stringify(selection))
+    }
+    assert.deepEqual((await call('GET', '/packs', undefined, there)).body.packs, [])
+    await call('PATCH', '/mirrors/site', { selection: { channels: ['stable'] } })
+    const report = await runOnce(id)
+    assert.deepEqual(states(report), ['app channel stable same', 'app version 1.5.0 same'])
+  })
+
+  it('that is cut in the middle goes on where it was', async () => {
+    await twoSites()
+    for (let i = 0; i < 6; i++)
+      await publish(here, { packId: `app${i}`, ...(i ? { dependencies: [`app${i - 1}@1.0.0`] } : {}) })
+    const proxy = await proxyTo(there)
+    const id = await addMirror(proxy.url)
+    let puts = 0
+    const cut = new AbortController()
+    proxy.fault = ({ method, url = '' }, response) => {
+      if (method !== 'PUT' || !url.includes('/manifests/') || ++puts < 4) return false
+      cut.abort(new Error('the worker stops'))
+      return Boolean(response.destroy())
+    }
+    await assert.rejects(runOnce(id, cut.signal), /the worker stops/)
+    proxy.fault = undefined
+    const before = proxy.asked.length
+    const report = await runOnce(id)
+    assert.ok(report.clean, JSON.stringify(report))
+    const { runs } = (await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }
+    assert.deepEqual([runs.length, runs[0]?.state], [1, 'completed'])
+    const again = writes(proxy.asked.slice(before)).filter((line) => /app[0-2]\/blobs/.test(line))
+    assert.deepEqual(again, [])
+    const last = proxy.asked.length
+    const second = await runOnce(id)
+    assert.deepEqual([second.clean, writes(proxy.asked.slice(last)), second.moved.bytes], [true, [], 0])
+  })
+
+  it('waits for a target that is busy, and reports one that refuses, version by version', async () => {
+    await twoSites()
+    await publish(here, { packId: 'app' })
+    await publish(here, { packId: 'lone', dependencies: ['nowhere@^1.0.0'] })
+    const proxy = await proxyTo(there)
+    const id = await addMirror(proxy.url)
+    let busy = 3
+    proxy.fault = (request, response) => {
+      if (request.method === 'GET' || busy-- <= 0) return false
+      request.resume()
+      return Boolean(response.writeHead(429, { 'retry-after': '0' }).end())
+    }
+    const report = await runOnce(id)
+    assert.equal(busy < 0, true)
+    assert.equal(report.clean, false)
+    const refused = report.entries.filter(({ state }) => state === 'refused')
+    assert.deepEqual(
+      refused.map(({ packId, kind }) => `${packId} ${kind}`),
+      ['lone version'],
+    )
+    assert.ok(states(report).includes('lone channel latest missing'))
+    assert.match(refused.map(({ detail }) => detail).join('\n'), /no published version of nowhere/)
+    assert.ok(states(report).includes('app version 1.0.0 same'))
+  })
+
+  it('that cannot reach the other registry says so, and waits for its next try', async () => {
+    await twoSites()
+    await publish(here, { packId: 'app' })
+    const closed = await proxyTo(there)
+    await ends.pop()?.()
+    const id = await addMirror(closed.url)
+    await here.deps.db.sql`update mirrors set options = options || '{"attempts": 1}'`
+    await assert.rejects(runOnce(id), (error) => error instanceof Failure && error.key === 'REMOTE_UNREACHABLE')
+    const { runs } = (await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }
+    assert.deepEqual([runs[0]?.state, /cannot be reached/.test(String(runs[0]?.error))], ['waiting', true])
+    await call('PATCH', '/mirrors/site', { options: {} })
+    await assert.rejects(runOnce(id), (error) => error instanceof Failure && error.key === 'ADDRESS_REFUSED')
+    const after = (await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }
+    assert.deepEqual(
+      after.runs.map(({ state }) => state),
+      ['failed'],
+    )
+  })
+
+  it('believes no digest of a registry that it pulls from, and stores nothing of a lie', async () => {
+    await twoSites()
+    const [fine, lied] = [randomBytes(100_000), randomBytes(100_000)]
+    await publish(there, { packId: 'fine' }, fine)
+    await publish(there, { packId: 'lied' }, lied)
+    await publish(there, { packId: 'other' })
+    const proxy = await proxyTo(there)
+    const id = await addMirror(proxy.url, { direction: 'pull' })
+    proxy.fault = ({ url = '', method }, response) => {
+      if (method === 'GET' && url.endsWith(digestOf(lied))) return Boolean(response.end(randomBytes(100_000)))
+      if (!url.endsWith('other/manifests/1.0.0')) return false
+      const headers = { 'content-type': 'a/b', 'docker-content-digest': digestOf(lied) }
+      return Boolean(response.writeHead(200, headers).end('{}'))
+    }
+    const report = await runOnce(id)
+    assert.equal(report.problems.length, 1)
+    assert.match(report.problems[0] ?? '', /other:1.0.0 cannot be read there.*whose digest is/)
+    assert.deepEqual(states(report), ['lied version 1.0.0 refused', 'fine version 1.0.0 same'])
+    assert.match(report.entries[0]?.detail ?? '', /sends other bytes/)
+    const [held] = await here.deps.db.sql`select count(*)::int as n from blobs where digest = ${digestOf(lied)}`
+    assert.equal(held?.n, 0)
+    proxy.fault = undefined
+    assert.ok((await runOnce(id)).clean)
+  })
+
+  it('pulls again what is missing only, and never changes a version that differs', async () => {
+    await twoSites()
+    await publish(there, { packId: 'base' }, randomBytes(100_000))
+    await publish(there, { packId: 'app', dependencies: ['base@^1.0.0'] })
+    await publish(there, { packId: 'twice' })
+    await publish(here, { packId: 'twice' })
+    const proxy = await proxyTo(there)
+    const id = await addMirror(proxy.url, { direction: 'pull', selection: { packs: ['app', 'tw*'], closure: true } })
+    const first = await runOnce(id)
+    assert.deepEqual(states(first), [
+      'twice version 1.0.0 different',
+      'app version 1.0.0 same',
+      'base version 1.0.0 same',
+    ])
+    const before = proxy.asked.length
+    const second = await runOnce(id)
+    assert.deepEqual(states(second), states(first))
+    assert.deepEqual(
+      proxy.asked.slice(before).filter((line) => line.includes('/blobs/')),
+      [],
+    )
+    assert.deepEqual(
+      [second.moved.manifests, second.moved.bytes, second.moved.requests],
+      [0, 0, proxy.asked.length - before],
+    )
+  })
+})

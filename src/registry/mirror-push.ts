@@ -1,0 +1,318 @@
+import { repositoriesWithBlob } from '../db/blobs.ts'
+import { ask } from '../db/client.ts'
+import { findManifests } from '../db/manifests.ts'
+import { attachedTags, type TaggedVersion, versionsAfter } from '../db/mirrored.ts'
+import { listReferrers as referrersHere } from '../db/referrers.ts'
+import { Failure } from '../errors.ts'
+import type { Descriptor } from '../oci/descriptor.ts'
+import type { Digest } from '../oci/digest.ts'
+import { parseManifest } from '../oci/manifest.ts'
+import { mediaTypes } from '../oci/media-types.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Tag } from '../oci/reference.ts'
+import { roleOf } from '../packs/channel.ts'
+import { type PackId, packIdOf, repositoryOf } from '../packs/pack.ts'
+import { openPatterns, versionsIn } from '../packs/selection.ts'
+import { tagOf, type Version } from '../packs/version.ts'
+import { blobSize } from '../remote/blobs.ts'
+import { fallbackTag, listReferrers } from '../remote/listings.ts'
+import { getManifest, hasManifest, putManifest } from '../remote/manifests.ts'
+import { uploadBlob } from '../remote/uploads.ts'
+import { gone } from './blobs.ts'
+import { attempt, each, type Mirroring, placeOf, refusalOf, remember, tried } from './mirroring.ts'
+import { resolveVersion } from './resolve.ts'
+
+// Pushing goes version by version: what it needs first, its manifest and tag, what refers to it, and when all versions are
+// there, the channels. A target that keeps the rules of packs refuses a version before what it depends on: such versions
+// are put back, and tried again for as long as others get through.
+
+/** A version on its way, with the tags that travel along. */
+type Traveller = Pick<TaggedVersion, 'packId' | 'version' | 'manifestDigest'> & { channels: Tag[] }
+
+/** Brings what is selected here to the other registry. */
+export async function pushSelected(run: Mirroring): Promise<void> {
+  const channels: (Traveller & { arrived: boolean })[] = []
+  const send = async (version: Traveller, back: Traveller[] | undefined) => {
+    const outcome = await pushVersion(run, version, back !== undefined)
+    if (outcome === 'waits') back?.push(version)
+    else if (version.channels.length > 0) channels.push({ ...version, arrived: outcome === 'arrived' })
+  }
+  let waiting: Traveller[] = []
+  await each(travellers(run), run.concurrency, (version) => send(version, waiting))
+  for (let before = Number.POSITIVE_INFINITY; waiting.length > 0; ) {
+    const still: Traveller[] | undefined = waiting.length < before ? [] : undefined
+    before = waiting.length
+    await each(waiting, 1, (version) => send(version, still))
+    waiting = still ?? []
+  }
+  await each(channels, run.concurrency, async (version) => {
+    for (const tag of version.channels) await pushChannel(run, version, tag)
+  })
+}
+
+const packsAtOnce = 100
+
+/** The selected versions, each once; with closure, also what each of them resolves to. */
+async function* travellers(run: Mirroring): AsyncGenerator<Traveller, void, undefined> {
+  const seen = new Set<string>()
+  const isNew = ({ packId, version }: { packId: PackId; version: Version }) => {
+    const key = `${packId}@${version}`
+    return !seen.has(key) && Boolean(seen.add(key))
+  }
+  const { selection, deps } = run
+  for (let after = ''; ; ) {
+    const rows = await ask(deps.db, (sql) => versionsAfter(sql, after, packsAtOnce))
+    if (rows.length === 0) return
+    after = rows.at(-1)?.packId ?? after
+    for (const row of selectedOf(run, rows)) {
+      if (selection.closure)
+        for (const needed of await closureOf(run, row))
+          if (needed.packId !== row.packId && isNew(needed)) yield { ...needed, channels: [] }
+      if (isNew(row)) yield { ...row, channels: channelsOf(run, row) }
+    }
+  }
+}
+
+function selectedOf({ selection }: Mirroring, rows: readonly TaggedVersion[]): TaggedVersion[] {
+  const { channels, types, versions } = selection
+  const isNamed = openPatterns(selection.packs)
+  const byPack = new Map<PackId, TaggedVersion[]>()
+  for (const row of rows) {
+    const all = byPack.get(row.packId)
+    if (all) all.push(row)
+    else byPack.set(row.packId, [row])
+  }
+  return [...byPack].flatMap(([packId, all]) => {
+    if (!isNamed(packId)) return []
+    const accepted = new Set(versionsIn(versions, all.map((row) => row.version).toReversed()))
+    return all.filter(
+      (row) =>
+        accepted.has(row.version) &&
+        (!types || types.includes(row.type)) &&
+        (!channels || row.tags.some((tag) => channels.includes(tag))),
+    )
+  })
+}
+
+function channelsOf({ selection: { channels } }: Mirroring, { tags }: TaggedVersion): Tag[] {
+  return tags.filter((tag) => {
+    const { kind } = roleOf(tag)
+    return (kind === 'channel' || kind === 'latest') && (!channels || channels.includes(tag))
+  })
+}
+
+async function closureOf(run: Mirroring, { packId, version }: TaggedVersion) {
+  try {
+    return await resolveVersion(run.deps, { packId, version }, {}, () => true)
+  } catch (error) {
+    run.report.problem(`${packId} ${version} does not resolve here: ${refusalOf(error)}`)
+    return []
+  }
+}
+
+/** `waits`: the target wants its dependencies first, and it may wait; nothing is reported of it then. */
+async function pushVersion(
+  run: Mirroring,
+  traveller: Traveller,
+  mayWait: boolean,
+): Promise<'arrived' | 'waits' | 'kept out'> {
+  const { packId, version, manifestDigest: digest } = traveller
+  run.note({ pack: packId })
+  let waits = false
+  const parity = await tried({ kind: 'version', packId, reference: version, digest }, async () => {
+    try {
+      return await bring(run, packId, digest, tagOf(version), { overwrite: false })
+    } catch (error) {
+      waits = mayWait && error instanceof Failure && error.about?.code === 'MANIFEST_INVALID'
+      throw error
+    }
+  })
+  if (waits) return 'waits'
+  run.report.add(parity)
+  const isHereToo = parity.state === 'same' || (run.dryRun && parity.state === 'missing')
+  if (run.selection.referrers && isHereToo) await pushAttachments(run, packId, digest)
+  return isHereToo ? 'arrived' : 'kept out'
+}
+
+async function pushChannel(
+  run: Mirroring,
+  { packId, version, manifestDigest: digest, arrived }: Traveller & { arrived: boolean },
+  tag: Tag,
+): Promise<void> {
+  await attempt(run, { kind: 'channel', packId, reference: tag, digest }, async () => {
+    if (!arrived) return { state: 'missing', detail: `${version}, which it names, did not get there` }
+    try {
+      return await bring(run, packId, digest, tag, { overwrite: true })
+    } catch (error) {
+      if (tag !== 'latest' || !(error instanceof Failure) || error.key !== 'REMOTE_REFUSED') throw error
+      // A registry of packs keeps `latest` itself, over all versions that it has.
+      const there = await getManifest(run.remote, placeOf(run, packId), tag, run)
+      if (!there) throw error
+      return { state: 'same', there: there.digest, detail: 'latest is kept by the other registry' }
+    }
+  })
+}
+
+type Outcome = { state: 'same' | 'missing' | 'different'; there?: Digest | undefined; detail?: string }
+
+/** Makes a reference there name a manifest of ours, and looks whether it does. */
+async function bring(
+  run: Mirroring,
+  packId: PackId,
+  digest: Digest,
+  reference: Tag | Digest,
+  { overwrite }: { overwrite: boolean },
+): Promise<Outcome> {
+  const place = placeOf(run, packId)
+  const there = await getManifest(run.remote, place, reference, run)
+  if (there?.digest === digest) return { state: 'same' }
+  if (there && (!overwrite || run.dryRun)) return { state: 'different', there: there.digest }
+  if (run.dryRun) return { state: 'missing' }
+  await pushTree(run, packId, digest, reference)
+  const now = await getManifest(run.remote, place, reference, run)
+  if (now?.digest === digest) return { state: 'same' }
+  return now ? { state: 'different', there: now.digest } : { state: 'missing', detail: 'it was sent, and is not there' }
+}
+
+/** A manifest with all it stands on. Answers whether the remote took it for a referrer, where it is one. */
+async function pushTree(
+  run: Mirroring,
+  packId: PackId,
+  digest: Digest,
+  reference: Tag | Digest,
+): Promise<{ subjectTaken: boolean }> {
+  const { deps, remote, report } = run
+  const repository = repositoryOf(packId)
+  const place = placeOf(run, packId)
+  const stored = await manifestHere(run, repository, digest)
+  const bytes = stored?.payload
+  if (!stored || !bytes) throw new Failure('MANIFEST_UNKNOWN', { detail: `${digest} was deleted meanwhile` })
+  const manifest = parseManifest(bytes, stored.mediaType)
+  for (const child of manifest.children) {
+    // An index may list what is not here.
+    if (!(await manifestHere(run, repository, child, 'all')) || (await hasManifest(remote, place, child, run))) continue
+    await pushTree(run, packId, child, child)
+  }
+  for (const blob of manifest.blobs) await pushBlob(run, repository, place, blob)
+  const put = await putManifest(remote, place, reference, { mediaType: stored.mediaType, bytes }, run)
+  report.moved.manifests++
+  report.moved.bytes += bytes.length
+  deps.log.debug({ place, reference, digest }, 'mirrored')
+  return put
+}
+
+async function manifestHere(run: Mirroring, repository: RepositoryName, digest: Digest, known?: 'all') {
+  const question = { repository, digest, tag: undefined, known }
+  const [found] = await ask(run.deps.db, (sql) => findManifests(sql, [question]))
+  return found
+}
+
+async function pushBlob(
+  run: Mirroring,
+  repository: RepositoryName,
+  place: RepositoryName,
+  digest: Digest,
+): Promise<void> {
+  const { deps, remote, report, sessions, signal } = run
+  if (run.places.get(digest) === place) return
+  if ((await blobSize(remote, place, digest, { signal })) !== undefined) return remember(run, digest, place)
+  const blob = await deps.together.linkedBlob.load({ repository, digest })
+  if (!blob) throw gone(deps, digest)
+  const source = {
+    digest,
+    size: blob.size,
+    async *open(range: { first: number; last: number }) {
+      const stream = await deps.blobs.open(blob.key, range)
+      if (!stream) throw gone(deps, digest)
+      yield* stream
+    },
+  }
+  const key = `${place}@${digest}`
+  const outcome = await uploadBlob(remote, place, source, {
+    from: await siblingOf(run, repository, place, digest),
+    session: sessions.get(key),
+    signal,
+    async onSession(session) {
+      sessions.set(key, session)
+      await run.keepSessions()
+    },
+  })
+  sessions.delete(key)
+  remember(run, digest, place)
+  if (outcome === 'mounted') report.moved.mounted++
+  else {
+    report.moved.blobs++
+    report.moved.bytes += blob.size
+  }
+}
+
+/** Another repository there that has the blob, or should have it because its pack here does. */
+async function siblingOf(
+  run: Mirroring,
+  repository: RepositoryName,
+  place: RepositoryName,
+  digest: Digest,
+): Promise<RepositoryName | undefined> {
+  const known = run.places.get(digest)
+  if (known && known !== place) return known
+  for (const name of await ask(run.deps.db, (sql) => repositoriesWithBlob(sql, digest, 3))) {
+    const packId = packIdOf(name)
+    if (!packId || name === repository) continue
+    const sibling = placeOf(run, packId)
+    if ((await blobSize(run.remote, sibling, digest, run)) !== undefined) return sibling
+  }
+  return undefined
+}
+
+/** How deep referrers of referrers go. */
+const mostDeep = 8
+const referrersAtOnce = { last: '', limit: 1000, maxBytes: 4 * 1024 * 1024 }
+
+/** What refers to a manifest, by its subject or by its tag. */
+async function pushAttachments(run: Mirroring, packId: PackId, subject: Digest, depth = 0): Promise<void> {
+  const repository = repositoryOf(packId)
+  for (const { tag, digest } of await ask(run.deps.db, (sql) => attachedTags(sql, repository, subject)))
+    await attempt(run, { kind: 'referrer', packId, reference: tag, digest }, () =>
+      bring(run, packId, digest, tag, { overwrite: true }),
+    )
+  const referrers: Descriptor[] = []
+  for (let more = true, { last, ...bounds } = referrersAtOnce; more; ) {
+    const page = await ask(run.deps.db, (sql) => referrersHere(sql, repository, subject, { last, ...bounds }))
+    referrers.push(...page.referrers.map(descriptorOf))
+    last = page.referrers.at(-1)?.digest ?? ''
+    more = page.more
+  }
+  if (referrers.length === 0) return
+  const arrived: Descriptor[] = []
+  for (const referrer of referrers) {
+    const { digest } = referrer
+    const state = await attempt(run, { kind: 'referrer', packId, reference: digest, digest }, () =>
+      bring(run, packId, digest, digest, { overwrite: false }),
+    )
+    if (state === 'same') arrived.push(referrer)
+    if (depth < mostDeep) await pushAttachments(run, packId, digest, depth + 1)
+  }
+  if (!run.dryRun) await listByTag(run, placeOf(run, packId), subject, arrived)
+}
+
+function descriptorOf(row: Awaited<ReturnType<typeof referrersHere>>['referrers'][number]): Descriptor {
+  const { mediaType, digest, size, artifactType, annotations } = row
+  return { mediaType, digest, size, ...(artifactType ? { artifactType } : {}), ...(annotations ? { annotations } : {}) }
+}
+
+/** Where the remote lacks the referrers API, the list under the fallback tag is kept by those who push. */
+async function listByTag(
+  run: Mirroring,
+  place: RepositoryName,
+  subject: Digest,
+  arrived: readonly Descriptor[],
+): Promise<void> {
+  const { referrers: there, api } = await listReferrers(run.remote, place, subject, run)
+  const listed = new Set(there.map(({ digest }) => digest))
+  const missing = arrived.filter(({ digest }) => !listed.has(digest))
+  if (api || missing.length === 0) return
+  const manifests = [...there, ...missing].sort((a, b) => (a.digest < b.digest ? -1 : 1))
+  const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.index, manifests }))
+  await putManifest(run.remote, place, fallbackTag(subject), { mediaType: mediaTypes.index, bytes }, run)
+  run.report.moved.manifests++
+}
