@@ -2,7 +2,7 @@
 // process model. Its exit code is not trusted: it is 0 when the suite cannot load its configuration.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -56,6 +56,12 @@ async function installSuite(): Promise<string> {
 
 type Outcome = { counts: Record<string, number>; features: Map<string, string>; troubles: string[] }
 
+const user = {
+  name: 'suite',
+  password: 'a password',
+  hash: '$2b$04$Z4SOUg2rrF2dmefj9frSpuvi/IwgFhLM7XT90kG9pqYMRHaPSRi3e',
+}
+
 async function runSuite(program: string, host: string, version: string): Promise<Outcome> {
   const folder = temporaryFolder()
   const name = `conformance-${version.replace('.', '-')}`
@@ -67,6 +73,9 @@ async function runSuite(program: string, host: string, version: string): Promise
     OCI_REPO1: `${name}/repo1`,
     OCI_REPO2: `${name}/repo2`,
     OCI_RESULTS_DIR: folder,
+    // Where everyone may do everything they are not asked for.
+    OCI_USERNAME: user.name,
+    OCI_PASSWORD: user.password,
     ...everything,
   }
   const said = await run(program, [], { cwd: folder, env, maxBuffer: 1 << 28 }).catch((failure) => failure)
@@ -109,11 +118,15 @@ const shapes = stores.flatMap(({ store, settings }) =>
 describe('OCI conformance suite', () => {
   let program: string
   let s3: Awaited<ReturnType<typeof startObjectStore>>
+  const folder = temporaryFolder()
   before(async () => {
     program = await installSuite()
     s3 = await startObjectStore()
   })
-  after(() => s3?.stop())
+  after(async () => {
+    await s3?.stop()
+    rmSync(folder, { recursive: true, force: true })
+  })
 
   for (const [index, { store, env }] of shapes.entries()) {
     describe(`${store} ${Object.entries(env)
@@ -140,4 +153,24 @@ describe('OCI conformance suite', () => {
       }
     })
   }
+
+  describe('with a login', () => {
+    let server: Server
+    before(async () => {
+      const users = join(folder, 'users')
+      writeFileSync(users, `${user.name}:${user.hash}\n`)
+      server = await startServer({ env: { AUTH: 'htpasswd', HTPASSWD_FILE: users, PROCESSES: '2' } })
+    })
+    after(() => server?.stop())
+
+    // The suite mounts with a token for the target alone. Nothing says that it may read the source, so it is told to
+    // upload, and counts that as skipped; conformance/clients.test.ts mounts.
+    for (const version of versions)
+      it(`version ${version}: all pass, and no mount without the right to read its source`, async () => {
+        const { counts, troubles } = await runSuite(program, server.host, version)
+        assert.deepEqual([counts.failures, counts.errors, counts.skipped], [0, 0, 4])
+        assert.ok(Number(counts.tests) > 900)
+        for (const trouble of troubles) assert.match(trouble, /blob-mount.*status="skipped"/s)
+      })
+  })
 })

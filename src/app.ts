@@ -1,6 +1,7 @@
-import type { Context } from 'hono'
 import type { Deps } from './deps.ts'
 import { Failure } from './errors.ts'
+import { admit, challenged, openGate } from './http/access.ts'
+import { addAuditRoutes, audit, mayBeAudited } from './http/audit.ts'
 import { addBundleRoutes } from './http/bundles.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
@@ -17,6 +18,9 @@ import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
+import { setSafe } from './http/safety.ts'
+import { addTokenRoutes } from './http/token.ts'
+import { addApiTokenRoutes } from './http/tokens.ts'
 import { addUpstreamRoutes } from './http/upstreams.ts'
 import { addBlobRoutes } from './http/v2/blobs.ts'
 import { ociError, ociInternalError } from './http/v2/errors.ts'
@@ -27,21 +31,44 @@ import { addUploadRoutes } from './http/v2/uploads.ts'
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
-/** Mounts every surface. Does not listen. */
+/** Mounts every surface behind the gate. Does not listen. */
 export function buildApp(deps: Deps, state: ServerState): Fetch {
   const app = newApp()
   addRoutes(routesOf(app), deps, state)
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)
     const detail = { method: c.req.method, path: c.req.path }
-    if (allowed.length === 0) return render(c, new Failure('NOT_FOUND', { detail }))
-    return render(c, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
+    if (allowed.length === 0) return render(c.env, c.req.path, new Failure('NOT_FOUND', { detail }))
+    return render(c.env, c.req.path, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
   })
-  app.onError((error, c) => render(c, error))
+  app.onError((error, c) => render(c.env, c.req.path, error))
+  const gate = openGate(deps)
   return (request, bindings) => {
     observe(deps, bindings)
-    return app.fetch(request, bindings)
+    setSafe(bindings.outgoing, deps.config.tls !== undefined)
+    const admitted = admit(gate, bindings)
+    const answer = admitted
+      ? admitted.then(
+          () => app.fetch(request, bindings),
+          (error) => render(bindings, pathOf(bindings), error),
+        )
+      : app.fetch(request, bindings)
+    return mayBeAudited(deps.auth, bindings) ? audited(deps, bindings, answer) : answer
   }
+}
+
+async function audited(
+  deps: Deps,
+  bindings: Env['Bindings'],
+  answering: Response | Promise<Response>,
+): Promise<Response> {
+  const answer = await answering
+  await audit(deps, bindings, answer)
+  return answer
+}
+
+function pathOf({ incoming }: Env['Bindings']): string {
+  return (incoming.url ?? '').split('?', 1)[0] ?? ''
 }
 
 /** Every route there is, but for the few that the server answers directly too. */
@@ -60,6 +87,9 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addBundleRoutes(routes, deps)
   addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
+  addTokenRoutes(routes, deps)
+  addApiTokenRoutes(routes, deps)
+  addAuditRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
@@ -74,11 +104,14 @@ function allowedMethods(app: App, path: string): string[] {
 }
 
 /** The one place where a failure becomes an answer, in the dialect of the surface that was asked. */
-function render(c: Context<Env>, error: unknown): Response {
-  c.env.error = error
-  const isRegistry = c.req.path === '/v2' || c.req.path.startsWith('/v2/')
-  if (error instanceof Failure) return isRegistry ? ociError(error) : problem(error)
+function render(bindings: Env['Bindings'], path: string, error: unknown): Response {
+  bindings.error = error
+  const isRegistry = path === '/v2' || path.startsWith('/v2/')
+  if (error instanceof Failure) {
+    const failure = challenged(bindings, error)
+    return isRegistry ? ociError(failure) : problem(failure)
+  }
   // The client has left: nobody reads this, and it is no fault of ours.
-  if (c.env.incoming.destroyed && !c.env.incoming.complete) return new Response(null, { status: 499 })
-  return isRegistry ? ociInternalError(requestId(c.env)) : problemInternalError(requestId(c.env))
+  if (bindings.incoming.destroyed && !bindings.incoming.complete) return new Response(null, { status: 499 })
+  return isRegistry ? ociInternalError(requestId(bindings)) : problemInternalError(requestId(bindings))
 }

@@ -27,6 +27,23 @@ describe('settings', () => {
     assert.throws(() => readConfig({ HOST: '0.0.0.0' }), /AUTH=none/)
     assert.equal(readConfig({ HOST: '0.0.0.0', AUTH: 'none' }).host, '0.0.0.0')
   })
+  it('let a network in once it is said who is let in', () => {
+    const oidc = { AUTH: 'oidc', AUTHORITY_ISSUER: 'https://id.example', AUTHORITY_AUDIENCE: 'packs' }
+    assert.equal(readConfig({ HOST: '0.0.0.0', ...oidc }).auth.authority?.audience, 'packs')
+    assert.equal(readConfig({ HOST: '0.0.0.0', AUTH: 'htpasswd', HTPASSWD_FILE: 'users' }).auth.mode, 'htpasswd')
+  })
+  for (const [wrong, says] of [
+    [{ AUTH: 'oidc' }, /set AUTHORITY_ISSUER and AUTHORITY_AUDIENCE/],
+    [{ AUTH: 'htpasswd' }, /set HTPASSWD_FILE/],
+    [{ HTPASSWD_FILE: 'users' }, /HTPASSWD_FILE: has no effect with AUTH=none/],
+    [{ AUTH: 'none', POLICY_FILE: 'p' }, /POLICY_FILE: has no effect/],
+    [{ AUTH: 'oidc', AUTHORITY_ISSUER: 'http://id.example' }, /must be an https address/],
+    [{ AUTH: 'oidc', AUTHORITY_ISSUER: 'http://127.evil.example' }, /must be an https address/],
+    [{ ANONYMOUS_PULL: 'packs/*,(x)' }, /must be globs/],
+    [{ PUBLIC_URL: 'https://a.example/path' }, /without a path/],
+    [{ TRUSTED_PROXIES: '10.0.0.0/33' }, /must be addresses/],
+  ] as [Record<string, string>, RegExp][])
+    it(`refuse ${JSON.stringify(wrong)}`, () => assert.throws(() => readConfig(wrong), says))
   it('take a certificate only with its key', () =>
     assert.throws(() => readConfig({ TLS_CERT_FILE: 'a' }), /TLS_KEY_FILE/))
   it('are shown with passwords masked', () => {

@@ -1,6 +1,8 @@
 import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import * as v from 'valibot'
+import { isGlob } from './auth/glob.ts'
+import { isIssuer } from './auth/policy.ts'
 
 const text = v.pipe(v.string(), v.trim(), v.minLength(1, 'must not be empty'))
 const wholeNumber = (least: number, most: number) =>
@@ -13,6 +15,19 @@ const wholeNumber = (least: number, most: number) =>
   )
 const oneOf = <const T extends readonly [string, ...string[]]>(...choices: T) =>
   v.picklist(choices, `must be one of ${choices.join(', ')}`)
+
+/** Words separated by commas or spaces. */
+function wordsOf(written: string): string[] {
+  return written.split(/[\s,]+/).filter(Boolean)
+}
+
+/** An address, or a network as address/bits. */
+function isNetwork(written: string): boolean {
+  const [address = '', bits, ...more] = written.split('/')
+  const version = isIP(address)
+  if (version === 0 || more.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+}
 
 /** One setting: its default as it would be written, what it means, and how its text becomes a value. */
 type Setting = { fallback?: string; help: string; secret?: boolean; schema: v.GenericSchema<string, unknown> }
@@ -68,8 +83,46 @@ export const settings = {
     schema: oneOf('always', 'if-present', 'never'),
   },
   AUTH: {
-    help: 'none: everyone may do everything; unset: the same, but only on a loopback address',
-    schema: oneOf('none'),
+    help: 'who is let in: htpasswd (a file of users), oidc (tokens of AUTHORITY_ISSUER), or none: everyone may do everything, which unset means too, but only on a loopback address',
+    schema: oneOf('none', 'htpasswd', 'oidc'),
+  },
+  AUTHORITY_ISSUER: {
+    help: 'OpenID Connect issuer whose access tokens are taken, such as https://id.example.org/realms/main',
+    schema: v.pipe(text, v.check(isIssuer, 'must be an https address without a query (http only on this machine)')),
+  },
+  AUTHORITY_AUDIENCE: {
+    help: 'what has to stand in "aud" of those tokens: the name of this registry there',
+    schema: text,
+  },
+  HTPASSWD_FILE: { help: 'users and passwords as "htpasswd -B" writes them; read again on change', schema: text },
+  POLICY_FILE: {
+    help: 'who may do what, in JSON ("packs policy check" checks it); read again on change; unset: who is logged in may do everything',
+    schema: text,
+  },
+  ANONYMOUS_PULL: {
+    help: 'repositories that everybody may read, by globs separated by commas: packs/*, mirror/**',
+    schema: v.pipe(text, v.transform(wordsOf), v.everyItem(isGlob, 'must be globs such as packs/* or mirror/**')),
+  },
+  PUBLIC_URL: {
+    help: 'address that clients know this registry by, for challenges; unset: the one they ask',
+    schema: v.pipe(
+      text,
+      v.check((value) => /^https?:\/\/[^/?#@\s"]+\/?$/.test(value), 'must be http(s)://host[:port], without a path'),
+      v.transform((value) => value.replace(/\/$/, '')),
+    ),
+  },
+  TRUSTED_PROXIES: {
+    help: 'addresses or networks (10.0.0.0/8) of proxies whose X-Forwarded-For, -Proto and -Host are believed, separated by commas',
+    schema: v.pipe(
+      text,
+      v.transform(wordsOf),
+      v.everyItem(isNetwork, 'must be addresses such as 10.0.0.1 or 10.0.0.0/8'),
+    ),
+  },
+  RATE_LIMIT: {
+    fallback: '0',
+    help: 'requests a minute that each user, token or address has in each process; 0: as many as they like',
+    schema: wholeNumber(0, 1_000_000),
   },
 } as const satisfies Record<string, Setting>
 
@@ -94,6 +147,21 @@ export type Config = {
   logLevel: string
   /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
   bundleVerify?: 'always' | 'if-present' | 'never'
+  auth: AuthConfig
+  /** Requests a minute for each principal or address, in each process; 0: no limit. */
+  rateLimit: number
+}
+
+export type AuthConfig = {
+  mode: 'none' | 'htpasswd' | 'oidc'
+  /** Where access tokens come from; always there with `oidc`. */
+  authority?: { issuer: string; audience: string }
+  /** Always there with `htpasswd`. */
+  htpasswdFile?: string
+  policyFile?: string
+  anonymousPull: readonly string[]
+  publicUrl?: string
+  trustedProxies: readonly string[]
 }
 
 /** Settings that cannot be used: every problem at once, one a line, each with the setting's name. */
@@ -129,10 +197,10 @@ function assemble(values: Values, problems: string[]): Config {
   if ((certFile === undefined) !== (keyFile === undefined))
     problems.push('TLS_CERT_FILE and TLS_KEY_FILE: set both, or neither')
   const host = values.HOST ?? '127.0.0.1'
-  if (!isLoopback(host) && values.AUTH !== 'none')
+  if (!isLoopback(host) && values.AUTH === undefined)
     problems.push(
       `HOST=${JSON.stringify(host)}: everyone who can reach that address could push and delete. ` +
-        'Listen on 127.0.0.1, or set AUTH=none if that is meant',
+        'Listen on 127.0.0.1, set AUTH=htpasswd or AUTH=oidc, or AUTH=none if that is meant',
     )
   const blobStore = values.BLOB_STORE ?? `file:${dataDir}/blobs`
   return {
@@ -149,6 +217,33 @@ function assemble(values: Values, problems: string[]): Config {
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
     logLevel: values.LOG_LEVEL ?? 'info',
     ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),
+    auth: assembleAuth(values, problems),
+    rateLimit: values.RATE_LIMIT ?? 0,
+  }
+}
+
+/** A setting that would have no effect is a mistake about who is let in, so it is refused. */
+function assembleAuth(values: Values, problems: string[]): AuthConfig {
+  const { AUTH: mode = 'none', AUTHORITY_ISSUER: issuer, AUTHORITY_AUDIENCE: audience, HTPASSWD_FILE: file } = values
+  if (mode === 'oidc' && (!issuer || !audience))
+    problems.push('AUTH="oidc": set AUTHORITY_ISSUER and AUTHORITY_AUDIENCE too')
+  if (mode === 'htpasswd' && !file) problems.push('AUTH="htpasswd": set HTPASSWD_FILE too')
+  const idle = Object.entries({
+    AUTHORITY_ISSUER: mode !== 'oidc',
+    AUTHORITY_AUDIENCE: mode !== 'oidc',
+    HTPASSWD_FILE: mode !== 'htpasswd',
+    POLICY_FILE: mode === 'none',
+    ANONYMOUS_PULL: mode === 'none',
+  }).filter(([name, hasNoEffect]) => hasNoEffect && values[name as SettingName] !== undefined)
+  for (const [name] of idle) problems.push(`${name}: has no effect with AUTH=${mode}`)
+  return {
+    mode,
+    ...(issuer && audience ? { authority: { issuer, audience } } : {}),
+    ...(file ? { htpasswdFile: resolve(file) } : {}),
+    ...(values.POLICY_FILE ? { policyFile: resolve(values.POLICY_FILE) } : {}),
+    anonymousPull: values.ANONYMOUS_PULL ?? [],
+    ...(values.PUBLIC_URL ? { publicUrl: values.PUBLIC_URL } : {}),
+    trustedProxies: values.TRUSTED_PROXIES ?? [],
   }
 }
 

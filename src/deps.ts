@@ -1,14 +1,17 @@
 import { LRUCache } from 'lru-cache'
+import { type Auth, openAuth } from './auth/open.ts'
 import { openBlobStore } from './blobs/open.ts'
 import type { BlobStore } from './blobs/store.ts'
 import { timed } from './blobs/timed.ts'
 import type { Config } from './config.ts'
+import { type AuditEntry, insertEvents } from './db/audit.ts'
 import { askedOnce, batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
 import { ask, type Database, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
 import { listPacks, type PackQuery } from './db/pack-list.ts'
 import { findContents, findDescriptions, findVersions } from './db/packs.ts'
+import { findLiveTokens, haveTokenKeys } from './db/tokens.ts'
 import { findUploads, uploadSecret } from './db/uploads.ts'
 import { type Log, openLog } from './log.ts'
 import { type Metrics, openMetrics } from './metrics.ts'
@@ -20,6 +23,7 @@ export type Deps = {
   log: Log
   metrics: Metrics
   db: Database
+  auth: Auth
   blobs: BlobStore
   /** The statements that many requests ask at the same moment, joined into one. */
   together: ReturnType<typeof openTogether>
@@ -43,6 +47,17 @@ function openTogether(db: Database) {
     linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) => ask(db, (sql) => findLinkedBlobs(sql, keys))),
     manifest: batched((keys: Parameters<typeof findManifests>[1]) => ask(db, (sql) => findManifests(sql, keys))),
     packVersion: batched((keys: Parameters<typeof findVersions>[1]) => ask(db, (sql) => findVersions(sql, keys))),
+    apiToken: batched((keys: Parameters<typeof findLiveTokens>[1][number][]) =>
+      ask(db, (sql) => findLiveTokens(sql, keys)),
+    ),
+    tokenKey: batched((kids: string[]) => ask(db, (sql) => haveTokenKeys(sql, kids))),
+    audit: batched(
+      async (entries: AuditEntry[]) => {
+        await ask(db, (_, relaxed) => insertEvents(relaxed, entries))
+        return entries.map(() => undefined)
+      },
+      { lanes: 2 },
+    ),
     packContent: batched((keys: Parameters<typeof findContents>[1]) => ask(db, (sql) => findContents(sql, keys))),
     packDescription: batched((keys: Parameters<typeof findDescriptions>[1]) =>
       ask(db, (sql) => findDescriptions(sql, keys)),
@@ -66,6 +81,7 @@ export async function openDeps(
   databaseUrl: string,
   log: Log = openLog(config.logLevel),
 ): Promise<Deps> {
+  const auth = await openAuth(config.auth, log)
   const metrics = openMetrics()
   const blobs = timed(await openBlobStore(config.blobStore), metrics)
   const db = openDatabase(databaseUrl, { max: config.databasePool })
@@ -76,6 +92,7 @@ export async function openDeps(
     log,
     metrics,
     db,
+    auth,
     blobs,
     together: openTogether(db),
     bytes: new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 200 }),
@@ -84,5 +101,6 @@ export async function openDeps(
 }
 
 export async function closeDeps(deps: Deps): Promise<void> {
+  deps.auth.close()
   await Promise.all([deps.db.close(), deps.blobs.close()])
 }

@@ -1,14 +1,107 @@
 import type { RepositoryName } from '../oci/name.ts'
+import { patternOf, weightOf } from './glob.ts'
 
-/** Who asks. Without authentication configured, everyone is anonymous. */
-export type Principal = { readonly name: string }
+/**
+ * What may be done to a repository. `push` makes what is not there; `overwrite` makes a tag name something else, which
+ * is another right; `delete` includes it, and changes the state of versions. On the registry as a whole, `*`: `pull`
+ * reads its jobs, keys and metrics and takes the right to read every repository; everything else is for administrators.
+ */
+export const actions = ['pull', 'push', 'overwrite', 'delete'] as const
+export type Action = (typeof actions)[number]
 
-export const anonymous: Principal = { name: 'anonymous' }
+/** A glob over repository names, and what may be done to those of which it is the longest that matches. */
+export type Grant = { readonly glob: string; readonly actions: readonly Action[] }
 
-/** What may be done to a repository; `*` on the whole registry: its catalog. */
-export type Action = 'pull' | 'push' | 'delete'
+type Pattern = { glob: string; test: RegExp; source: string; weight: number; actions: ReadonlySet<Action> }
 
-/** Whether the principal may do that. The policy is open: everyone may do everything. */
-export function mayAccess(_principal: Principal, _repository: RepositoryName | '*', _action: Action): boolean {
-  return true
+/** Grants made ready for many questions, the longest first. */
+export type Grants = { readonly patterns: readonly Pattern[]; readonly open: boolean }
+
+/** Who asks, by what they showed, and what they may do. */
+export type Principal = {
+  /** As the log and the audit show it. */
+  readonly name: string
+  readonly kind: 'everyone' | 'anonymous' | 'user' | 'authority' | 'workload' | 'token'
+  /** What they showed: nothing, a credential of their own, or a token of /token, which names what it is for. */
+  readonly shown: 'nothing' | 'credential' | 'registry token'
+  readonly grants: Grants
+  /** What lists are filtered by; undefined: a token of /token that was not asked for with the scope for it. */
+  readonly listing: Grants | undefined
+  readonly admin: boolean
+  /** The API token that stands behind it, if one does. */
+  readonly tokenId?: string
+}
+
+/** Makes grants ready. `delete` includes `overwrite`. */
+export function compileGrants(grants: readonly Grant[]): Grants {
+  const patterns = grants.map(({ glob, actions }) => ({
+    glob,
+    test: new RegExp(patternOf(glob)),
+    source: patternOf(glob),
+    weight: weightOf(glob),
+    actions: new Set(actions.includes('delete') ? [...actions, 'overwrite' as const] : actions),
+  }))
+  // Of equal length, those that let read stand first: where they meet, both count.
+  patterns.sort((a, b) => b.weight - a.weight || Number(b.actions.has('pull')) - Number(a.actions.has('pull')))
+  return { patterns, open: false }
+}
+
+export const allActions: Grants = { ...compileGrants([{ glob: '**', actions }]), open: true }
+
+/** With AUTH=none: everyone may do everything. */
+export const everyone: Principal = {
+  name: 'anonymous',
+  kind: 'everyone',
+  shown: 'credential',
+  grants: allActions,
+  listing: allActions,
+  admin: true,
+}
+
+/** Who shows nothing. `pull`: globs of what everybody may read. */
+export function anonymousWith(pull: readonly string[]): Principal {
+  const grants = compileGrants(pull.map((glob) => ({ glob, actions: ['pull'] })))
+  return { name: 'anonymous', kind: 'anonymous', shown: 'nothing', grants, listing: grants, admin: false }
+}
+
+/** Whether the principal may do that: the longest of the globs that match says, and what none matches is denied. */
+export function mayAccess(principal: Principal, repository: RepositoryName | '*', action: Action): boolean {
+  if (principal.grants.open) return true
+  if (repository === '*') return principal.admin || (action === 'pull' && readsAll(principal.grants))
+  return granted(principal.grants, repository, action)
+}
+
+function granted({ patterns }: Grants, repository: string, action: Action): boolean {
+  let weight = -1
+  for (const pattern of patterns) {
+    if (pattern.weight < weight) return false
+    if (!pattern.test.test(repository)) continue
+    if (pattern.actions.has(action)) return true
+    weight = pattern.weight
+  }
+  return false
+}
+
+/** What of these actions the principal may do to a repository. */
+export function actionsOn(principal: Principal, repository: RepositoryName): Action[] {
+  return actions.filter((action) => mayAccess(principal, repository, action))
+}
+
+/** Whether there is no repository that may not be read. */
+function readsAll({ patterns }: Grants): boolean {
+  return patterns.at(-1)?.source === '^.*$' && patterns.every((pattern) => pattern.actions.has('pull'))
+}
+
+/** Whether there may be a repository that can be read. */
+export function readsSome({ patterns }: Grants): boolean {
+  return patterns.some((pattern) => pattern.actions.has('pull'))
+}
+
+/** The first of these regular expressions that matches a name says whether it may be listed; none: it may not. */
+export type ListFilter = readonly { pattern: string; readable: boolean }[]
+
+/** What a list is to be filtered by; undefined: by nothing. */
+export function listFilter(grants: Grants): ListFilter | undefined {
+  if (grants.open || readsAll(grants)) return undefined
+  return grants.patterns.map(({ source, actions }) => ({ pattern: source, readable: actions.has('pull') }))
 }

@@ -23,6 +23,7 @@ const exitCodeOfFailure: Record<string, number> = {
   DIGEST_MISMATCH: exitCodes.mismatch,
   SIZE_INVALID: exitCodes.mismatch,
   SIZE_MISMATCH: exitCodes.mismatch,
+  AUDIT_BROKEN: exitCodes.mismatch,
   SIGNATURE_INVALID: exitCodes.signature,
   SIGNATURE_MISSING: exitCodes.signature,
   BACKWARDS: exitCodes.backwards,
@@ -46,6 +47,8 @@ const exitCodeOfFailure: Record<string, number> = {
   KEY_INVALID: exitCodes.refused,
   KEY_EXISTS: exitCodes.refused,
   KEY_NOT_SIGNING: exitCodes.refused,
+  TOKEN_EXISTS: exitCodes.refused,
+  POLICY_INVALID: exitCodes.refused,
   FOLDER_INVALID: exitCodes.refused,
 }
 

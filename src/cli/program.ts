@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { addAudit } from './audit.ts'
 import { addBundle } from './bundle.ts'
 import { addChanges } from './change.ts'
 import { addDiff } from './diff.ts'
@@ -13,11 +14,13 @@ import { addJobs } from './jobs.ts'
 import { addKeys } from './keys.ts'
 import { addLogin } from './login.ts'
 import { addMirror } from './mirror.ts'
+import { addPolicy } from './policy.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
 import { addResolve } from './resolve.ts'
 import { addSearch } from './search.ts'
 import { addServerCommands } from './server-commands.ts'
+import { addToken } from './token.ts'
 import { addValidate } from './validate.ts'
 import { version } from './version.ts'
 
@@ -60,6 +63,9 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
+  addToken(packs, here)
+  addPolicy(packs, here)
+  addAudit(packs, here)
   addJobs(packs, here)
   addMirror(packs, here)
   return packs

@@ -45,7 +45,7 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
       process.stdout.write(
         flags.json
           ? `${JSON.stringify(Object.fromEntries(all.map(({ name, value }) => [name, value])), undefined, 2)}\n`
-          : all.map(({ name, value }) => `${name.padEnd(14)} ${value || '(not set)'}\n`).join(''),
+          : all.map(({ name, value }) => `${name.padEnd(18)} ${value || '(not set)'}\n`).join(''),
       )
       finish(0)
     })

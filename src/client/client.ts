@@ -36,6 +36,7 @@
 import { createHash } from 'node:crypto'
 import http from 'node:http'
 import https from 'node:https'
+import { type Audit, auditOf } from './audit.ts'
 import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { PacksError } from './failure.ts'
@@ -56,7 +57,9 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Tokens, tokensOf } from './tokens.ts'
 
+export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
 export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
@@ -86,6 +89,7 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
 export { PacksError, parseLock }
 
 /** How to reach a registry, and how patiently. */
@@ -161,6 +165,8 @@ export type Client = {
   readonly url: string
   /** What bundles are signed and verified with. */
   readonly keys: Keys
+  readonly tokens: Tokens
+  readonly audit: Audit
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
   ping(options?: Cancellable): Promise<void>
   /** Packs, page by page as they are consumed. */
@@ -233,6 +239,8 @@ export function openClient(options: ClientOptions): Client {
   return {
     url: connection.base,
     keys: keysOf(connection),
+    tokens: tokensOf(connection),
+    audit: auditOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },

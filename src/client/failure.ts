@@ -57,6 +57,8 @@ type ServerCode =
   | 'MIRROR_UNKNOWN'
   | 'MIRROR_EXISTS'
   | 'JOB_NOT_FAILED'
+  | 'TOKEN_UNKNOWN'
+  | 'TOKEN_EXISTS'
   | 'UNAVAILABLE'
 
 /** Why a call failed. Any other text is a key of the registry that this list does not know yet. */

@@ -46,6 +46,7 @@ export async function findManifests(sql: Sql, asked: ManifestQuestion[]): Promis
  * Stores a manifest with its edges and tags in one statement, so all of it is visible at once or nothing.
  * Answers `stored`; or `conflict` where these bytes are there under another media type, or a row came or went in the
  * same moment (the caller looks which).
+ * `mayMove`: whether a tag that names something else is moved; else it is locked, and left as it is.
  * Throws PostgreSQL's foreign key violation on `manifest_blobs` where a blob is not linked to the repository.
  */
 export async function insertManifest(
@@ -55,6 +56,7 @@ export async function insertManifest(
   manifest: Manifest,
   payload: Buffer,
   tags: readonly Tag[],
+  { mayMove = true } = {},
 ): Promise<'stored' | 'conflict'> {
   const rows = await sql`
     with made as (
@@ -87,6 +89,7 @@ export async function insertManifest(
       order by t
       on conflict (repository_id, name) do update
         set manifest_digest = excluded.manifest_digest, updated_at = excluded.updated_at
+        where ${mayMove} or tags.manifest_digest = excluded.manifest_digest
     )
     select 1 from manifest`
   return rows.length > 0 ? 'stored' : 'conflict'

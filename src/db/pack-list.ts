@@ -1,6 +1,7 @@
 import type { PackState, PackType } from '../packs/pack.ts'
 import type { Sql } from './client.ts'
 import { summaryOf } from './packs.ts'
+import { listable, type NameFilter } from './tags.ts'
 
 /** How a list of packs may be sorted: by id; by the last change, newest first; by how well the words fit, best first. */
 export const packSorts = ['id', 'updated', 'relevance'] as const
@@ -17,6 +18,8 @@ export type PackQuery = {
   runner?: string | undefined
   /** In PostgreSQL's notation: `'net':* & 'rul':*`. */
   words?: string | undefined
+  /** Which repositories may be listed; undefined: all. */
+  filter?: NameFilter | undefined
   sort: PackSort
   after?: Position | undefined
   limit: number
@@ -27,7 +30,7 @@ export type PackEntry = Position & { summary: string }
 
 /** Entries of the list in order, at most `limit`. A pack without a living version is not in it. */
 export async function listPacks(sql: Sql, query: PackQuery): Promise<PackEntry[]> {
-  const { type, author, state, runner, words, sort, after, limit } = query
+  const { type, author, state, runner, words, filter, sort, after, limit } = query
   const key = {
     id: sql`''::text`,
     // Microseconds, since a later page compares for equality.
@@ -35,6 +38,7 @@ export async function listPacks(sql: Sql, query: PackQuery): Promise<PackEntry[]
     relevance: sql`ts_rank(p.words, ${words ?? ''}::tsquery)::float8`,
   }[sort]
   const where = [
+    filter && sql`and ${listable(sql, sql`('packs/' || p.pack_id)`, filter)}`,
     type && sql`and p.type = ${type}`,
     author && sql`and p.author = ${author}`,
     state && sql`and p.state = ${state}`,

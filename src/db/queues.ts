@@ -15,6 +15,7 @@ export type QueueOptions = {
  * job does stands in `worker/jobs.ts`.
  */
 export const queues = {
+  'seal-audit': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   mirror: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
   tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
 } as const satisfies Record<string, QueueOptions>

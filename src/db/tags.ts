@@ -1,7 +1,7 @@
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
-import type { Sql, Transaction } from './client.ts'
+import type { Fragment, Sql, Transaction } from './client.ts'
 
 /** Tags after `last` in byte order, at most `limit`; undefined where there is no such repository. */
 export async function listTags(
@@ -19,12 +19,25 @@ export async function listTags(
   return row?.names
 }
 
-/** Repositories that have a manifest, after `last` in byte order, at most `limit`. */
-export async function listRepositories(sql: Sql, { last, limit }: { last: string; limit: number }): Promise<string[]> {
+/** The first of these regular expressions that matches a name says whether it may be listed; none: it may not. */
+export type NameFilter = readonly { pattern: string; readable: boolean }[]
+
+/** Whether a name may be listed: an SQL condition. `filter` undefined: any may. */
+export function listable(sql: Sql, name: Fragment, filter: NameFilter | undefined): Fragment {
+  if (!filter) return sql`true`
+  const cases = filter.map(({ pattern, readable }) => sql`when ${name} ~ ${pattern} then ${readable}::boolean`)
+  return cases.length === 0 ? sql`false` : sql`case ${cases} else false end`
+}
+
+/** Repositories that have a manifest and may be listed, after `last` in byte order, at most `limit`. */
+export async function listRepositories(
+  sql: Sql,
+  { last, limit, filter }: { last: string; limit: number; filter?: NameFilter | undefined },
+): Promise<string[]> {
   const [row] = await sql<{ names: string[] }[]>`
     select coalesce(json_agg(page.name), '[]') as names from (
       select r.name from repositories r
-      where r.name > ${last} and exists (select from manifests m where m.repository_id = r.id)
+      where r.name > ${last} and ${listable(sql, sql`r.name`, filter)} and exists (select from manifests m where m.repository_id = r.id)
       order by r.name limit ${limit}
     ) page`
   return row?.names ?? []
@@ -45,6 +58,20 @@ export async function lockTag(sql: Transaction, repository: RepositoryName, tag:
     select t.manifest_digest as digest from repositories r join tags t on t.repository_id = r.id
     where r.name = ${repository} and t.name = ${tag} for update of t`
   return row?.digest
+}
+
+/** Which of these tags name another manifest than this one. */
+export async function tagsElsewhere(
+  tx: Transaction,
+  repository: RepositoryName,
+  tags: readonly Tag[],
+  digest: Digest,
+): Promise<Tag[]> {
+  const rows = await tx<{ name: Tag }[]>`
+    select t.name from repositories r join tags t on t.repository_id = r.id
+    where r.name = ${repository} and t.name = any(${tags as readonly string[]}::text[]) and t.manifest_digest <> ${digest}
+    order by t.name`
+  return rows.map((row) => row.name)
 }
 
 /** Points a tag at a manifest that is there. */

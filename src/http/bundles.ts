@@ -10,7 +10,7 @@ import { type Plan, planBundle } from '../registry/exports.ts'
 import { inventoryDocument } from '../registry/inventory.ts'
 import type { Layout } from '../registry/layout.ts'
 import { keepFile, plannedLayout, sha256Of } from '../registry/planned.ts'
-import { mayPullFor, requireAccess } from './access.ts'
+import { mayPullFor, requireAccess, requireListing } from './access.ts'
 import type { planAnswer } from './bundle-answers.ts'
 import type { Answer } from './packs/answers.ts'
 import { sendLayout } from './packs/bundle.ts'
@@ -89,6 +89,7 @@ export function addBundleRoutes(routes: Routes, deps: Deps): void {
 
   // HEAD arrives here too. The id names the bytes, so an answer is good for as long as there is one.
   routes.get('/bundles/:id{[0-9a-f]{64}}', async (c) => {
+    requireListing(c)
     queryOf(c, noQuery)
     const id = c.req.param('id') ?? ''
     const layout = await plannedLayout(deps, id, mayPullFor(c))
@@ -119,6 +120,7 @@ export function addBundleRoutes(routes: Routes, deps: Deps): void {
 }
 
 async function planned(c: Context<Env>, deps: Deps): Promise<Plan> {
+  requireListing(c)
   queryOf(c, noQuery)
   return planBundle(deps, await jsonBody(c, exportRequest, maxBodyBytes), mayPullFor(c))
 }

@@ -8,7 +8,7 @@ import { Failure } from '../errors.ts'
 import { versionSchema } from '../packs/document.ts'
 import { type ImportRequest, importBundle } from '../registry/import.ts'
 import { packOfRepository } from '../registry/import-layout.ts'
-import { principalOf, requireAccess } from './access.ts'
+import { principalOf, requireAccess, requireLogin } from './access.ts'
 import { readCursor, writeCursor } from './packs/cursor.ts'
 import { jsonText, limitSchema, noQuery, query, queryOf, switchSchema, textSchema } from './packs/request.ts'
 import type { Env, Routes } from './routes.ts'
@@ -44,6 +44,7 @@ type Position = { startedAt: string; id: string }
 export function addImportRoutes(routes: Routes, deps: Deps): void {
   // Which repositories it writes to is known when its index has come: whether that may be is looked at there.
   routes.post('/bundles/import', async (c) => {
+    requireLogin(c)
     // While a large bundle is published, its connection is silent: only a sender may be too slow.
     const { incoming } = c.env
     incoming.once('end', () => incoming.socket.setTimeout(0))
@@ -84,7 +85,8 @@ function requestOf(c: Context<Env>): ImportRequest {
   const principal = principalOf(c)
   return {
     ...{ body: bodyOf(c), id: resume, offset: chunkRangeOf(c)?.first ?? 0, principal: principal.name },
-    mayPush: (name) => mayAccess(principal, name, 'push'),
+    // It sets channels too.
+    mayPush: (name) => mayAccess(principal, name, 'push') && mayAccess(principal, name, 'overwrite'),
     mayPull: (name) => mayAccess(principal, name, 'pull'),
     ...{ dryRun, runner, force: force && reason !== undefined ? { reason } : undefined },
     pack: repository === undefined ? undefined : packOfRepository(repository),

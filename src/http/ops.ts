@@ -3,6 +3,7 @@ import { countJobs } from '../db/jobs.ts'
 import { countOpenUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
+import { requireAccess } from './access.ts'
 import type { Routes } from './routes.ts'
 
 /** What the server knows and the app does not. */
@@ -33,7 +34,8 @@ export function addOpsRoutes(routes: Routes, deps: Deps, state: ServerState): vo
     )
   })
 
-  routes.get('/metrics', async () => {
+  routes.get('/metrics', async (c) => {
+    requireAccess(c, '*', 'pull')
     await refresh(deps, state)
     const text = await (state.allMetrics?.() ?? deps.metrics.register.metrics())
     return new Response(text, { headers: { 'content-type': deps.metrics.register.contentType } })

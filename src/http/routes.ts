@@ -1,6 +1,8 @@
 import type { HttpBindings } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
 import type { Principal } from '../auth/access.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Gate } from './access.ts'
 
 /** What a request carries beside itself: facts about it, for its handlers, the log and the metrics. */
 export type RequestFacts = {
@@ -8,7 +10,14 @@ export type RequestFacts = {
   id?: string
   /** The path of the route that answered, as it is written in the code. */
   route?: string
+  /** Set before a request reaches its route. */
   principal?: Principal
+  gate?: Gate
+  /** What it was about: the last that access was asked for, and the manifest or blob that was written. */
+  repository?: RepositoryName | '*'
+  digest?: string
+  /** The answer is that there is nothing, for it may not be read. */
+  hidden?: boolean
   /** Why it failed, where it did. */
   error?: unknown
 }

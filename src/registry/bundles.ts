@@ -11,7 +11,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import { createdOf, indexBytes, type Member } from '../packs/artifact.ts'
 import { differenceInWords } from '../packs/bundle.ts'
 import type { Violation } from '../packs/document.ts'
-import { type PackDocument, repositoryOf } from '../packs/pack.ts'
+import { type PackDocument, type PackId, repositoryOf } from '../packs/pack.ts'
 import { tagOf } from '../packs/version.ts'
 import { resolveBundle } from './bundle-members.ts'
 import { requireDependencies } from './dependencies.ts'
@@ -168,7 +168,8 @@ export async function checkBundle(
   deps: Deps,
   bundle: BundlePublish,
 ): Promise<{ violations: Violation[]; members: readonly Member[] }> {
-  const violations = await checkPublish(deps, bundle.document, { allowMissing: false })
+  const mayPull = (packId: PackId) => bundle.mayPull(repositoryOf(packId))
+  const violations = await checkPublish(deps, bundle.document, { allowMissing: false, mayPull })
   if (violations.length > 0) return { violations, members: [] }
   let members: readonly Member[] = []
   try {

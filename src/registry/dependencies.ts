@@ -7,8 +7,15 @@ import type { Dependency, PackDocument, PackId } from '../packs/pack.ts'
 import type { Candidate } from '../packs/resolve.ts'
 import { compareVersions, openRanges, satisfies, type Version } from '../packs/version.ts'
 
-/** `allowMissing`: what is not published yet may be. `carried`: what the pack, a bundle, brings along itself. */
-type Allowed = { allowMissing: boolean; carried?: readonly Carried[] }
+/**
+ * `allowMissing`: what is not published yet may be. `carried`: what the pack, a bundle, brings along itself. `mayPull`:
+ * packs of which this is false are as unknown to whoever publishes as those that there are not.
+ */
+type Allowed = {
+  allowMissing: boolean
+  carried?: readonly Carried[]
+  mayPull?: ((packId: PackId) => boolean) | undefined
+}
 
 /** Throws DEPENDENCY_INVALID with every dependency that cannot be, or would close a circle. */
 export async function requireDependencies(
@@ -25,16 +32,17 @@ export async function requireDependencies(
 export async function badDependencies(
   sql: Sql | Transaction,
   { packId, dependencies }: PackDocument,
-  { allowMissing, carried = [] }: Allowed,
+  { allowMissing, carried = [], mayPull = () => true }: Allowed,
   published = openPublished(sql),
 ): Promise<Violation[]> {
   if (dependencies.length === 0) return []
   const violations: Violation[] = []
   await published.load(dependencies.map((entry) => entry.packId))
   for (const [i, entry] of dependencies.entries()) {
-    if (entry.optional || allowMissing || published.accepted(entry).length > 0) continue
+    const isReadable = mayPull(entry.packId)
+    if (entry.optional || allowMissing || (isReadable && published.accepted(entry).length > 0)) continue
     if (carried.some(({ packId: id, version }) => id === entry.packId && satisfies(version, entry.version))) continue
-    const there = published.of(entry.packId).map((candidate) => candidate.version)
+    const there = isReadable ? published.of(entry.packId).map((candidate) => candidate.version) : []
     const known = there.length > 0 ? `it has ${there.slice(0, 5).join(', ')}` : 'there is no such pack'
     violations.push({
       path: `dependencies.${i}`,
@@ -42,7 +50,10 @@ export async function badDependencies(
     })
   }
   const circle = await findCircle(packId, dependencies, published)
-  if (circle) violations.push({ path: 'dependencies', message: `would close a circle: ${circle.join(' needs ')}` })
+  if (circle) {
+    const names = circle.map((id) => (id === packId || mayPull(id) ? id : 'a pack that you may not read'))
+    violations.push({ path: 'dependencies', message: `would close a circle: ${names.join(' needs ')}` })
+  }
   return violations
 }
 

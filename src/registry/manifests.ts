@@ -1,14 +1,16 @@
 import { ask, type Database, type Sql, type Transaction, violated } from '../db/client.ts'
 import { deleteManifest, findManifests, insertManifest, missingBlobs } from '../db/manifests.ts'
-import { deleteTag, lockTag } from '../db/tags.ts'
+import { deleteTag, lockTag, tagsElsewhere } from '../db/tags.ts'
 import { type Deps, graceSeconds } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
 import { type Manifest, parseManifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
+import { roleOf } from '../packs/channel.ts'
 import { isPackRepository, packIdOf } from '../packs/pack.ts'
 import { type PackPush, publish, readPack, removeFromPack } from './packs.ts'
+import type { MayPull } from './resolve.ts'
 
 /** A manifest as it arrives. `ifMatch`: the digest the tag must have now (RFC 9110, section 13.1.1). */
 export type Push = {
@@ -18,14 +20,18 @@ export type Push = {
   bytes: Buffer
   extraTags: readonly Tag[]
   ifMatch: Digest | undefined
+  /** Whether a tag that names something else may be moved, and a channel of a pack be made; absent: it may. */
+  mayOverwrite?: boolean
   /** For packs: dependencies that are not published yet are no reason to refuse. */
   allowMissing?: boolean
+  /** For packs: which others whoever pushes may read; absent: all. */
+  mayPull?: MayPull
 }
 
 /**
  * Stores a manifest, its edges and its tags: all at once, or nothing.
  * Throws MANIFEST_INVALID, DIGEST_INVALID (pushed by another digest than its bytes have), MANIFEST_BLOB_UNKNOWN with
- * the blobs that are missing, PRECONDITION_FAILED.
+ * the blobs that are missing, PRECONDITION_FAILED, DENIED where a tag would be moved that may not be.
  */
 export async function putManifest(deps: Deps, push: Push): Promise<{ digest: Digest; manifest: Manifest }> {
   const { reference, bytes } = push
@@ -45,23 +51,27 @@ export async function putManifest(deps: Deps, push: Push): Promise<{ digest: Dig
 
 async function tryPut(
   db: Database,
-  { repository, reference, bytes, ifMatch }: Push,
+  push: Push,
   digest: Digest,
   manifest: Manifest,
   tags: readonly Tag[],
   pack: PackPush | undefined,
 ): Promise<boolean> {
+  const { repository, reference, bytes, ifMatch, mayOverwrite = true } = push
   const insert = (sql: Sql | Transaction, names = tags) =>
-    insertManifest(sql, repository, digest, manifest, bytes, names)
+    insertManifest(sql, repository, digest, manifest, bytes, names, { mayMove: mayOverwrite })
   try {
     const outcome = await ask(db, async (sql) => {
       const { tag } = reference
-      if (!pack && (ifMatch === undefined || tag === undefined)) return insert(sql)
+      if (!pack && (ifMatch === undefined || tag === undefined) && (mayOverwrite || tags.length === 0))
+        return insert(sql)
       return sql.begin(async (tx) => {
         const insertIfMatched = async (names = tags) => {
           if (tag !== undefined && ifMatch !== undefined && (await lockTag(tx, repository, tag)) !== ifMatch)
             throw new Failure('PRECONDITION_FAILED')
-          return insert(tx, names)
+          const outcome = await insert(tx, names)
+          if (outcome === 'stored' && !mayOverwrite) await requireUnmoved(tx, push, names, digest)
+          return outcome
         }
         return pack ? publish(tx, pack, digest, insertIfMatched) : insertIfMatched()
       })
@@ -79,6 +89,25 @@ async function tryPut(
   }
   await refuseOtherMediaType(db, repository, digest, manifest)
   return false
+}
+
+/**
+ * Throws DENIED where one of the tags was there and names something else, or is a channel. The insert has locked every
+ * tag that it found and left it as it was: whoever made one first in the same moment was waited for, and is seen here.
+ */
+async function requireUnmoved(tx: Transaction, push: Push, tags: readonly Tag[], digest: Digest): Promise<void> {
+  const { repository } = push
+  const isPack = isPackRepository(repository)
+  // A version that is there is refused in better words.
+  const own = isPack ? tags.filter((tag) => roleOf(tag).kind !== 'version') : tags
+  const channel = isPack ? own.find((tag) => roleOf(tag).kind === 'channel') : undefined
+  const [moved = channel] = await tagsElsewhere(tx, repository, own, digest)
+  if (moved === undefined) return
+  throw new Failure('DENIED', {
+    detail: isPack
+      ? `${moved} is a channel of ${repository}; to set it takes the right to overwrite`
+      : `${repository}:${moved} is there already, and to make it name something else takes the right to overwrite`,
+  })
 }
 
 /** The same bytes under another media type would be read as something else by those who have the digest. */
@@ -100,10 +129,15 @@ async function refuseOtherMediaType(
  * Deletes a tag, or a manifest with its tags and its untagged referrers.
  * Throws MANIFEST_UNKNOWN where there is nothing to delete.
  */
-export async function removeManifest(deps: Deps, repository: RepositoryName, reference: Reference): Promise<void> {
+export async function removeManifest(
+  deps: Deps,
+  repository: RepositoryName,
+  reference: Reference,
+  mayPull?: MayPull,
+): Promise<void> {
   const { tag, digest } = reference
   const packId = packIdOf(repository)
-  if (packId && (await removeFromPack(deps, packId, reference))) return
+  if (packId && (await removeFromPack(deps, packId, reference, mayPull))) return
   const gone = await ask(deps.db, async (sql) =>
     tag === undefined
       ? (await deleteManifest(sql, { repository, digest }, graceSeconds)).length > 0

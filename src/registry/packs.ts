@@ -26,6 +26,7 @@ import { parseRange, satisfies, tagOf, type Version } from '../packs/version.ts'
 import { readSmall } from './blobs.ts'
 import { requireDependencies } from './dependencies.ts'
 import type { Push } from './manifests.ts'
+import type { MayPull } from './resolve.ts'
 
 // The rules of packs, the same whoever writes and by whichever door: every manifest of a repository under packs/ comes
 // through here, in the transaction that stores it.
@@ -46,6 +47,7 @@ export type PackPush = {
   /** Tags that are stored as they are. */
   tags: Tag[]
   allowMissing: boolean
+  mayPull: MayPull | undefined
 }
 
 /**
@@ -71,6 +73,7 @@ export async function readPack(
     latest: false,
     tags: [],
     allowMissing: push.allowMissing ?? false,
+    mayPull: push.mayPull,
   }
   for (const tag of tags) {
     const role = roleOf(tag)
@@ -140,7 +143,8 @@ export async function publish(
   for (const { artifact, carried } of versions) {
     if (artifact.document.dependencies.length === 0) continue
     await lockDependencies(tx)
-    await requireDependencies(tx, artifact.document, { allowMissing: pack.allowMissing, carried })
+    const { allowMissing, mayPull } = pack
+    await requireDependencies(tx, artifact.document, { allowMissing, mayPull, carried })
   }
   if ((await insert(pack.tags)) === 'conflict') return 'conflict'
   for (const { version, artifact, content } of versions) {
@@ -180,10 +184,15 @@ async function requireSame(tx: Transaction, packId: PackId, version: Version, di
  * Deletes by the rules of packs what a reference names. False where it is none of their matter: a manifest that is no
  * version, or a tag that belongs to another manifest. Throws as `deleteVersion` does, and CHANNEL_INVALID for `latest`.
  */
-export async function removeFromPack(deps: Deps, packId: PackId, { tag, digest }: Reference): Promise<boolean> {
+export async function removeFromPack(
+  deps: Deps,
+  packId: PackId,
+  { tag, digest }: Reference,
+  mayPull?: MayPull,
+): Promise<boolean> {
   if (digest !== undefined) {
     const versions = await ask(deps.db, (sql) => versionsOfManifest(sql, packId, digest))
-    for (const version of versions) await deleteVersion(deps, packId, version)
+    for (const version of versions) await deleteVersion(deps, packId, version, { mayPull })
     return versions.length > 0
   }
   const role = roleOf(tag)
@@ -191,7 +200,7 @@ export async function removeFromPack(deps: Deps, packId: PackId, { tag, digest }
     throw new Failure('CHANNEL_INVALID', {
       detail: 'latest is kept by the registry. Yank or delete the version instead',
     })
-  return role.kind === 'version' && deleteVersion(deps, packId, role.version)
+  return role.kind === 'version' && deleteVersion(deps, packId, role.version, { mayPull })
 }
 
 /**
@@ -199,14 +208,19 @@ export async function removeFromPack(deps: Deps, packId: PackId, { tag, digest }
  * at it, unless another version is the same manifest. False where there was no such version.
  * Throws DEPENDENTS_EXIST with their list where living versions of other packs accept it, unless `force`.
  */
-export function deleteVersion(deps: Deps, packId: PackId, version: Version, { force = false } = {}): Promise<boolean> {
+export function deleteVersion(
+  deps: Deps,
+  packId: PackId,
+  version: Version,
+  { force = false, mayPull = () => true }: { force?: boolean; mayPull?: MayPull | undefined } = {},
+): Promise<boolean> {
   const repository = repositoryOf(packId)
   return ask(deps.db, (sql) =>
     sql.begin(async (tx) => {
       if (!(await findRelease(tx, packId, version))?.manifestDigest) return false
       await lockPack(tx, packId, repository)
       await lockDependencies(tx)
-      if (!force) await requireNoDependents(tx, packId, version)
+      if (!force) await requireNoDependents(tx, packId, version, mayPull)
       const digest = await buryVersion(tx, packId, version)
       if (!digest) return false
       if ((await versionsOfManifest(tx, packId, digest)).length > 0) await deleteTag(tx, repository, tagOf(version))
@@ -226,17 +240,19 @@ async function deleteWhole(tx: Transaction, repository: RepositoryName, digest: 
   for (let deleted = left.length; deleted > 0; ) deleted = await deleteUnnamed(tx, repository, left, graceSeconds)
 }
 
-async function requireNoDependents(tx: Transaction, packId: PackId, version: Version): Promise<void> {
+async function requireNoDependents(tx: Transaction, packId: PackId, version: Version, mayPull: MayPull): Promise<void> {
   const all = await dependentsOf(tx, packId)
   const needing = all.filter(({ range }) => {
     const parsed = parseRange(range)
     return parsed !== undefined && satisfies(version, parsed)
   })
   if (needing.length === 0) return
-  const names = needing.slice(0, 5).map((entry) => `${entry.packId} ${entry.version}`)
-  const more = needing.length > names.length ? ` and ${needing.length - names.length} more` : ''
+  const told = needing.filter((entry) => mayPull(entry.packId as PackId))
+  const names = told.slice(0, 5).map((entry) => `${entry.packId} ${entry.version}`)
+  const left = needing.length - names.length
+  const more = left === 0 ? [] : [names.length === 0 ? 'packs that you may not read' : `${left} more`]
   throw new Failure('DEPENDENTS_EXIST', {
-    detail: `${names.join(', ')}${more} may use ${packId} ${version}. Yank it instead (PATCH with {"state":"yanked"}), or delete it with ?force=true`,
-    about: { dependents: needing.slice(0, 100) },
+    detail: `${[names.join(', '), ...more].filter(Boolean).join(' and ')} may use ${packId} ${version}. Yank it instead (PATCH with {"state":"yanked"}), or delete it with ?force=true`,
+    about: { dependents: told.slice(0, 100) },
   })
 }

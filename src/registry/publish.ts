@@ -14,6 +14,7 @@ import { tagOf, type Version } from '../packs/version.ts'
 import { smallBytes, storeContent } from './blobs.ts'
 import { badDependencies } from './dependencies.ts'
 import { putManifest } from './manifests.ts'
+import type { MayPull } from './resolve.ts'
 import { append, cancel, findSession, finish, sessionIdOf, startUpload } from './uploads.ts'
 
 /** A pack to be published by the facade. `created`: RFC 3339; else now. `declared`: what its bytes must turn out to be. */
@@ -23,6 +24,8 @@ export type Publish = {
   created: string | undefined
   declared: { digest?: Digest | undefined; size?: number | undefined }
   allowMissing: boolean
+  /** Which packs whoever publishes may read; absent: all. */
+  mayPull?: MayPull
   /** Resolves when the request was well-formed to its end: only then is anything published. */
   complete: Promise<unknown>
 }
@@ -46,9 +49,15 @@ export async function publishPack(deps: Deps, { document, content, ...rest }: Pu
   const { digest, size } = await storeUnknown(deps, { document, content, ...rest })
   const bytes = manifestBytes(document, describe(document, content, { digest, size }), rest.created ?? now())
   const push = { repository, reference: { tag: tagOf(version) }, contentType: mediaTypes.manifest, bytes }
-  const { allowMissing } = rest
+  const { allowMissing, mayPull } = rest
   try {
-    const stored = await putManifest(deps, { ...push, extraTags: [], ifMatch: undefined, allowMissing })
+    const stored = await putManifest(deps, {
+      ...push,
+      extraTags: [],
+      ifMatch: undefined,
+      allowMissing,
+      ...(mayPull ? { mayPull } : {}),
+    })
     return { packId, version, digest, manifestDigest: stored.digest, isNew: true }
   } catch (error) {
     if (!(error instanceof Failure) || error.key !== 'VERSION_EXISTS') throw error
@@ -191,7 +200,7 @@ export function requireDeclared(
 export async function checkPublish(
   deps: Deps,
   document: PackDocument,
-  { allowMissing }: { allowMissing: boolean },
+  { allowMissing, mayPull }: { allowMissing: boolean; mayPull?: MayPull },
 ): Promise<Violation[]> {
   const { packId, version } = document
   const spent = await ask(deps.db, (sql) => findRelease(sql, packId, version))
@@ -199,5 +208,5 @@ export async function checkPublish(
   if (spent?.manifestDigest === null)
     taken.push({ path: 'version', message: `${spent.version} was deleted, and its number is not used again` })
   else if (spent) taken.push({ path: 'version', message: `${spent.version} is published already` })
-  return [...taken, ...(await ask(deps.db, (sql) => badDependencies(sql, document, { allowMissing })))]
+  return [...taken, ...(await ask(deps.db, (sql) => badDependencies(sql, document, { allowMissing, mayPull })))]
 }

@@ -1,6 +1,7 @@
 import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
+import { sealAuditEvents } from './seal-audit.ts'
 import { tidyUp } from './tidy.ts'
 
 /** What a handler is given beside its data. */
@@ -36,6 +37,7 @@ export type Job = {
 
 /** Every job there is, by the name of its queue; how it is retried and for how long it is leased: db/queues.ts. */
 export const jobs: Record<QueueName, Job> = {
+  'seal-audit': { run: sealAuditEvents, schedule: '* * * * *' },
   mirror: { run: mirror, schedule: mirrorTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
 }

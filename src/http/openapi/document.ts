@@ -10,6 +10,7 @@ import {
   versionSchema,
 } from '../../packs/document.ts'
 import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
+import { eventSchema } from '../audit.ts'
 import { inventorySchema, planAnswer } from '../bundle-answers.ts'
 import { exportBody } from '../bundles.ts'
 import { importReport, importSchema } from '../import-answers.ts'
@@ -21,6 +22,7 @@ import { channelBody, stateBody } from '../packs/changes.ts'
 import { declaredSchema } from '../packs/manifest.ts'
 import { resolveBody } from '../packs/resolve.ts'
 import { internalErrorTitle } from '../problem.ts'
+import { apiTokenSchema } from '../tokens.ts'
 import type { Answer, Body, Operation } from './operation.ts'
 import { operations } from './operations.ts'
 import { parametersOf, templateOf } from './parameters.ts'
@@ -63,12 +65,14 @@ export const components: Named = {
   Parity: paritySchema,
   Upstream: upstreamSchema,
   Job: jobSchema,
+  ApiToken: apiTokenSchema,
+  AuditEvent: eventSchema,
   LockedPack: lockedPackSchema,
   Problem: answers.problemSchema,
 }
 
 /** What may become of any request. */
-const always: FailureKey[] = ['QUERY_INVALID', 'DENIED', 'UNAVAILABLE']
+const always: FailureKey[] = ['QUERY_INVALID', 'UNAUTHORIZED', 'DENIED', 'TOOMANYREQUESTS', 'UNAVAILABLE']
 
 const info = {
   title: 'PacksRegistry',
@@ -84,11 +88,23 @@ const tags = [
   { name: 'publishing', description: 'Publishing versions, and saying what becomes of them.' },
   { name: 'resolution', description: 'What needs what.' },
   { name: 'keys', description: 'What bundles are signed and verified with.' },
+  { name: 'access', description: 'Who may do what.' },
   { name: 'bundles', description: 'Files that carry packs over an air gap.' },
   { name: 'mirrors', description: 'Other registries: kept like this one, or fetched from when something is missed.' },
   { name: 'jobs', description: 'What the registry does in the background.' },
   { name: 'operations', description: 'For those who run the registry.' },
 ]
+
+const securitySchemes = {
+  password: {
+    ...{ type: 'http', scheme: 'basic' },
+    description: 'User and password; or, as the password, an API token or an access token of the Authority.',
+  },
+  token: {
+    ...{ type: 'http', scheme: 'bearer' },
+    description: 'An API token, an access token of the Authority, or a token of /token for the repository.',
+  },
+}
 
 /** The description of the facade, made of the schemas that check its requests. Source: OpenAPI 3.1.1. */
 export function openapiDocument() {
@@ -104,9 +120,9 @@ export function openapiDocument() {
     servers: [{ url: '/' }],
     tags,
     paths,
-    components: { schemas, responses: sharedProblems() },
-    // Everyone may do everything: there is no authentication.
-    security: [],
+    components: { schemas, responses: sharedProblems(), securitySchemes },
+    // What is open to everybody, or everything with AUTH=none, takes none of them.
+    security: [{}, { password: [] }, { token: [] }],
   }
 }
 

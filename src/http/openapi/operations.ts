@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { accessOperations } from './access.ts'
 import { bundleOperations } from './bundles.ts'
 import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
@@ -52,7 +53,7 @@ const servingOperations: Operation[] = [
     summary: 'Figures for Prometheus',
     tag: 'operations',
     answers: ok('In the text format of Prometheus.', { 'text/plain': { schema: { json: { type: 'string' } } } }),
-    failures: [],
+    failures: ['UNAUTHORIZED', 'DENIED', 'TOOMANYREQUESTS'],
   },
   {
     method: 'get',
@@ -79,6 +80,7 @@ export const operations: readonly Operation[] = [
   ...writeOperations,
   ...resolutionOperations,
   ...keyOperations,
+  ...accessOperations,
   ...bundleOperations,
   ...importOperations,
   ...mirrorOperations,

@@ -19,9 +19,21 @@ const queryMeanings: Record<string, string> = {
   artifactType: 'Only referrers of this type.',
   dryRun: 'Store nothing, and tell everything that is wrong.',
   allowMissing: 'Publish although dependencies are not there yet.',
+  who: 'Only what this user or token did.',
+  digest: 'Only what was done with this manifest or blob.',
+  outcome: 'Only what was done, was refused, or failed.',
+  since: 'Only what was done then or later: a time, or a day.',
+  until: 'Only what was done before: a time, or a day.',
+  head: 'The digest of a seal that was the last one once: it must still be there.',
+  service: 'The name of this registry, as the challenge says it; not looked at.',
+  client_id: 'The program that asks; not looked at.',
+  account: 'The user that asks; not looked at.',
+  offline_token: 'Whether to give a refresh token too: `true`.',
+  scope: 'What the token is for: `repository:packs/net-policy:pull,push`, several separated by spaces, or repeated.',
   force: 'Delete although other packs may use it; import although channels go back to older versions.',
   reason: 'Why that is meant: it is kept in the report. `force` of an import needs it.',
-  repository: 'The repository of a pack, `packs/<id>`, for a layout that does not say which pack it is.',
+  repository:
+    'The repository of a pack, `packs/<id>`, for a layout that does not say which pack it is; of the audit: only what was done to it.',
   resume: 'The import to go on with; one that is not there begins under this id.',
 }
 
@@ -34,6 +46,11 @@ const idParameters: Record<string, Described> = {
     description: 'The job.',
     schema: { type: 'string', format: 'uuid' },
     example: '0199f0a2-5c1e-7a40-8a3b-2f6d1c9e4b57',
+  },
+  tokens: {
+    description: 'The id of the token, or the name of one that was not revoked.',
+    schema: { type: 'string' },
+    example: 'ci',
   },
   bundles: {
     description: 'The id of the file, as its plan says it.',

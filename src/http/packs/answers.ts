@@ -8,7 +8,7 @@ export type Answer<S extends v.GenericSchema> = v.InferInput<S>
 
 const digestSchema = v.pipe(v.string(), v.regex(/^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/))
 const bytes = v.pipe(v.number(), v.integer(), v.minValue(0))
-const time = v.pipe(v.string(), v.isoTimestamp())
+export const time = v.pipe(v.string(), v.isoTimestamp())
 const channels = v.pipe(v.array(v.string()), v.description('The channels that point at it, `latest` among them.'))
 
 /** What a person said of a version. */

@@ -487,9 +487,9 @@ it('bundles hundreds of packs in a handful of statements', async () => {
     onAnswer(seconds)
   }
   await published({ packId: 'many', dependencies })
-  assert.equal(statements, 1, 'one transaction')
+  assert.ok(statements <= 2, 'one transaction, and its line in the audit')
   const [, tar] = await download('/packs/many/1.0.0')
   here.deps.db.onAnswer = onAnswer
-  assert.ok(statements < 10, `${statements}`)
+  assert.ok(statements <= 10, `${statements}`)
   assert.equal(unpack(tar).blobs.length, 3 * many + 1)
 })

@@ -5,7 +5,7 @@ import { packIdSchema, packStateSchema, versionSchema } from '../../packs/docume
 import { repositoryOf } from '../../packs/pack.ts'
 import { changeState, setChannel } from '../../registry/pack-changes.ts'
 import { deleteVersion } from '../../registry/packs.ts'
-import { requireAccess } from '../access.ts'
+import { mayPullFor, requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { digestOfEtag } from '../v2/manifests.ts'
 import type { Answer, channelAnswer, deletedAnswer } from './answers.ts'
@@ -35,7 +35,8 @@ export function addPackChanges(routes: Routes, deps: Deps): void {
   routes.delete('/packs/:id/:version', async (c) => {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'delete')
-    const deleted = await deleteVersion(deps, packId, versionParam(c), queryOf(c, deleteQuery))
+    const options = { ...queryOf(c, deleteQuery), mayPull: mayPullFor(c) }
+    const deleted = await deleteVersion(deps, packId, versionParam(c), options)
     return Response.json({ deleted } satisfies Answer<typeof deletedAnswer>)
   })
 
@@ -52,13 +53,15 @@ export function addPackChanges(routes: Routes, deps: Deps): void {
 
   routes.put('/packs/:id/channels/:channel', async (c) => {
     const packId = packIdParam(c)
-    requireAccess(c, repositoryOf(packId), 'push')
+    // To set a channel is to approve a version, also where the channel is new.
+    requireAccess(c, repositoryOf(packId), 'overwrite')
     queryOf(c, noQuery)
     const { version } = await jsonBody(c, channelBody)
     const channel = c.req.param('channel') ?? ''
     const ifMatch = digestOfEtag(c.req.header('if-match'))
     const manifestDigest = await setChannel(deps, packId, channel, version, ifMatch)
     const answer: Answer<typeof channelAnswer> = { packId, channel, version, manifestDigest }
+    c.env.digest = manifestDigest
     return Response.json(answer, { headers: { etag: `"${manifestDigest}"` } })
   })
 }

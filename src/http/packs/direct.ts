@@ -1,12 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { anonymous, mayAccess } from '../../auth/access.ts'
+import { mayAccess, type Principal } from '../../auth/access.ts'
 import type { Deps } from '../../deps.ts'
 import type { Tag } from '../../oci/reference.ts'
 import { type PackId, parsePackId, repositoryOf } from '../../packs/pack.ts'
 import { parseVersion, type Version } from '../../packs/version.ts'
 import { smallBytes } from '../../registry/blobs.ts'
 import { countRequest } from '../observe.ts'
-import { asksPlainly } from '../v2/direct.ts'
+import { plainAsker, whileLive } from '../plain.ts'
+import { safe } from '../safety.ts'
 import { always, type Head } from '../v2/reply.ts'
 import { contentHead } from './content.ts'
 import { channelOf } from './select.ts'
@@ -24,11 +25,17 @@ export function answerPackDirectly(
   outgoing: ServerResponse,
   otherwise: () => void,
 ): void {
-  const question = parse(incoming)
-  if (!question || !mayAccess(anonymous, repositoryOf(question.packId), 'pull')) {
-    otherwise()
-    return
-  }
+  const question = parse(deps, incoming)
+  if (!question || !mayAccess(question.principal, repositoryOf(question.packId), 'pull')) otherwise()
+  else whileLive(deps, question.principal, outgoing, () => reply(deps, question, outgoing, otherwise), otherwise)
+}
+
+function reply(
+  deps: Deps,
+  { isManifest, principal: _, ...key }: Question,
+  outgoing: ServerResponse,
+  otherwise: () => void,
+): void {
   const started = performance.now()
   const answer = (route: string, head: Head, body: Buffer | string) => {
     head.push('content-length', Buffer.byteLength(body))
@@ -37,35 +44,42 @@ export function answerPackDirectly(
     outgoing.end(body)
     countRequest(deps, route, 'GET', 200, started)
   }
-  if (question.isManifest)
-    deps.together.packDescription.ask(question, (_error, text) => {
+  if (isManifest)
+    deps.together.packDescription.ask(key, (_error, text) => {
       if (!text || outgoing.destroyed) return otherwise()
-      answer(manifestRoute, ['content-type', 'application/json'], `{"pack":${text}}`)
+      answer(manifestRoute, ['content-type', 'application/json', ...safe], `{"pack":${text}}`)
     })
   else
-    deps.together.packContent.ask(question, (_error, row) => {
+    deps.together.packContent.ask(key, (_error, row) => {
       const bytes = row && deps.bytes.get(row.digest)
       if (!row || !bytes || bytes.length > smallBytes || outgoing.destroyed) return otherwise()
-      answer(contentRoute, [...contentHead(row, question.version !== undefined), ...always], bytes)
+      answer(contentRoute, [...contentHead(row, key.version !== undefined), ...always], bytes)
     })
 }
 
-type Question = { isManifest: boolean; packId: PackId; version: Version | undefined; tag: Tag | undefined }
+type Question = {
+  isManifest: boolean
+  packId: PackId
+  version: Version | undefined
+  tag: Tag | undefined
+  principal: Principal
+}
 
 /** `/packs/<id>/<version or channel>`, with or without `/manifest`. */
-function parse(incoming: IncomingMessage): Question | undefined {
+function parse(deps: Deps, incoming: IncomingMessage): Question | undefined {
   const { method, url } = incoming
   if (method !== 'GET' || !url?.startsWith(folder)) return undefined
   const first = url.indexOf('/', folder.length)
   const second = url.indexOf('/', first + 1)
   const isManifest = second > 0 && url.slice(second) === '/manifest'
-  if (first < 0 || (second > 0 && !isManifest) || !asksPlainly(incoming)) return undefined
+  const principal = first < 0 || (second > 0 && !isManifest) ? undefined : plainAsker(deps, incoming)
+  if (!principal) return undefined
   const packId = parsePackId(url.slice(folder.length, first))
   const selector = isManifest ? url.slice(first + 1, second) : url.slice(first + 1)
   const version = parseVersion(selector)
   if (!packId || (!isManifest && selector === 'versions')) return undefined
   const tag = version ? undefined : channelOf(selector)
-  return version || tag ? { isManifest, packId, version, tag } : undefined
+  return version || tag ? { isManifest, packId, version, tag, principal } : undefined
 }
 
 const folder = '/packs/'

@@ -5,7 +5,7 @@ import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { packStateSchema, packTypeSchema, versionSchema } from '../../packs/document.ts'
 import { precedenceOf } from '../../packs/version.ts'
-import { requireAccess } from '../access.ts'
+import { requireListing } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import { jsonText, limitSchema, query, queryOf, textSchema } from './request.ts'
@@ -25,7 +25,7 @@ export const listQuery = query({
 
 export function addPackList(routes: Routes, deps: Deps): void {
   routes.get('/packs', async (c) => {
-    requireAccess(c, '*', 'pull')
+    const filter = requireListing(c)
     const { q, type, author, state, runner, after, limit, sort: asked } = queryOf(c, listQuery)
     const words = q === undefined ? undefined : wordsOf(q)
     if (asked === 'relevance' && !words)
@@ -34,7 +34,7 @@ export function addPackList(routes: Routes, deps: Deps): void {
     const sort = asked ?? (words ? 'relevance' : 'id')
     const question = JSON.stringify({ type, author, state, runner, words, sort })
     const query = {
-      ...{ type, author, state, words, sort, limit: limit + 1 },
+      ...{ type, author, state, words, filter, sort, limit: limit + 1 },
       runner: runner && precedenceOf(runner),
       after: after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after),
     }

@@ -7,11 +7,11 @@ import { Failure } from '../../errors.ts'
 import type { Digest } from '../../oci/digest.ts'
 import type { RepositoryName } from '../../oci/name.ts'
 import { inWords, type Violation } from '../../packs/document.ts'
-import { repositoryOf } from '../../packs/pack.ts'
+import { type PackId, repositoryOf } from '../../packs/pack.ts'
 import { tagOf } from '../../packs/version.ts'
 import { type BundlePublish, checkBundle, publishBundle } from '../../registry/bundles.ts'
 import { checkPublish, hashOf, type Publish, type Published, publishPack } from '../../registry/publish.ts'
-import { principalOf, requireAccess } from '../access.ts'
+import { mayPullFor, principalOf, requireAccess, requireLogin } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import type { Answer, dryRunAnswer, publishedAnswer } from './answers.ts'
 import { readForm } from './form.ts'
@@ -48,6 +48,8 @@ type Submission = {
 
 export function addPackPublish(routes: Routes, deps: Deps): void {
   routes.post('/packs', async (c) => {
+    // Before the body is read; whose pack it is stands in that.
+    requireLogin(c)
     const { allowMissing, dryRun } = queryOf(c, publishQuery)
     const submission = await submissionOf(c)
     try {
@@ -59,18 +61,24 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
       if (dryRun) {
         if (!content && document?.type === 'bundle')
           return await tryOutBundle(deps, { document, created, declared, mayPull }, violations, complete)
-        return await tryOut(deps, submission, checked, allowMissing)
+        return await tryOut(deps, submission, checked, { allowMissing, mayPull: mayPullFor(c) })
       }
       if (!document || violations.length > 0)
         throw new Failure('PACK_INVALID', { detail: `the manifest: ${inWords(violations)}`, about: { violations } })
       if (content)
-        return published(await publishPack(deps, { document, content, created, declared, allowMissing, complete }))
+        return published(
+          c,
+          await publishPack(deps, {
+            ...{ document, content, created, declared, allowMissing, complete },
+            mayPull: mayPullFor(c),
+          }),
+        )
       if (document.type !== 'bundle')
         throw new Failure('REQUEST_INVALID', {
           detail: `the part "content" is missing; only a bundle can do without, and this is a pack of type ${document.type}`,
         })
       await complete
-      return published(await publishBundle(deps, { document, created, declared, mayPull }))
+      return published(c, await publishBundle(deps, { document, created, declared, mayPull }))
     } catch (error) {
       // A form that breaks off breaks its content off too; only the form knows why.
       throw error instanceof Failure ? error : (submission.failure() ?? error)
@@ -80,7 +88,8 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
   })
 }
 
-function published({ isNew, ...answer }: Published): Response {
+function published(c: Context<Env>, { isNew, ...answer }: Published): Response {
+  c.env.digest = answer.manifestDigest
   const location = `/packs/${answer.packId}/${encodeURIComponent(answer.version)}`
   return Response.json(answer satisfies Answer<typeof publishedAnswer>, {
     status: isNew ? 201 : 200,
@@ -110,9 +119,9 @@ async function tryOut(
   deps: Deps,
   { content, complete }: Submission,
   { document, declared, violations: found }: Checked,
-  allowMissing: boolean,
+  allowed: { allowMissing: boolean; mayPull: (packId: PackId) => boolean },
 ): Promise<Response> {
-  const violations = [...found, ...(document ? await checkPublish(deps, document, { allowMissing }) : [])]
+  const violations = [...found, ...(document ? await checkPublish(deps, document, allowed) : [])]
   const about = document ? { packId: document.packId, version: document.version, tag: tagOf(document.version) } : {}
   const actual = content && (await hashOf(content.stream))
   await complete

@@ -1,10 +1,11 @@
+import { mayAccess } from '../../auth/access.ts'
 import { ask } from '../../db/client.ts'
 import { dependentsOf, type ListedVersion, listVersions } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
-import { repositoryOf } from '../../packs/pack.ts'
+import { type PackId, repositoryOf } from '../../packs/pack.ts'
 import { parseRange, satisfies } from '../../packs/version.ts'
-import { requireAccess } from '../access.ts'
+import { principalOf, requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import type { Answer, dependentsAnswer, versionSummary, versionsAnswer } from './answers.ts'
 import { jsonText, noQuery, packIdParam, queryOf, runnerQuery } from './request.ts'
@@ -43,7 +44,9 @@ export function addPackReads(routes: Routes, deps: Deps): void {
     queryOf(c, noQuery)
     const { version } = await selectVersion(deps, packId, c.req.param('version') ?? '', undefined)
     const all = await ask(deps.db, (sql) => dependentsOf(sql, packId))
-    const dependents = all.filter(({ range }) => {
+    const principal = principalOf(c)
+    const dependents = all.filter(({ packId: id, range }) => {
+      if (!mayAccess(principal, repositoryOf(id as PackId), 'pull')) return false
       const parsed = parseRange(range)
       return parsed !== undefined && satisfies(version, parsed)
     })

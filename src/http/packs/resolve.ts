@@ -8,7 +8,7 @@ import { channelSchema, lockBytes, lockSchema } from '../../packs/lock.ts'
 import { packMediaTypes, repositoryOf } from '../../packs/pack.ts'
 import { dependencyTree } from '../../packs/tree.ts'
 import { resolveLock, resolveVersion } from '../../registry/resolve.ts'
-import { mayPullFor, requireAccess } from '../access.ts'
+import { mayPullFor, requireAccess, requireListing } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import type { Answer, referrersAnswer, treeAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
@@ -48,6 +48,7 @@ export function addPackResolve(routes: Routes, deps: Deps): void {
   // Access is a matter of each pack: one that may not be read is as unknown as one that is not there.
   routes.post('/resolve', async (c) => {
     queryOf(c, noQuery)
+    requireListing(c)
     const mayPull = mayPullFor(c)
     const request = await jsonBody(c, resolveBody)
     const bytes = lockBytes(await resolveLock(deps, undefined, request, mayPull))

@@ -1,28 +1,21 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { anonymous, mayAccess } from '../../auth/access.ts'
+import { mayAccess, type Principal } from '../../auth/access.ts'
 import type { Deps } from '../../deps.ts'
 import type { Digest } from '../../oci/digest.ts'
 import { parseName, type RepositoryName } from '../../oci/name.ts'
 import { parseReference, type Reference } from '../../oci/reference.ts'
 import { smallBytes } from '../../registry/blobs.ts'
 import { countRequest } from '../observe.ts'
+import { plainAsker, whileLive } from '../plain.ts'
 import { blobHead } from './blobs.ts'
 import { askManifest, manifestHead } from './manifests.ts'
 import { always, type Head } from './reply.ts'
 
 // The two reads that are nearly all of a registry's traffic, manifests and small blobs that are in memory, answered
 // without the router, a Request, a Response or a promise: measured at about twice the rate. It takes only the plainest
-// form of the question and only the answer 200; everything else (conditions, ranges, encoded paths, what is not there,
-// may not be read, or fails) is left to the routes, which ask again and have the last word.
-
-/** Fields that make a read conditional or partial: the routes' matter. */
-const unusual = new Set(['range', 'if-none-match', 'if-range', 'if-match', 'authorization'])
-
-/** Whether a request asks for the whole, whatever it is. */
-export function asksPlainly({ rawHeaders }: IncomingMessage): boolean {
-  for (let i = 0; i < rawHeaders.length; i += 2) if (unusual.has((rawHeaders[i] as string).toLowerCase())) return false
-  return true
-}
+// form of the question and only the answer 200; everything else (conditions, ranges, encoded paths, credentials that are
+// not known yet, what is not there, may not be read, or fails) is left to the routes, which ask again and have the last
+// word.
 
 const manifestRoute = '/v2/:name{.+}/manifests/:reference'
 const blobRoute = '/v2/:name{.+}/blobs/:digest'
@@ -34,11 +27,19 @@ export function answerDirectly(
   outgoing: ServerResponse,
   otherwise: () => void,
 ): void {
-  const question = parse(incoming)
-  if (!question || !mayAccess(anonymous, question.name, 'pull')) {
-    otherwise()
-    return
-  }
+  const question = parse(deps, incoming)
+  if (!question || !mayAccess(question.principal, question.name, 'pull')) otherwise()
+  else
+    whileLive(deps, question.principal, outgoing, () => reply(deps, question, incoming, outgoing, otherwise), otherwise)
+}
+
+function reply(
+  deps: Deps,
+  question: Question,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  otherwise: () => void,
+): void {
   const started = performance.now()
   const answer = (route: string, head: Head, body: Buffer | undefined, size: number) => {
     head.push(...always, 'content-length', size)
@@ -61,20 +62,21 @@ export function answerDirectly(
   } else otherwise()
 }
 
-type Question = { kind: 'manifests' | 'blobs'; name: RepositoryName; reference: Reference }
+type Question = { kind: 'manifests' | 'blobs'; name: RepositoryName; reference: Reference; principal: Principal }
 
 /** The parts of `/v2/<name>/<kind>/<reference>`, read from the right, for a name may contain any of the words. */
-function parse(incoming: IncomingMessage): Question | undefined {
+function parse(deps: Deps, incoming: IncomingMessage): Question | undefined {
   const { method, url } = incoming
   if ((method !== 'GET' && method !== 'HEAD') || !url?.startsWith('/v2/')) return undefined
   const last = url.lastIndexOf('/')
   const before = url.lastIndexOf('/', last - 1)
   const kind = url.slice(before + 1, last)
   if (kind !== 'manifests' && kind !== 'blobs') return undefined
-  if (!asksPlainly(incoming)) return undefined
+  const principal = plainAsker(deps, incoming)
+  if (!principal) return undefined
   const name = parseName(url.slice('/v2/'.length, before))
   const reference = parseReference(url.slice(last + 1))
-  return name && reference && { kind, name, reference }
+  return name && reference && { kind, name, reference, principal }
 }
 
 /** The bytes of a blob that is in memory and, says the database now, in the repository. */

@@ -5,7 +5,7 @@ import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { maxManifestBytes } from '../../oci/manifest.ts'
 import { mediaTypes } from '../../oci/media-types.ts'
-import { requireAccess } from '../access.ts'
+import { isReadable, requireAccess, requireListing, requireLogin } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { type Fields, nextPage, reply, replyJson } from './reply.ts'
 import { digestParam, nameOf, pageOf } from './request.ts'
@@ -14,15 +14,17 @@ export function addListingRoutes(routes: Routes, deps: Deps): void {
   // end-1, with and without the slash
   for (const path of ['/v2/', '/v2'])
     routes.get(path, (c) => {
-      requireAccess(c, '*', 'pull')
+      // As soon as anything takes credentials: clients look here for how to show theirs.
+      requireLogin(c)
       return replyJson({})
     })
 
   // The catalog is not part of the specification; every client that lists repositories asks for it.
   routes.get('/v2/_catalog', async (c) => {
-    requireAccess(c, '*', 'pull')
+    const filter = requireListing(c)
     const { limit, last } = pageOf(c, 1000)
-    const found = limit === 0 ? [] : await ask(deps.db, (sql) => listRepositories(sql, { last, limit: limit + 1 }))
+    const question = { last, limit: limit + 1, filter }
+    const found = limit === 0 ? [] : await ask(deps.db, (sql) => listRepositories(sql, question))
     const { page, more } = cut(found, limit)
     return replyJson({ repositories: page }, more ? nextPage('/v2/_catalog', { last: page.at(-1), n: limit }) : {})
   })
@@ -42,14 +44,16 @@ export function addListingRoutes(routes: Routes, deps: Deps): void {
   // end-12: 200 also for what has never been seen; clients take a 404 for a registry without this call.
   routes.get('/v2/:name{.+}/referrers/:digest', async (c) => {
     const name = nameOf(c)
-    requireAccess(c, name, 'pull')
+    const readable = isReadable(c, name)
     const subject = digestParam(c)
     // A plus sign arrives as a space, and no media type has a space in it.
     const artifactType = c.req.query('artifactType')?.replaceAll(' ', '+').replaceAll('\0', '')
     const { limit, last } = pageOf(c, 1000)
     const filter = artifactType ? { artifactType } : {}
     const bounds = { last, limit: Math.max(1, Math.min(limit, 1000)), maxBytes: maxManifestBytes - 1024 }
-    const { referrers, more } = await ask(deps.db, (sql) => listReferrers(sql, name, subject, { ...filter, ...bounds }))
+    const { referrers, more } = readable
+      ? await ask(deps.db, (sql) => listReferrers(sql, name, subject, { ...filter, ...bounds }))
+      : { referrers: [], more: false }
     const query = { artifactType: filter.artifactType, n: bounds.limit, last: referrers.at(-1)?.digest }
     const fields: Fields = {
       'content-type': mediaTypes.index,

@@ -1,4 +1,5 @@
 import type { Context } from 'hono'
+import { mayAccess } from '../../auth/access.ts'
 import type { StoredManifest } from '../../db/manifests.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
@@ -9,7 +10,7 @@ import { parseReference, parseTag, type Reference, type Tag } from '../../oci/re
 import { readWhole } from '../../registry/body.ts'
 import { putManifest, removeManifest } from '../../registry/manifests.ts'
 import { fetchManifest, requireNoUpstream } from '../../registry/upstreams.ts'
-import { requireAccess } from '../access.ts'
+import { mayPullFor, principalOf, requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import { patiently } from './patience.ts'
 import { fieldsOf, type Head, inert, reply, unchanged } from './reply.ts'
@@ -44,7 +45,17 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
     const bytes = await readWhole(bodyOf(c), maxManifestBytes)
     if (!bytes) throw new Failure('MANIFEST_TOO_LARGE', { detail: { maxBytes: maxManifestBytes } })
     const contentType = c.req.header('content-type')
-    const push = { repository: name, reference, contentType, bytes, extraTags, ifMatch }
+    const mayOverwrite = mayAccess(principalOf(c), name, 'overwrite')
+    const push = {
+      repository: name,
+      reference,
+      contentType,
+      bytes,
+      extraTags,
+      ifMatch,
+      mayOverwrite,
+      mayPull: mayPullFor(c),
+    }
     const { digest, manifest } = await putManifest(deps, push)
     return reply(201, {
       location: `/v2/${name}/manifests/${digest}`,
@@ -58,7 +69,7 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
   routes.delete('/v2/:name{.+}/manifests/:reference', async (c) => {
     const name = nameOf(c)
     requireAccess(c, name, 'delete')
-    await removeManifest(deps, name, referenceToRead(c.req.param('reference')))
+    await removeManifest(deps, name, referenceToRead(c.req.param('reference')), mayPullFor(c))
     return reply(202, {})
   })
 }

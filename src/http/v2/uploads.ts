@@ -36,7 +36,7 @@ export function addUploadRoutes(routes: Routes, deps: Deps): void {
   // end-4a, end-4b, end-4c, end-11
   routes.post('/v2/:name{.+}/blobs/uploads/', async (c) => {
     const name = nameOf(c)
-    requireAccess(c, name, 'push')
+    requireAccess(c, name, 'push', parseName(c.req.query('from') ?? ''))
     await requireNoUpstream(deps, name)
     const mounted = digestQuery(c, 'mount')
     if (mounted && (await tryMount(c, deps, name, mounted))) return created(name, mounted)

@@ -1,0 +1,23 @@
+// Which repositories a rule is about, as people write it: `*` stands for any characters but a slash, `**` for any at
+// all. `packs/net-*` are the packs whose id begins so, `mirror/**` everything below that folder, `**` the whole registry.
+
+const grammar = /^(?:[a-z0-9._/-]|\*\*?)+$/
+
+/** Whether the text is a glob over repository names. */
+export function isGlob(text: string): boolean {
+  return text.length <= 255 && grammar.test(text) && !text.includes('***')
+}
+
+/** The glob as a regular expression, in words that JavaScript and PostgreSQL read alike. */
+export function patternOf(glob: string): string {
+  const parts = glob.split(/(\*\*?)/).map((part) => {
+    if (part === '**') return '.*'
+    return part === '*' ? '[^/]*' : part.replaceAll('.', '\\.')
+  })
+  return `^${parts.join('')}$`
+}
+
+/** How many characters it spells out: of two globs that match, the longer one is about less. */
+export function weightOf(glob: string): number {
+  return glob.replaceAll('*', '').length
+}

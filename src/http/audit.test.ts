@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import bcrypt from 'bcryptjs'
+import { openClient } from '../client/client.ts'
+import { connect } from '../db/client.ts'
+import { sealAudit } from '../registry/audit.ts'
+import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+
+const launcher = fileURLToPath(new URL('../packs.mjs', import.meta.url))
+let databases: TestDatabases
+let url: string
+let folder: string
+let registry: TestRegistry
+const basic = (name: string, password = name) => `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`
+
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'packs-audit-'))
+  await writeFile(
+    join(folder, 'users'),
+    ['admin', 'bob'].map((name) => `${name}:${bcrypt.hashSync(name, 4)}`).join('\n'),
+  )
+  const rules = [
+    { repositories: ['**'], actions: ['pull', 'push', 'delete'], admin: true, claims: { sub: 'admin' } },
+    { repositories: ['packs/open'], actions: ['pull'] },
+  ]
+  await writeFile(join(folder, 'policy.json'), JSON.stringify({ rules }))
+  databases = await startDatabases()
+  url = await databases.fresh()
+  registry = await startRegistry(url, {
+    AUTH: 'htpasswd',
+    HTPASSWD_FILE: join(folder, 'users'),
+    POLICY_FILE: join(folder, 'policy.json'),
+    TRUSTED_PROXIES: '127.0.0.1',
+  })
+})
+after(async () => {
+  await registry?.stop()
+  await databases?.stop()
+  await rm(folder, { recursive: true, force: true })
+})
+
+const client = () =>
+  openClient({ url: registry.url, attempts: 1, credentials: { username: 'admin', password: 'admin' } })
+
+async function events() {
+  const found = []
+  for await (const event of client().audit.list({ pageSize: 3 })) found.push(event)
+  return found.reverse()
+}
+
+/** Runs a command as the administrator; answers its exit code and what it said. */
+function packs(...args: string[]): Promise<[code: number, said: string]> {
+  const env = { PATH: process.env.PATH, HOME: folder, PACKS_REGISTRY: registry.url.replace('//', '//admin:admin@') }
+  return new Promise((resolve) => {
+    execFile(process.execPath, [launcher, ...args], { cwd: folder, env }, (error, out, said) =>
+      resolve([error ? Number(error.code) : 0, out + said]),
+    )
+  })
+}
+
+describe('the audit', () => {
+  it('has every write and every refusal, and nothing of what is only read', async () => {
+    const call = (method: string, path: string, authorization?: string, body?: object) =>
+      registry.call(method, path, {
+        headers: {
+          'content-type': 'application/json',
+          'x-forwarded-for': '203.0.113.9, 198.51.100.7',
+          ...(authorization ? { authorization } : {}),
+        },
+        ...(body ? { body: JSON.stringify(body) } : {}),
+      })
+    const manifest = { packId: 'net', version: '1.0.0', type: 'policy' }
+    const published = await call('POST', '/packs', basic('admin'), { manifest, content: 'e30=' })
+    const { manifestDigest } = (await published.json()) as { manifestDigest: string }
+    await call('POST', '/packs?dryRun=true', basic('admin'), { manifest, content: 'e30=' })
+    await call('POST', '/resolve', basic('admin'), { roots: ['net@1'] })
+    await call('GET', '/packs/net', basic('admin'))
+    await call('GET', '/v2/')
+    await call('GET', '/packs/net', basic('bob'))
+    await call('POST', '/packs', basic('bob'), { manifest: { ...manifest, packId: 'open' }, content: 'e30=' })
+    await call('GET', '/token', basic('bob', 'wrong'))
+    await call('PUT', '/packs/net/channels/stable', basic('admin'), { version: '1.0.0' })
+    await call('DELETE', '/v2/packs/net/manifests/stable', basic('admin'))
+    const { token, info } = await client().tokens.create({ name: 'ci', push: ['packs/*'] })
+    await call('POST', '/v2/packs/net/blobs/uploads/', `Bearer ${token}`)
+    await call('DELETE', '/packs/net/1.0.0', `Bearer ${token}`)
+    const found = await events()
+    assert.deepEqual(
+      found.map(({ who, action, repository, outcome, status }) => [who, action, repository, outcome, status].join(' ')),
+      [
+        'admin POST /packs packs/net done 201',
+        'bob GET /packs/:id packs/net refused 404',
+        'bob POST /packs packs/open refused 403',
+        'bob GET none  refused 401',
+        'admin PUT /packs/:id/channels/:channel packs/net done 200',
+        'admin DELETE /v2/:name{.+}/manifests/:reference packs/net done 202',
+        'admin POST /tokens  done 201',
+        'ci DELETE /packs/:id/:version packs/net refused 403',
+      ],
+    )
+    assert.equal(found[0]?.digest, manifestDigest)
+    assert.equal(found[0]?.address, '198.51.100.7')
+    assert.equal(found.at(-1)?.tokenId, info.id)
+    assert.ok(!JSON.stringify(found).includes(token))
+  })
+
+  it('is sealed, and shows what is changed or taken away', async () => {
+    const unsealed = await client().audit.verify()
+    assert.deepEqual([unsealed.intact, unsealed.seals], [true, 0])
+    await sealAudit(registry.deps)
+    await registry.call('DELETE', '/tokens/ci', { headers: { authorization: basic('admin') } })
+    await Promise.all([sealAudit(registry.deps), sealAudit(registry.deps)])
+    const before = await client().audit.verify()
+    assert.deepEqual([before.intact, before.seals, before.events, before.unsealed], [true, 2, 9, 0])
+    const [code, said] = await packs('audit', 'verify', '--head', before.head ?? '')
+    assert.equal(code, 0, said)
+    assert.match(said, /intact: 9 events under 2 seals/)
+
+    const sql = connect(url, { max: 1 })
+    try {
+      await assert.rejects(sql`delete from audit_events where id = 2`, /only ever added to/)
+      await assert.rejects(sql`update audit_events set who = 'eve' where id = 2`, /only ever added to/)
+      await sql`alter table audit_events disable trigger user`
+      await sql`alter table audit_seals disable trigger user`
+      await sql`update audit_events set who = 'eve' where id = 2`
+      assert.deepEqual((await client().audit.verify()).broken, [1])
+      await sql`update audit_events set who = 'bob' where id = 2`
+      assert.ok((await client().audit.verify()).intact)
+      await sql`delete from audit_events where seal = 2`
+      await sql`delete from audit_seals where number = 2`
+      assert.ok((await client().audit.verify()).intact, 'a missing end shows by the head only')
+      const [broken, words] = await packs('audit', 'verify', '--head', before.head ?? '')
+      assert.equal(broken, 2)
+      assert.match(words, /the seal with that digest is gone/)
+    } finally {
+      await sql.end()
+    }
+  })
+})
+
+describe('packs token and packs audit', () => {
+  it('make a token that works, list it, and revoke it', async () => {
+    const [made, said] = await packs(
+      'token',
+      'create',
+      '--name',
+      'build',
+      '--push',
+      'packs/net-*',
+      '--expires',
+      '90d',
+      '--quiet',
+    )
+    assert.equal(made, 0, said)
+    const headers = { authorization: `Bearer ${said.trim()}` }
+    const push = () => registry.call('POST', '/v2/packs/net-a/blobs/uploads/', { headers })
+    assert.equal((await push()).status, 202)
+    assert.match((await packs('token', 'list'))[1], /build +active .*pull,push packs\/net-\*/)
+    assert.equal((await packs('token', 'create', '--name', 'build'))[0], 11)
+    assert.equal((await packs('token', 'revoke', 'build'))[0], 0)
+    assert.equal((await push()).status, 401)
+    assert.match((await packs('token', 'rotate-key'))[1], /tokens are signed by/)
+  })
+
+  it('show and export events', async () => {
+    assert.match(
+      (await packs('audit', 'list', '--who', 'bob', '--outcome', 'refused', '--limit', '1'))[1],
+      /bob .*refused/,
+    )
+    const [, lines] = await packs('audit', 'export', '--of', 'packs/net')
+    assert.ok(
+      lines
+        .trim()
+        .split('\n')
+        .every((line) => JSON.parse(line).repository === 'packs/net'),
+    )
+  })
+})
+
+describe('packs policy check', () => {
+  it('reads the file as the registry does, and says what somebody may do', async () => {
+    assert.match((await packs('policy', 'check', 'policy.json'))[1], /can be used: 2 rules/)
+    const asked = ['--repository', 'packs/x', '--claim', 'sub=admin']
+    assert.match(
+      (await packs('policy', 'check', 'policy.json', ...asked))[1],
+      /pull, push, overwrite, delete on packs\/x; and administers/,
+    )
+    await writeFile(join(folder, 'wrong.json'), '{"rules":[{"repositories":["a"],"actions":["fly"]}]}')
+    const [code, said] = await packs('policy', 'check', 'wrong.json')
+    assert.equal(code, 11)
+    assert.match(said, /rules\.0\.actions\.0: must be one of/)
+  })
+})

@@ -1,0 +1,44 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Principal } from '../auth/access.ts'
+import type { Deps } from '../deps.ts'
+import { remembered, used } from './identify.ts'
+
+// The gate of what is answered without the router: only for who is known already, and only for the plainest requests.
+// Whoever is not is no matter of theirs: the routes ask who it is, and have the last word.
+
+/** Fields that make a read conditional or partial. */
+const unusual = new Set(['range', 'if-none-match', 'if-range', 'if-match'])
+
+/** Who asks for the whole of something, whatever it is; undefined: a matter of the routes. */
+export function plainAsker(deps: Deps, { rawHeaders }: IncomingMessage): Principal | undefined {
+  const { auth, config } = deps
+  let authorization: string | undefined
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const field = (rawHeaders[i] as string).toLowerCase()
+    if (unusual.has(field)) return undefined
+    // Node takes the first of several, and so do we.
+    if (field === 'authorization') authorization ??= rawHeaders[i + 1]
+  }
+  // Requests that are counted go by the gate that counts them.
+  if (config.rateLimit > 0) return undefined
+  return auth.mode === 'none' || authorization === undefined ? auth.anonymous : remembered(deps, authorization)
+}
+
+/** Goes on where the API token behind a principal still holds, at once where there is none behind it. */
+export function whileLive(
+  deps: Deps,
+  { tokenId: id }: Principal,
+  outgoing: ServerResponse,
+  go: () => void,
+  otherwise: () => void,
+): void {
+  if (id === undefined) {
+    go()
+    return
+  }
+  deps.together.apiToken.ask({ id }, (_error, live) => {
+    if (!live || outgoing.destroyed) return otherwise()
+    used(deps, live)
+    go()
+  })
+}
