@@ -30,6 +30,7 @@ type RunFlags = CommonFlags & { dryRun?: true; wait?: true }
 
 export function addMirror(packs: Command, here: Here): void {
   const mirror = packs.command('mirror').description('other registries that packs are pushed to or pulled from')
+  mirror.addHelpText('after', '\nExample:\n  packs mirror list')
   addAdd(mirror, here)
   const listing = mirror.command('list').description('list the mirrors')
   common(listing, 'packs mirror list').action((flags: CommonFlags) => run(here, flags, list))
