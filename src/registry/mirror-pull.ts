@@ -238,7 +238,21 @@ async function storeBlob(
     return
   }
   if (!here) {
-    const size = await fetchBlob(deps, remote, { repository, place, digest }, run)
+    const key = `${repository}@${digest}`
+    const size = await fetchBlob(
+      deps,
+      remote,
+      { repository, place, digest },
+      {
+        signal: run.signal,
+        session: run.sessions.get(key),
+        async onSession(session) {
+          run.sessions.set(key, session)
+          await run.keepSessions()
+        },
+      },
+    )
+    run.sessions.delete(key)
     if (size === undefined)
       throw new Failure('REMOTE_INVALID', {
         detail: `${remote.url.host} lacks ${digest}, which a manifest of ${place} needs`,
