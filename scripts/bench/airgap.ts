@@ -19,9 +19,10 @@ import { Wire } from './wire.ts'
 // Bundles from one site to another, as an operator carries them: two servers as they are by default (one process, the
 // embedded PostgreSQL, everything durable), and the command `packs` between them and the file.
 //
-// Beside it: tar of the very files that the store of the first site holds, through sha256sum on their way to a file on
-// the same disk, which is synced, as those of the registry are. All of them find what they read in the page cache, as far
-// as it fits. They take turns, round by round.
+// Beside it: tar of the very files that the store of the first site holds, into a file on the same disk, with sha256sum
+// over it, once in a pipe and once afterwards; the file is synced, as those of the registry are. What is read is in the
+// page cache, as far as it fits. They take turns, round by round. Processor time is of the command, the server and its
+// PostgreSQL together.
 
 const leastOfTar = 0.6
 const most = { megabytes: 250, exportSeconds: 5, importSeconds: 20 }
