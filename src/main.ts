@@ -25,4 +25,7 @@ async function main(): Promise<number> {
 
 // Whoever reads the output has seen enough, such as `head`.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
-process.exit(await main())
+const code = await main()
+// A pipe takes what its reader has room for, and exit() throws the rest away.
+for (const stream of [process.stdout, process.stderr]) await new Promise((resolve) => stream.write('', resolve))
+process.exit(code)

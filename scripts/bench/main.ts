@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
+import { airGap, airGapRowNames } from './airgap.ts'
 import { cleanUp } from './cleanup.ts'
 import { compare } from './compare.ts'
 import { type ContestantName, contestantNames } from './contestants.ts'
@@ -21,7 +22,8 @@ export type Options = {
   readonly lists: boolean
   readonly packs: boolean
   readonly uploads: number
-  readonly size: number
+  readonly size?: number
+  readonly airgap: boolean
   readonly stores: readonly ('file' | 's3')[]
   readonly s3?: string
 }
@@ -48,18 +50,23 @@ const command = new Command('npm run bench --')
   .option('--seconds <n>', 'how long each measurement of requests or packs runs', positive, 5)
   .option('--processes <n>', 'PROCESSES of this registry', positive, 2)
   .option('--large <n>', '64 MiB blobs per measurement of PUT and PATCH', positive, 16)
-  .addOption(someOf('--only <rows>', [...rowNames, ...packRowNames]))
+  .addOption(someOf('--only <rows>', [...rowNames, ...packRowNames, ...airGapRowNames]))
   .addOption(someOf('--peers <names>', contestantNames))
   .option('--dir <folder>', "where the scratch folder goes, on a disk (default: the system's folder for such)")
   .option('--json <file>', 'write every figure to this file too')
   .option('--check', 'fail when a target is missed', false)
   .option('--memory', 'instead: the memory that many large uploads at once take', false)
   .option('--uploads <n>', 'for --memory: how many uploads', positive, 64)
-  .option('--size <MiB>', 'for --memory: how large each of them is', positive, 1024)
+  .option(
+    '--size <MiB>',
+    'for --memory: how large each of them is (1024); for --airgap: the content of the large bundle (2048)',
+    positive,
+  )
   .addOption(someOf('--stores <names>', ['file', 's3']))
   .option('--s3 <address>', 'for --memory: BLOB_STORE of an S3 to use in place of a Ceph in memory')
   .option('--lists', 'instead: pages of long lists beside a short one', false)
   .option('--packs', "instead: the facade's reads, lists, searches, publishes and resolutions", false)
+  .option('--airgap', 'instead: bundles from one site to another, beside tar and sha256sum', false)
   .addHelpText(
     'after',
     `
@@ -69,7 +76,13 @@ or named by OLAREG and DISTRIBUTION, or built by Go. What is not to be had is sa
 
 try {
   const options = command.parse().opts<Options>()
-  const run = options.memory ? uploadMemory : options.lists ? listSpeed : options.packs ? packSpeed : compare
+  const instead = [
+    options.memory && uploadMemory,
+    options.lists && listSpeed,
+    options.packs && packSpeed,
+    options.airgap && airGap,
+  ]
+  const run = instead.find((one) => one !== false) ?? compare
   process.exitCode = (await run(options)) ? 0 : 1
 } finally {
   await cleanUp()

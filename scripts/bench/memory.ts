@@ -34,7 +34,7 @@ async function measure(
   kind: 'file' | 's3',
   folder: string,
   store: BenchStore,
-  { uploads, size }: Options,
+  { uploads, size = 1024 }: Options,
 ): Promise<boolean> {
   const server = await startPacks({ folder, label: `memory-${kind}`, processes: 1, env: store.env })
   const idle = await memoryOf(server, 'Rss')

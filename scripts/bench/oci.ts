@@ -52,8 +52,18 @@ export async function putBlob(wire: Wire, repository: string, { bytes, digest }:
 
 /** As docker and podman do: POST, one PATCH of unknown length, then an empty PUT. */
 export async function patchBlob(wire: Wire, repository: string, blob: Content): Promise<void> {
-  const location = await patchUpload(wire, repository, { slices: slicesOf(blob.bytes) })
-  expectStatus(await wire.request('PUT', withDigest(location, blob.digest)), 201, 'closing PUT')
+  await streamBlob(wire, repository, slicesOf(blob.bytes), () => blob.digest)
+}
+
+/** The same of bytes that nobody has all at once; the digest is asked for behind the last of them. */
+export async function streamBlob(
+  wire: Wire,
+  repository: string,
+  slices: Iterable<Buffer>,
+  digest: () => string,
+): Promise<void> {
+  const location = await patchUpload(wire, repository, { slices })
+  expectStatus(await wire.request('PUT', withDigest(location, digest())), 201, 'closing PUT')
 }
 
 /** The first two steps of `patchBlob`: the bytes are there, the session is still open. Gives where it goes on. */

@@ -11,6 +11,7 @@ import { acceptFor } from './oci.ts'
 import { cpuSecondsOf, type Server } from './processes.ts'
 import type { Milliseconds, Question } from './push.ts'
 import { makeRulePack, publishByForm, type RulePack } from './rule-pack.ts'
+import { printVerdicts, type Verdict } from './verdicts.ts'
 import { expectStatus, Wire } from './wire.ts'
 import { wrk } from './wrk.ts'
 
@@ -21,7 +22,6 @@ import { wrk } from './wrk.ts'
 /** One way of one row in one round. `cpu`: milliseconds of registry and PostgreSQL for each request. */
 type Round = { readonly rate: number; readonly cpu: number; readonly milliseconds?: Milliseconds }
 type Way = (seconds: number) => Promise<Round>
-type Line = { readonly title: string; readonly figure: string; readonly target: string; readonly met: boolean }
 type Place = { readonly server: Server; readonly folder: string; readonly options: Options }
 
 const leastOfOci = 0.8
@@ -37,8 +37,8 @@ export async function packSpeed(options: Options): Promise<boolean> {
     startPacks({ folder, label, processes: options.processes, env: { DATABASE_URL: database.url } })
   const place = { server: await start('packs'), folder, options }
   const sql = connect(database.url, { max: 1, connection: { synchronous_commit: 'off' } })
-  const lines: Line[] = []
-  const add = async (name: PackRowName, row: () => Promise<Line[]>) => {
+  const lines: Verdict[] = []
+  const add = async (name: PackRowName, row: () => Promise<Verdict[]>) => {
     if (options.only.includes(name)) lines.push(...(await row()))
   }
   await addPacks(sql)
@@ -113,7 +113,7 @@ const cpuOf = (rounds: readonly Round[]) => median(rounds.map((round) => round.c
 const count = (value: number) => Math.round(value).toLocaleString('en-US')
 const cost = (rounds: readonly Round[]) => `${cpuOf(rounds).toFixed(3)} ms CPU`
 
-function beside(title: string, unit: string, facade: Round[], oci: Round[]): Line {
+function beside(title: string, unit: string, facade: Round[], oci: Round[]): Verdict {
   const ratio = rateOf(facade) / rateOf(oci)
   return {
     title,
@@ -123,7 +123,7 @@ function beside(title: string, unit: string, facade: Round[], oci: Round[]): Lin
   }
 }
 
-async function reads(place: Place): Promise<Line[]> {
+async function reads(place: Place): Promise<Verdict[]> {
   const { origin } = place.server
   const pack = makeRulePack('bench-read', 0)
   const wire = new Wire(origin)
@@ -156,7 +156,7 @@ async function verifyReads(wire: Wire, { path, blobs }: RulePack, blob: string):
   if (JSON.parse(body.toString()).pack.digest !== blobs[1].digest) throw new Error(`GET ${path}/manifest: not the pack`)
 }
 
-async function list(place: Place): Promise<Line[]> {
+async function list(place: Place): Promise<Verdict[]> {
   const answer = await fetch(`${place.server.origin}/packs`)
   const { packs } = (await answer.json()) as { packs: { versions: number }[] }
   if (packs.length !== 50) throw new Error(`GET /packs gave ${packs.length} packs`)
@@ -171,7 +171,7 @@ async function list(place: Place): Promise<Line[]> {
   ]
 }
 
-async function search(place: Place): Promise<Line[]> {
+async function search(place: Place): Promise<Verdict[]> {
   const questions = searches(1000).map((q) => ({ path: `/packs?q=${encodeURIComponent(q)}`, status: 200 }))
   const widest = [{ path: `/packs?q=${commonWord}`, status: 200 }]
   const rounds = await inTurn({ mixed: asking(place, 16, questions), widest: asking(place, 1, widest) }, place.options)
@@ -189,7 +189,7 @@ async function search(place: Place): Promise<Line[]> {
   ]
 }
 
-async function publishing(place: Place): Promise<Line[]> {
+async function publishing(place: Place): Promise<Verdict[]> {
   const { facade, oci } = await inTurn(
     { facade: publishingBy(place, 'facade'), oci: publishingBy(place, 'oci') },
     place.options,
@@ -197,7 +197,7 @@ async function publishing(place: Place): Promise<Line[]> {
   return [beside('POST /packs, 8 at once', 'packs/s', facade, oci)]
 }
 
-async function resolving(place: Place): Promise<Line[]> {
+async function resolving(place: Place): Promise<Verdict[]> {
   const root = { packId: packName(0), version: '*' }
   const closure = { path: '/resolve', status: 200, body: JSON.stringify({ roots: [root] }) }
   // The last of the family is as deep as it goes, and the first asks for its own major version all the way down.
@@ -211,7 +211,7 @@ async function resolving(place: Place): Promise<Line[]> {
     { closure: asking(place, 1, [closure]), conflict: asking(place, 1, [conflict]) },
     place.options,
   )
-  const line = (title: string, all: readonly Round[], note: string): Line => {
+  const line = (title: string, all: readonly Round[], note: string): Verdict => {
     const [half, p99] = (['median', 'p99'] as const).map((key) =>
       median(all.map((r) => r.milliseconds?.[key] ?? Number.NaN)),
     )
@@ -243,12 +243,10 @@ async function firstCall({ server }: Place, { path, body = '' }: Question): Prom
   return took
 }
 
-function report({ rounds, seconds, processes }: Options, lines: readonly Line[]): void {
+function report({ rounds, seconds, processes }: Options, lines: readonly Verdict[]): void {
   console.log(
     `\n${count(packCount)} packs of 10 versions (for /resolve 100), PROCESSES=${processes}, node ${process.version}`,
   )
   console.log(`median of ${rounds} rounds of ${seconds} s in turn; CPU: of registry and PostgreSQL, for each request\n`)
-  const width = Math.max(...lines.map((line) => line.title.length))
-  for (const { title, figure, target, met } of lines)
-    console.log(`${title.padEnd(width)}  ${target.padEnd(14)} ${met ? 'met   ' : 'MISSED'}  ${figure}`)
+  printVerdicts(lines)
 }

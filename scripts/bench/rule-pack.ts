@@ -18,22 +18,36 @@ export type RulePack = {
   readonly form: Buffer
 }
 
-/** Version `1.<index>.0` of a pack, with random content. */
-export function makeRulePack(packId: string, index: number): RulePack {
+type Dependencies = readonly { readonly packId: string; readonly version: string }[]
+type Layer = { readonly digest: string; readonly size: number }
+
+/** What describes version `1.<index>.0` of a pack with this content. */
+export function describeRulePack(packId: string, index: number, layer: Layer, dependencies: Dependencies = []) {
   const version = `1.${index}.0`
   const checked = checkDocument({
     ...{ packId, version, type: 'policy', name: `Pack ${packId}`, author: 'bench' },
     description: 'A pack that is published to see how long it takes',
+    ...(dependencies.length > 0 ? { dependencies } : {}),
     metadata: { minRunnerVersion: '1.5.0', license: 'Apache-2.0', keywords: ['bench', 'policy'] },
   })
   if ('violations' in checked) throw new Error(JSON.stringify(checked.violations))
   const { document } = checked
-  const layer = content(randomBytes(contentBytes))
   const described = {
-    ...{ digest: layer.digest as Digest, size: contentBytes },
+    ...{ digest: layer.digest as Digest, size: layer.size },
     ...{ mediaType: 'application/vnd.stellaops.pack.content.v1.tar+gzip', title: `${packId}-${version}.tgz` },
   }
-  const manifest = content(manifestBytes(document, described, '2026-01-31T12:00:00Z'))
+  return {
+    ...{ document, version, title: described.title, repository: `packs/${packId}` },
+    config: content(configBytes(document)),
+    manifest: content(manifestBytes(document, described, '2026-01-31T12:00:00Z')),
+  }
+}
+
+/** Version `1.<index>.0` of a pack, with random content. */
+export function makeRulePack(packId: string, index: number, dependencies?: Dependencies): RulePack {
+  const layer = content(randomBytes(contentBytes))
+  const described = describeRulePack(packId, index, { digest: layer.digest, size: contentBytes }, dependencies)
+  const { document, version, title, repository, config, manifest } = described
   const part = (name: string, file: string, type: string, bytes: Buffer) => [
     `--${boundary}\r\ncontent-disposition: form-data; name="${name}"; filename="${file}"\r\ncontent-type: ${type}\r\n\r\n`,
     bytes,
@@ -41,20 +55,17 @@ export function makeRulePack(packId: string, index: number): RulePack {
   ]
   const pieces = [
     ...part('manifest', 'pack.json', 'application/json', Buffer.from(JSON.stringify(document))),
-    ...part('content', described.title, 'application/gzip', layer.bytes),
+    ...part('content', title, 'application/gzip', layer.bytes),
     `--${boundary}--\r\n`,
   ]
   return {
-    path: `/packs/${packId}/${version}`,
-    repository: `packs/${packId}`,
-    tag: version,
-    blobs: [content(configBytes(document)), layer],
-    manifest,
+    ...{ path: `/packs/${packId}/${version}`, repository, tag: version },
+    ...{ blobs: [config, layer], manifest },
     form: Buffer.concat(pieces.map((piece) => (typeof piece === 'string' ? Buffer.from(piece) : piece))),
   }
 }
 
-export async function publishByForm(wire: Wire, { form }: RulePack): Promise<void> {
+export async function publishByForm(wire: Wire, { form }: RulePack, query = ''): Promise<void> {
   const type = [`content-type: multipart/form-data; boundary=${boundary}`]
-  expectStatus(await wire.request('POST', '/packs', type, form), 201, 'POST /packs')
+  expectStatus(await wire.request('POST', `/packs${query}`, type, form), 201, 'POST /packs')
 }

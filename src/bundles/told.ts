@@ -34,7 +34,9 @@ export function factsOf({ layout, contents, manifests, lock, leftOut }: Survey):
     const described = manifest && 'needs' in manifest ? manifest : undefined
     const artifactType = entry.descriptor.artifactType ?? described?.artifactType
     if (entry.kind === 'pack') {
-      const size = sizes.get(digest) ?? described?.needs.at(-1)?.size ?? 0
+      // As in a lock: the one layer; an index, which needs none, is its own content.
+      const ownSize = described ? (described.needs.at(-1)?.size ?? entry.descriptor.size) : 0
+      const size = sizes.get(digest) ?? ownSize
       facts.packs.push({ packId: entry.packId, version: entry.version, manifestDigest: digest, size })
     } else if (entry.kind === 'channel')
       facts.channels.push({ packId: entry.packId, channel: entry.channel, manifestDigest: digest })

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { createPrivateKey } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { after, describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { generateKey, publicKeyOf, publicPem } from '../bundles/keys.ts'
 import { pathOf, sampleBundle, tarOf } from '../testing/bundle.ts'
@@ -101,4 +104,22 @@ describe('packs bundle', () => {
     )
     assert.equal(digests.length, signed.entries.length - 3)
   })
+})
+
+it('has written all of a long result when it ends, however late it is read', async () => {
+  const many = Array.from({ length: 2000 }, (_, at) => ({
+    packId: `many-${String(at).padStart(4, '0')}`,
+    version: '1.0.0',
+    content: `${at}`,
+  }))
+  write('many.tar', sampleBundle({ packs: many, channels: [] }).bytes)
+  const args = ['--import', import.meta.resolve('tsx'), main, 'bundle', 'inventory', 'many.tar', '--json']
+  const child = spawn(process.execPath, args, { cwd: folder, stdio: ['ignore', 'pipe', 'inherit'] })
+  const exited = once(child, 'exit')
+  await once(child.stdout, 'readable')
+  // As long as nobody reads, it has not ended.
+  await Promise.race([exited, sleep(500)])
+  const { digests } = JSON.parse(await text(child.stdout)) as { digests: unknown[] }
+  assert.ok(digests.length > 3 * many.length)
+  assert.equal((await exited)[0], 0)
 })

@@ -64,11 +64,37 @@ async function* pieces(
     yield piece
   }
   began.bytes = volumes.received
-  for await (const piece of client.bundles.read(file, { from: volumes.received, signal })) {
-    await volumes.write(piece)
+  for await (const some of gathered(client.bundles.read(file, { from: volumes.received, signal }))) {
+    // Written while they are verified.
+    const writing = volumes.write(some)
+    writing.catch(() => undefined)
+    yield* some
+    await writing
     onReceived(volumes.received)
-    yield piece
   }
+}
+
+/** A network gives 64 KiB at a time; to write that much costs about as much as to write a megabyte. */
+const gatheredBytes = 1024 * 1024
+
+/** Pieces, some at a time; those that came before a failure are given before it. */
+async function* gathered(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer[], void, undefined> {
+  let some: Buffer[] = []
+  let bytes = 0
+  try {
+    for await (const piece of source) {
+      some.push(piece)
+      bytes += piece.length
+      if (bytes < gatheredBytes) continue
+      yield some
+      some = []
+      bytes = 0
+    }
+  } catch (error) {
+    if (some.length > 0) yield some
+    throw error
+  }
+  if (some.length > 0) yield some
 }
 
 async function readThrough(source: AsyncIterable<Buffer>): Promise<void> {

@@ -20,7 +20,8 @@ export type Volumes = {
   begun(): AsyncGenerator<Buffer, void, undefined>
   /** How many bytes there are. */
   readonly received: number
-  write(bytes: Buffer): Promise<void>
+  /** Pieces that follow each other. */
+  write(pieces: readonly Buffer[]): Promise<void>
   /** Gives the file its name, or its volumes theirs. */
   finish(): Promise<Received>
   close(): Promise<void>
@@ -38,18 +39,10 @@ export async function openVolumes(target: Target): Promise<Volumes> {
     throw new PacksError('USAGE', `that would be ${count} volumes; make them larger, for at most ${mostVolumes}`)
   if (target.volumeBytes !== undefined) await refuseOlder(target, count)
   await removeStale(target)
-  const whole = createHash('sha256')
-  const parts: Hash[] = []
+  const hashes = openHashes(target.volumeBytes)
   let file: FileHandle | undefined
   let [received, isRead, isClosed] = [0, false, false]
   const limit = target.volumeBytes ?? target.size
-  const counted = (piece: Buffer) => {
-    whole.update(piece)
-    const part = Math.floor(received / limit)
-    parts[part] ??= createHash('sha256')
-    parts[part].update(piece)
-    received += piece.length
-  }
   const openAt = async (volume: number, offset: number) => {
     const flags = constants.O_WRONLY | constants.O_CREAT | (offset === 0 ? constants.O_TRUNC : 0)
     return open(draftOf(target, volume), flags)
@@ -70,23 +63,29 @@ export async function openVolumes(target: Target): Promise<Volumes> {
     async *begun() {
       for (let volume = 0; volume < count; volume++) {
         for await (const piece of leftOf(draftOf(target, volume), Math.min(limit, target.size - volume * limit))) {
-          counted(piece)
+          hashes.add([piece], volume)
+          received += piece.length
           yield piece
         }
         if (received < (volume + 1) * limit) break
       }
       isRead = true
     },
-    async write(bytes) {
+    async write(pieces) {
       if (!isRead) throw new Error('what is there already was not read')
-      for (let piece = bytes; piece.length > 0 && !isClosed; ) {
-        const offset = received % limit
+      for (let rest = pieces; rest.length > 0 && !isClosed; ) {
+        const [volume, offset] = [Math.floor(received / limit), received % limit]
         if (offset === 0) await endVolume()
-        file ??= await openAt(Math.floor(received / limit), offset)
-        const fits = piece.subarray(0, Math.min(piece.length, limit - offset))
-        await writeAll(file, fits, offset)
-        counted(fits)
-        piece = piece.subarray(fits.length)
+        file ??= await openAt(volume, offset)
+        if (isClosed) return endVolume()
+        const [fits, beyond] = parted(rest, limit - offset)
+        const writing = writeAll(file, fits, offset)
+        // Behind the hashes, which take about as long.
+        writing.catch(() => undefined)
+        hashes.add(fits, volume)
+        await writing
+        received += bytesOf(fits)
+        rest = beyond
       }
     },
     close,
@@ -96,12 +95,25 @@ export async function openVolumes(target: Target): Promise<Volumes> {
     },
     async finish() {
       await close()
-      return settle(
-        target,
-        whole.digest('hex'),
-        parts.map((part) => part.digest('hex')),
-      )
+      return settle(target, hashes.whole(), count, hashes.parts())
     },
+  }
+}
+
+/** Of the whole, and of volumes where there are any: of one file that would be the same again. */
+function openHashes(volumeBytes: number | undefined) {
+  const whole = createHash('sha256')
+  const parts: Hash[] = []
+  return {
+    /** Pieces that follow each other in one volume. */
+    add(pieces: readonly Buffer[], volume: number): void {
+      for (const piece of pieces) whole.update(piece)
+      if (volumeBytes === undefined) return
+      parts[volume] ??= createHash('sha256')
+      for (const piece of pieces) parts[volume].update(piece)
+    },
+    whole: () => whole.digest('hex'),
+    parts: () => parts.map((part) => part.digest('hex')),
   }
 }
 
@@ -113,13 +125,35 @@ async function* leftOf(draft: string, most: number): AsyncGenerator<Buffer, void
   yield* createReadStream(draft, { highWaterMark: 1024 * 1024 }) as AsyncIterable<Buffer>
 }
 
-async function writeAll(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length; )
-    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten
+async function writeAll(file: FileHandle, pieces: readonly Buffer[], position: number): Promise<void> {
+  let at = position
+  for (let rest = pieces; rest.length > 0; ) {
+    const { bytesWritten } = await file.writev(rest, at)
+    at += bytesWritten
+    rest = parted(rest, bytesWritten)[1]
+  }
 }
 
-async function settle(target: Target, sha256: string, parts: string[]): Promise<Received> {
-  const names = parts.map((_, volume) => nameOf(target, volume))
+function bytesOf(pieces: readonly Buffer[]): number {
+  return pieces.reduce((sum, { length }) => sum + length, 0)
+}
+
+/** The first so many bytes, and those behind them. */
+function parted(pieces: readonly Buffer[], bytes: number): [Buffer[], Buffer[]] {
+  const [before, behind]: [Buffer[], Buffer[]] = [[], []]
+  let room = bytes
+  for (const piece of pieces) {
+    const fits = piece.subarray(0, room)
+    const beyond = piece.subarray(fits.length)
+    if (fits.length > 0) before.push(fits)
+    if (beyond.length > 0) behind.push(beyond)
+    room -= fits.length
+  }
+  return [before, behind]
+}
+
+async function settle(target: Target, sha256: string, count: number, parts: string[]): Promise<Received> {
+  const names = Array.from({ length: count }, (_, volume) => nameOf(target, volume))
   for (const [volume, name] of names.entries()) {
     const draft = draftOf(target, volume)
     const file = await open(draft, 'r+')

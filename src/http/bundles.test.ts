@@ -152,6 +152,10 @@ describe('POST /bundles', () => {
       'whole 1.0.0',
     ])
     assert.deepEqual(read.lock?.lock, { lockVersion: 1, roots: [], packs: [] })
+    const contents = (await judged(await bundle({ roots: ['whole@^1'] }))).lock?.lock.packs ?? []
+    const sizes = new Map(factsOf(read).packs.map(({ manifestDigest, size }) => [manifestDigest, size]))
+    assert.ok(contents.some(({ digest, manifestDigest }) => digest === manifestDigest))
+    for (const { manifestDigest, size } of contents) assert.equal(sizes.get(manifestDigest), size)
   })
 
   it('takes along what hangs on a pack, and on that, unless told not to', async () => {
