@@ -12,7 +12,7 @@ import {
   versionsOfManifest,
 } from '../db/packs.ts'
 import { deleteTag, lockTag } from '../db/tags.ts'
-import { type Deps, graceSeconds } from '../deps.ts'
+import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { Manifest } from '../oci/manifest.ts'
@@ -224,7 +224,7 @@ export function deleteVersion(
       const digest = await buryVersion(tx, packId, version)
       if (!digest) return false
       if ((await versionsOfManifest(tx, packId, digest)).length > 0) await deleteTag(tx, repository, tagOf(version))
-      else await deleteWhole(tx, repository, digest)
+      else await deleteWhole(tx, repository, digest, deps.config.gcGraceSeconds)
       await refreshPack(tx, packId)
       return true
     }),
@@ -232,7 +232,12 @@ export function deleteVersion(
 }
 
 /** Deletes a manifest, and of what it lists (the members of a bundle) that which nothing else names. */
-async function deleteWhole(tx: Transaction, repository: RepositoryName, digest: Digest): Promise<void> {
+async function deleteWhole(
+  tx: Transaction,
+  repository: RepositoryName,
+  digest: Digest,
+  graceSeconds: number,
+): Promise<void> {
   const listed = await closureManifests(tx, repository, [digest])
   await deleteManifest(tx, { repository, digest }, graceSeconds)
   const left = listed.map((manifest) => manifest.digest).filter((other) => other !== digest)
