@@ -68,6 +68,19 @@ export function openMetrics() {
       registers,
       aggregator: 'max',
     }),
+    ...collectionMetrics(registers),
+    blobs: new Histogram({
+      name: 'packs_blob_store_duration_seconds',
+      help: 'Calls to the blob store',
+      labelNames: ['operation', 'outcome'] as const,
+      buckets: latencyBuckets,
+      registers,
+    }),
+  }
+}
+
+function collectionMetrics(registers: Registry[]) {
+  return {
     collected: new Counter({
       name: 'packs_gc_collected_total',
       help: 'What garbage collection has taken away in this process: links of repositories to blobs, blobs, objects of the store',
@@ -97,13 +110,6 @@ export function openMetrics() {
       help: 'When the job gc was last completed, by whichever worker; 0: not within the last week',
       registers,
       aggregator: 'max',
-    }),
-    blobs: new Histogram({
-      name: 'packs_blob_store_duration_seconds',
-      help: 'Calls to the blob store',
-      labelNames: ['operation', 'outcome'] as const,
-      buckets: latencyBuckets,
-      registers,
     }),
   }
 }
