@@ -177,7 +177,7 @@ export async function expiredUploads(
 ): Promise<{ id: string; repository: string; size: number; since: Date }[]> {
   const rows = await sql<{ id: string; repository: string; size: number; since: Date }[]>`
     select id, repository, "offset" as size, expires_at as since from uploads
-    where state = 'open' and expires_at <= ${until}::timestamptz and ${after ? sql`id > ${after.id}` : sql`true`}
+    where state = 'open' and expires_at <= ${until}::text::timestamptz and ${after ? sql`id > ${after.id}` : sql`true`}
     order by id limit ${limit}`
   return [...rows]
 }
