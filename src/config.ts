@@ -67,6 +67,10 @@ export const settings = {
       v.transform((value) => value === 'true'),
     ),
   },
+  WORKER_PORT: {
+    help: 'where "packs worker" answers /healthz, /readyz and /metrics, on HOST; 0 takes a free one; unset: nowhere',
+    schema: wholeNumber(0, 65535),
+  },
   WORKER_CONCURRENCY: { fallback: '4', help: 'jobs that a worker runs at a time', schema: wholeNumber(1, 100) },
   TLS_CERT_FILE: {
     help: 'certificate chain (PEM); with TLS_KEY_FILE: serve https; read again on change',
@@ -143,6 +147,8 @@ export type Config = {
   /** Whether serving includes running jobs. */
   worker: boolean
   workerConcurrency: number
+  /** Where a worker of its own answers probes; absent: it listens nowhere. */
+  workerPort?: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
   /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
@@ -214,6 +220,7 @@ function assemble(values: Values, problems: string[]): Config {
     processes: values.PROCESSES ?? 1,
     worker: values.WORKER ?? true,
     workerConcurrency: values.WORKER_CONCURRENCY ?? 4,
+    ...(values.WORKER_PORT === undefined ? {} : { workerPort: values.WORKER_PORT }),
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
     logLevel: values.LOG_LEVEL ?? 'info',
     ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),
