@@ -117,7 +117,7 @@ it('packs jobs run has a job run, waits for its end, and says how it went', asyn
     await assert.rejects(packs('tidy', '--data', data), wrong)
   const worker = start('worker')
   const done = await packs('tidy', '--wait')
-  assert.match(done.stdout, /^tidy +\S+ is done\nexpired +0\ndeleted +0$/m)
+  assert.match(done.stdout, /^tidy +\S+ is done\ndeleted +0\nexpired +0$/m)
   await stop(worker)
 })
 
