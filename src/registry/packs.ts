@@ -15,7 +15,7 @@ import {
   versionsOfManifest,
 } from '../db/packs.ts'
 import { deleteTag, lockTag } from '../db/tags.ts'
-import { type Deps, graceSeconds } from '../deps.ts'
+import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { Manifest } from '../oci/manifest.ts'
@@ -247,7 +247,7 @@ export function deleteVersion(
       else {
         for (const channel of await channelsOfManifest(tx, packId, digest))
           events.push(channelMoved(packId, channel, { from: version }))
-        await deleteWhole(tx, repository, digest)
+        await deleteWhole(tx, repository, digest, deps.config.gcGraceSeconds)
       }
       await recordEvents(tx, events)
       await refreshPack(tx, packId)
@@ -269,7 +269,12 @@ async function deleteChannel(deps: Deps, packId: PackId, channel: Tag): Promise<
 }
 
 /** Deletes a manifest, and of what it lists (the members of a bundle) that which nothing else names. */
-async function deleteWhole(tx: Transaction, repository: RepositoryName, digest: Digest): Promise<void> {
+async function deleteWhole(
+  tx: Transaction,
+  repository: RepositoryName,
+  digest: Digest,
+  graceSeconds: number,
+): Promise<void> {
   const listed = await closureManifests(tx, repository, [digest])
   await deleteManifest(tx, { repository, digest }, graceSeconds)
   const left = listed.map((manifest) => manifest.digest).filter((other) => other !== digest)
