@@ -19,6 +19,7 @@ export const jobKinds: Record<QueueName, JobKind> = {
   'seal-audit': { about: 'seals the events of the audit, every minute', data: nothing },
   mirror: { about: 'the runs of a mirror', instead: 'use POST /mirrors/{name}/run, or packs mirror run' },
   tidy: { about: 'ends what nobody came back to, deletes what is queued, every ten minutes', data: nothing },
+  gc: { about: 'collects content that nothing refers to any more, every five minutes', data: nothing },
 }
 
 export function isKind(name: string): name is QueueName {

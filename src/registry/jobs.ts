@@ -1,6 +1,7 @@
 import type { Transaction } from '../db/client.ts'
 import { ask, violated } from '../db/client.ts'
 import { cancelJob, listDeadLetters, openJobs } from '../db/dead-letters.ts'
+import { recordEvents } from '../db/events.ts'
 import { type EndedJob, retryJob } from '../db/jobs.ts'
 import { endOpenRuns } from '../db/mirrors.ts'
 import { send } from '../db/queue.ts'
@@ -20,6 +21,10 @@ const dependents: Partial<Record<QueueName, (tx: Transaction, job: EndedJob) => 
  */
 export async function noteEnd(tx: Transaction, job: EndedJob): Promise<void> {
   await dependents[job.name as QueueName]?.(tx, job)
+  const { id, name, key, attempts, state, error } = job
+  if (state !== 'failed') return
+  const data = { job: id, name, ...(key === null ? {} : { key }), attempts, error: error ?? 'failed' }
+  await recordEvents(tx, [{ type: 'job.failed', subject: key === null ? name : `${name} ${key}`, data }])
 }
 
 /**

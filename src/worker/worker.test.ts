@@ -468,6 +468,15 @@ describe('dead letters', () => {
     await until(async () => (await attempts(sql)).length === 2)
     await until(async () => (await deaths()).wrong === 1)
     assert.deepEqual(await deaths(), { wrong: 1, poison: 1 })
+    const events = await sql<{ subject: string; data: { job: string; attempts: number; error: string } }[]>`
+      select subject, data from event_outbox where type = 'job.failed' order by subject`
+    assert.deepEqual(
+      events.map(({ subject, data }) => [subject, data.attempts, data.error]),
+      [
+        ['poison', 1, 'its worker ended in the middle of it, or could not be heard of'],
+        ['wrong', 1, 'no'],
+      ],
+    )
   })
   it('of a kind are retried together, but for those beside another of their key; discarding takes one from the list', async () => {
     const { deps, sql } = await site({ echo: plain, mirror: { ...plain, exclusive: true } })
