@@ -68,6 +68,36 @@ export function openMetrics() {
       registers,
       aggregator: 'max',
     }),
+    collected: new Counter({
+      name: 'packs_gc_collected_total',
+      help: 'What garbage collection has taken away in this process: links of repositories to blobs, blobs, objects of the store',
+      labelNames: ['kind'] as const,
+      registers,
+    }),
+    collectedBytes: new Counter({
+      name: 'packs_gc_collected_bytes_total',
+      help: 'Size of the blobs that garbage collection has taken away in this process',
+      registers,
+    }),
+    backlog: new Gauge({
+      name: 'packs_gc_backlog',
+      help: 'In the whole registry, counted up to 100000: rows that are due for review (due), objects that are queued for deletion (queued)',
+      labelNames: ['kind'] as const,
+      registers,
+      aggregator: 'max',
+    }),
+    backlogAge: new Gauge({
+      name: 'packs_gc_oldest_due_seconds',
+      help: 'How long the oldest row that is due for review has waited for it',
+      registers,
+      aggregator: 'max',
+    }),
+    collectedAt: new Gauge({
+      name: 'packs_gc_last_completed_timestamp_seconds',
+      help: 'When the job gc was last completed, by whichever worker; 0: not within the last week',
+      registers,
+      aggregator: 'max',
+    }),
     blobs: new Histogram({
       name: 'packs_blob_store_duration_seconds',
       help: 'Calls to the blob store',
