@@ -84,6 +84,7 @@ export async function openDeps(
   const blobs = timed(await openBlobStore(config.blobStore), metrics)
   const db = openDatabase(databaseUrl, { max: config.databasePool })
   db.onAnswer = (seconds) => metrics.database.observe(seconds)
+  metrics.sources.pool = () => db.use
   return {
     uploadSecret: await ask(db, uploadSecret),
     config,
