@@ -102,6 +102,17 @@ function partMetrics(registers: Registry[], sources: Sources) {
         if (ends !== undefined) this.labels('TLS_CERT_FILE').set(ends)
       },
     }),
+    collected: new Counter({
+      name: 'packs_gc_collected_total',
+      help: 'What garbage collection has taken away in this process: links of repositories to blobs, blobs, objects of the store',
+      labelNames: ['kind'] as const,
+      registers,
+    }),
+    collectedBytes: new Counter({
+      name: 'packs_gc_collected_bytes_total',
+      help: 'Size of the blobs that garbage collection has taken away in this process',
+      registers,
+    }),
     blobs: new Histogram({
       name: 'packs_blob_store_duration_seconds',
       help: 'Calls to the blob store',
@@ -176,6 +187,22 @@ function sharedMetrics() {
     auditUnsealed: new Gauge({
       name: 'packs_audit_oldest_unsealed_seconds',
       help: 'How long the oldest event of the audit has not been sealed; 0 where all are',
+      registers,
+    }),
+    backlog: new Gauge({
+      name: 'packs_gc_backlog',
+      help: 'In the whole registry, counted up to 100000: rows that are due for review (due), objects that are queued for deletion (queued)',
+      labelNames: ['kind'] as const,
+      registers,
+    }),
+    backlogAge: new Gauge({
+      name: 'packs_gc_oldest_due_seconds',
+      help: 'How long the oldest row that is due for review has waited for it',
+      registers,
+    }),
+    collectedAt: new Gauge({
+      name: 'packs_gc_last_completed_timestamp_seconds',
+      help: 'When the job gc was last completed, by whichever worker; 0: not within the last week',
       registers,
     }),
     blobSpace: new Gauge({

@@ -1,7 +1,7 @@
 import { type ObjectKey, storedKey } from '../blobs/keys.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import type { Fragment, Sql, Transaction } from './client.ts'
+import type { Fragment, Sql } from './client.ts'
 
 /** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at its link; undefined: it will not. */
 export type LinkedBlob = { size: number; key: ObjectKey; reviewDueSeconds: number | undefined }
@@ -210,26 +210,13 @@ export async function unlinkBlob(
   return rows.length > 0
 }
 
-/** Queues objects for deletion: no row names them. */
-export async function queueDeletions(sql: Sql | Transaction, keys: readonly ObjectKey[]): Promise<void> {
-  if (keys.length === 0) return
-  await sql`insert into blob_deletions (storage_key) select unnest(${[...keys]}::text[]) on conflict do nothing`
-}
-
-/** These objects are deleted. */
-export async function forgetDeletions(sql: Sql, keys: readonly ObjectKey[]): Promise<void> {
-  await sql`delete from blob_deletions where storage_key = any(${[...keys]}::text[])`
-}
-
-/** Whether the registry holds content of this digest in any repository. Never told to a client. */
-export async function isHeld(sql: Sql, digest: Digest): Promise<boolean> {
-  const [row] = await sql<{ held: boolean }[]>`select exists (select from blobs where digest = ${digest}) as held`
-  return row?.held ?? false
-}
-
-/** The oldest queued objects. They stay queued until `forgetDeletions`; to delete one twice does no harm. */
-export async function queuedDeletions(sql: Sql, limit: number): Promise<ObjectKey[]> {
-  const rows = await sql<{ key: string }[]>`
-    select storage_key as key from blob_deletions order by queued_at limit ${limit}`
-  return rows.map((row) => storedKey(row.key))
+/**
+ * Whether the registry holds content of this digest in any repository; never told to a client. If so it stays for the
+ * grace from now on, whatever becomes of its links.
+ */
+export async function holdBlob(sql: Sql, digest: Digest, graceSeconds: number): Promise<boolean> {
+  const rows = await sql`
+    update blobs set review_at = greatest(review_at, now() + make_interval(secs => ${graceSeconds}))
+    where digest = ${digest} returning 1`
+  return rows.length > 0
 }

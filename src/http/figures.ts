@@ -1,5 +1,6 @@
 import { unsealedSeconds } from '../db/audit.ts'
 import { ask } from '../db/client.ts'
+import { type Backlog, readBacklog } from '../db/collect-plan.ts'
 import { countJobs, type JobCounts } from '../db/dead-letters.ts'
 import { countOpenUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
@@ -37,7 +38,9 @@ export async function sharedFigures(deps: Deps): Promise<string> {
   const space = parts.blobStore === 'ok' ? await deps.blobs.space?.() : undefined
   for (const [state, bytes] of Object.entries(space ?? {})) figures.blobSpace.labels(state).set(bytes)
   if (parts.database === 'ok') await lookUp(deps, figures)
-  else for (const figure of [figures.uploadsOpen, figures.auditUnsealed]) figure.remove()
+  else
+    for (const figure of [figures.uploadsOpen, figures.auditUnsealed, figures.backlogAge, figures.collectedAt])
+      figure.remove()
   return figures.register.metrics()
 }
 
@@ -47,6 +50,15 @@ async function lookUp({ db }: Deps, figures: Figures): Promise<void> {
   figures.uploadsOpen.set(await ask(db, (sql) => countOpenUploads(sql)))
   figures.auditUnsealed.set(await ask(db, unsealedSeconds))
   for (const counts of await ask(db, countJobs)) showJobs(figures, counts)
+  showBacklog(figures, await ask(db, readBacklog))
+}
+
+function showBacklog(figures: Figures, { due, queued, oldestDueSeconds, lastRunAt }: Backlog): void {
+  figures.backlog.labels('due').set(due)
+  figures.backlog.labels('queued').set(queued)
+  figures.backlogAge.set(oldestDueSeconds)
+  if (lastRunAt === undefined) figures.collectedAt.remove()
+  else figures.collectedAt.set(lastRunAt)
 }
 
 function showJobs(figures: Figures, counts: JobCounts): void {

@@ -20,6 +20,10 @@ export const jobKinds: Record<QueueName, JobKind> = {
   mirror: { about: 'the runs of a mirror', instead: 'use POST /mirrors/{name}/run, or packs mirror run' },
   tidy: { about: 'ends what nobody came back to, deletes what is queued, every ten minutes', data: nothing },
   gc: { about: 'collects content that nothing refers to any more, every five minutes', data: nothing },
+  sweep: {
+    about: 'takes away what crashes left in the store: chunks, drafts, multipart uploads; every hour',
+    data: nothing,
+  },
 }
 
 export function isKind(name: string): name is QueueName {

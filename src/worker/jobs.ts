@@ -1,6 +1,6 @@
 import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
-import { collectGarbage } from './gc.ts'
+import { gc, sweep } from './gc.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
 import { sealAuditEvents } from './seal-audit.ts'
 import { tidyUp } from './tidy.ts'
@@ -41,5 +41,6 @@ export const jobs: Record<QueueName, Job> = {
   'seal-audit': { run: sealAuditEvents, schedule: '* * * * *' },
   mirror: { run: mirror, schedule: mirrorTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
-  gc: { run: collectGarbage, schedule: '*/5 * * * *' },
+  gc: { run: gc, schedule: '*/5 * * * *' },
+  sweep: { run: sweep, schedule: '17 * * * *' },
 }
