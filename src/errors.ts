@@ -39,6 +39,8 @@ export const failures = {
   VERSION_EXISTS: { status: 409, title: 'this version is published, and versions never change', code: 'DENIED' },
   VERSION_SPENT: { status: 409, title: 'this version was deleted, and its number is not used again', code: 'DENIED' },
   CHANNEL_INVALID: { status: 409, title: 'a channel points at a published version of its pack', code: 'DENIED' },
+  CHANNEL_BACKWARDS: { status: 409, title: 'the channel would go back to an older version', code: 'DENIED' },
+  VERSION_HELD: { status: 409, title: 'this version is held', code: 'DENIED' },
   DEPENDENCY_INVALID: { status: 422, title: 'dependencies cannot be satisfied', code: 'MANIFEST_INVALID' },
   DEPENDENTS_EXIST: { status: 409, title: 'other packs depend on this version', code: 'DENIED' },
   BUNDLE_INCOMPLETE: { status: 409, title: 'members of this bundle are not here' },

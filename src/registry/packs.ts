@@ -24,6 +24,7 @@ import { roleOf } from '../packs/channel.ts'
 import { type PackId, packIdOf, repositoryOf } from '../packs/pack.ts'
 import { parseRange, satisfies, tagOf, type Version } from '../packs/version.ts'
 import { readSmall } from './blobs.ts'
+import { channelsNow, requireForward } from './channels.ts'
 import { requireDependencies } from './dependencies.ts'
 import type { Push } from './manifests.ts'
 import type { MayPull } from './resolve.ts'
@@ -129,7 +130,7 @@ async function readLinked(deps: Deps, { repository }: Pick<Push, 'repository'>, 
 
 /**
  * Stores a manifest by the rules of packs; `insert` stores it with these tags. In a transaction of its own: what it
- * throws undoes everything. Throws VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID, CHANNEL_INVALID.
+ * throws undoes everything. Throws VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID, CHANNEL_INVALID, CHANNEL_BACKWARDS.
  */
 export async function publish(
   tx: Transaction,
@@ -146,6 +147,7 @@ export async function publish(
     const { allowMissing, mayPull } = pack
     await requireDependencies(tx, artifact.document, { allowMissing, mayPull, carried })
   }
+  const before = channels.length > 0 ? await channelsNow(tx, packId, channels) : []
   if ((await insert(pack.tags)) === 'conflict') return 'conflict'
   for (const { version, artifact, content } of versions) {
     const row = { document: artifact.document, manifestDigest: digest, content }
@@ -158,6 +160,7 @@ export async function publish(
         `the tag ${channels[0]} is not a version, so it is a channel of ${packId} and must point at one of its published ` +
         `versions; ${digest} is none. Push it under its version first`,
     })
+  await requireForward(tx, packId, before, digest)
   if (pack.latest && (await lockTag(tx, repositoryOf(packId), 'latest' as Tag)) !== digest)
     throw new Failure('CHANNEL_INVALID', {
       detail: `latest is kept by the registry: it names the highest stable version of ${packId}. Push the version alone`,

@@ -31,7 +31,9 @@ const queryMeanings: Record<string, string> = {
   offline_token: 'Whether to give a refresh token too: `true`.',
   scope: 'What the token is for: `repository:packs/net-policy:pull,push`, several separated by spaces, or repeated.',
   force: 'Delete although other packs may use it; import although channels go back to older versions.',
-  reason: 'Why that is meant: it is kept in the report. `force` of an import needs it.',
+  reason:
+    'Why that is meant: it is kept, in the report of an import, else in the audit. What goes back on purpose needs it.',
+  allowOlder: 'The channel may go back to an older version; with a `reason`.',
   repository:
     'The repository of a pack, `packs/<id>`, for a layout that does not say which pack it is; of the audit: only what was done to it.',
   resume: 'The import to go on with; one that is not there begins under this id.',
