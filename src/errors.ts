@@ -50,6 +50,8 @@ export const failures = {
   JOB_NOT_FAILED: { status: 409, title: 'this job cannot be retried now' },
   MIRROR_UNKNOWN: { status: 404, title: 'no such mirror' },
   MIRROR_EXISTS: { status: 409, title: 'there is a mirror of this name' },
+  POLICY_UNKNOWN: { status: 404, title: 'no such policy' },
+  RUN_UNKNOWN: { status: 404, title: 'no such run' },
   UPSTREAM_UNKNOWN: { status: 404, title: 'no such upstream' },
   UPSTREAM_READ_ONLY: { status: 403, title: 'this repository is filled from its upstream', code: 'DENIED' },
   ADDRESS_REFUSED: { status: 403, title: 'this address may not be asked', code: 'DENIED' },

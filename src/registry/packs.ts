@@ -26,6 +26,7 @@ import { parseRange, satisfies, tagOf, type Version } from '../packs/version.ts'
 import { readSmall } from './blobs.ts'
 import { channelsNow, requireForward } from './channels.ts'
 import { requireDependencies } from './dependencies.ts'
+import { requireNotHeld } from './holds.ts'
 import type { Push } from './manifests.ts'
 import type { MayPull } from './resolve.ts'
 
@@ -195,8 +196,7 @@ export async function removeFromPack(
 ): Promise<boolean> {
   if (digest !== undefined) {
     const versions = await ask(deps.db, (sql) => versionsOfManifest(sql, packId, digest))
-    for (const version of versions) await deleteVersion(deps, packId, version, { mayPull })
-    return versions.length > 0
+    return versions.length > 0 && deleteVersions(deps, packId, versions, { mayPull })
   }
   const role = roleOf(tag)
   if (role.kind === 'latest')
@@ -206,32 +206,56 @@ export async function removeFromPack(
   return role.kind === 'version' && deleteVersion(deps, packId, role.version, { mayPull })
 }
 
+type Deletion = { force?: boolean; mayPull?: MayPull | undefined }
+
 /**
  * Deletes a version for good: its number is spent. Its manifest goes with it, with signatures and channels that point
  * at it, unless another version is the same manifest. False where there was no such version.
- * Throws DEPENDENTS_EXIST with their list where living versions of other packs accept it, unless `force`.
+ * Throws VERSION_HELD; DEPENDENTS_EXIST with their list where living versions of other packs accept it, unless `force`.
  */
-export function deleteVersion(
+export function deleteVersion(deps: Deps, packId: PackId, version: Version, options: Deletion = {}): Promise<boolean> {
+  return deleteVersions(deps, packId, [version], options)
+}
+
+/** All of them, or none; false where none of them was there. */
+function deleteVersions(
   deps: Deps,
   packId: PackId,
-  version: Version,
-  { force = false, mayPull = () => true }: { force?: boolean; mayPull?: MayPull | undefined } = {},
+  versions: readonly Version[],
+  { force = false, mayPull = () => true }: Deletion,
 ): Promise<boolean> {
-  const repository = repositoryOf(packId)
   return ask(deps.db, (sql) =>
     sql.begin(async (tx) => {
-      if (!(await findRelease(tx, packId, version))?.manifestDigest) return false
-      await lockPack(tx, packId, repository)
-      await lockDependencies(tx)
-      if (!force) await requireNoDependents(tx, packId, version, mayPull)
-      const digest = await buryVersion(tx, packId, version)
-      if (!digest) return false
-      if ((await versionsOfManifest(tx, packId, digest)).length > 0) await deleteTag(tx, repository, tagOf(version))
-      else await deleteWhole(tx, repository, digest)
-      await refreshPack(tx, packId)
-      return true
+      const there: Version[] = []
+      for (const version of versions) if ((await findRelease(tx, packId, version))?.manifestDigest) there.push(version)
+      if (there.length === 0) return false
+      await lockForDeletion(tx, packId)
+      await requireNotHeld(tx, packId, there)
+      let deleted = false
+      for (const version of there) {
+        if (!force) await requireNoDependents(tx, packId, version, mayPull)
+        if (await removeVersion(tx, packId, version)) deleted = true
+      }
+      return deleted
     }),
   )
+}
+
+/** Takes the locks under which versions of a pack are deleted: from here on nobody comes to depend on one. */
+export async function lockForDeletion(tx: Transaction, packId: PackId): Promise<void> {
+  await lockPack(tx, packId, repositoryOf(packId))
+  await lockDependencies(tx)
+}
+
+/** Deletes a version that may go, under those locks; answers its manifest, undefined where there was no such version. */
+export async function removeVersion(tx: Transaction, packId: PackId, version: Version): Promise<Digest | undefined> {
+  const repository = repositoryOf(packId)
+  const digest = await buryVersion(tx, packId, version)
+  if (!digest) return undefined
+  if ((await versionsOfManifest(tx, packId, digest)).length > 0) await deleteTag(tx, repository, tagOf(version))
+  else await deleteWhole(tx, repository, digest)
+  await refreshPack(tx, packId)
+  return digest
 }
 
 /** Deletes a manifest, and of what it lists (the members of a bundle) that which nothing else names. */
