@@ -119,7 +119,8 @@ export async function linkBlobs(tx: Transaction, placed: readonly PlacedManifest
     from unnest(${pairs.map(({ packId }) => packId as string)}::text[], ${pairs.map(({ other }) => other as string)}::text[]) as w (pack_id, blob)
     join packs p on p.pack_id = w.pack_id
     order by 1, 2
-    on conflict do nothing`
+    -- One that is there is locked: the collector leaves it alone until its edges are there too.
+    on conflict (repository_id, digest) do update set review_at = excluded.review_at where false`
 }
 
 /** Stores manifests. Answers how many are new; those that are here are left as they are. */

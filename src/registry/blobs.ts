@@ -12,7 +12,7 @@ import {
   unlinkBlob,
 } from '../db/blobs.ts'
 import { ask, violated } from '../db/client.ts'
-import { type Deps, graceSeconds } from '../deps.ts'
+import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf, digestSoFar } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -159,11 +159,14 @@ export async function confirmBlob(
   repository: RepositoryName,
   digest: Digest,
 ): Promise<LinkedBlob | undefined> {
-  const found = await deps.together.linkedBlob.load({ repository, digest })
-  // Throttled: pushed forward at most once an hour.
-  if (found?.reviewDueSeconds !== undefined && found.reviewDueSeconds < graceSeconds - 3600)
-    await ask(deps.db, (sql) => postponeReview(sql, { repository, digest }, graceSeconds))
-  return found
+  const { gcGraceSeconds: grace } = deps.config
+  for (;;) {
+    const found = await deps.together.linkedBlob.load({ repository, digest })
+    // Throttled: with a grace of a day, pushed forward at most once an hour.
+    if (found?.reviewDueSeconds === undefined || found.reviewDueSeconds > grace * (23 / 24)) return found
+    // Where there is nothing to postpone, the collector was there in the same moment: either way it is looked at anew.
+    if (await ask(deps.db, (sql) => postponeReview(sql, { repository, digest }, grace))) return found
+  }
 }
 
 /**
@@ -180,7 +183,8 @@ export async function mount(
   if (!source) return false
   // Twice: see link().
   for (let tries = 0; tries < 2; tries++)
-    if (await ask(deps.db, (sql) => mountBlob(sql, { from: source, to, digest }, graceSeconds))) return true
+    if (await ask(deps.db, (sql) => mountBlob(sql, { from: source, to, digest }, deps.config.gcGraceSeconds)))
+      return true
   return false
 }
 
@@ -190,7 +194,7 @@ export async function mount(
  */
 export async function removeBlob(deps: Deps, repository: RepositoryName, digest: Digest): Promise<boolean> {
   try {
-    return await ask(deps.db, (sql) => unlinkBlob(sql, { repository, digest }, graceSeconds))
+    return await ask(deps.db, (sql) => unlinkBlob(sql, { repository, digest }, deps.config.gcGraceSeconds))
   } catch (cause) {
     if (violated(cause) !== 'manifest_blobs_link') throw cause
     throw new Failure('BLOB_IN_USE', {

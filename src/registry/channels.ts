@@ -1,6 +1,7 @@
 import { ask, type Transaction } from '../db/client.ts'
+import { recordEvents } from '../db/events.ts'
 import { type TagNow, tagsNow } from '../db/import-publish.ts'
-import { findRelease, lockPack, versionsOfManifest } from '../db/packs.ts'
+import { findRelease, lockPack } from '../db/packs.ts'
 import { lockTag, setTag } from '../db/tags.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -8,38 +9,61 @@ import type { Digest } from '../oci/digest.ts'
 import { parseTag, type Tag } from '../oci/reference.ts'
 import { goesBack, roleOf } from '../packs/channel.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
-import { compareVersions, type Version } from '../packs/version.ts'
+import type { Version } from '../packs/version.ts'
+import { channelMoved } from './pack-events.ts'
 
-// A channel never goes back by accident: whoever moves it holds the lock of its pack, looks at what it names, and is
-// refused where that is a newer version. A person may ask for it on purpose, with a reason, by PUT .../channels; a push
-// of a tag has no way to say so. Imports have the same rule for all their channels at once (import-rules.ts).
+// A channel never goes back by accident: whoever moves it holds the lock of its pack, and looks at what it names before
+// and after. Where that is an older version then, all of it is undone. A person may ask for it on purpose, with a reason,
+// by PUT .../channels; a push of a tag has no way to say so. Imports look at all their channels before they move one
+// (import-rules.ts), for they tell everything that is in their way at once.
 
-/** Where channels point before they are moved. Under the pack's lock. */
-export function channelsNow(tx: Transaction, packId: PackId, channels: readonly Tag[]): Promise<TagNow[]> {
-  return tagsNow(
+type Channel = { packId: PackId; tag: Tag }
+
+/**
+ * Does what moves channels, and tells of those that did move. Under the locks of their packs, in a transaction that is
+ * undone where it throws: CHANNEL_BACKWARDS, unless `allowOlder`.
+ */
+export async function movingChannels<T>(
+  tx: Transaction,
+  channels: readonly Channel[],
+  move: () => Promise<T>,
+  { allowOlder = false } = {},
+): Promise<T> {
+  if (channels.length === 0) return move()
+  const before = byChannel(await tagsNow(tx, channels))
+  const result = await move()
+  const after = byChannel(await tagsNow(tx, channels))
+  const moved = channels.flatMap((channel) => {
+    const [from, to] = [before.get(placeOf(channel)), after.get(placeOf(channel))]
+    return from?.digest === to?.digest ? [] : [{ ...channel, from, to }]
+  })
+  for (const { packId, tag, from, to } of moved)
+    if (!allowOlder && from?.version && to?.version && goesBack(from.version, to.version))
+      throw backwards({ packId, tag }, from.version, to.version)
+  await recordEvents(
     tx,
-    channels.map((tag) => ({ packId, tag })),
+    moved.map(({ packId, tag, from, to }) =>
+      channelMoved(packId, tag, { from: from?.version, to: to?.version, manifestDigest: to?.digest }),
+    ),
   )
+  return result
 }
 
-/** Throws CHANNEL_BACKWARDS where one of these channels named a newer version than the manifest is that it is to name. */
-export async function requireForward(
-  tx: Transaction,
-  packId: PackId,
-  before: readonly TagNow[],
-  digest: Digest,
-): Promise<void> {
-  const moved = before.filter((channel) => channel.digest !== digest)
-  if (moved.length === 0) return
-  const [version] = (await versionsOfManifest(tx, packId, digest)).sort((a, b) => compareVersions(b, a))
-  const back = moved.find((channel) => version !== undefined && goesBack(channel.version, version))
-  if (!back) return
-  throw new Failure('CHANNEL_BACKWARDS', {
+function byChannel(tags: readonly TagNow[]): Map<string, TagNow> {
+  return new Map(tags.map((tag) => [placeOf(tag), tag]))
+}
+
+function placeOf({ packId, tag }: Channel): string {
+  return `${packId}@${tag}`
+}
+
+function backwards({ packId, tag }: Channel, from: Version, to: Version): Failure {
+  return new Failure('CHANNEL_BACKWARDS', {
     detail:
-      `${back.tag} of ${packId} names ${back.version}, which is newer than ${version}, and a channel does not go back by ` +
-      `accident. If that is meant: PUT /packs/${packId}/channels/${back.tag}?allowOlder=true&reason=… with {"version":"${version}"}, ` +
-      `or packs channel set ${packId} ${back.tag} ${version} --allow-older --reason "…"`,
-    about: { channel: back.tag, from: back.version, to: version },
+      `${tag} of ${packId} names ${from}, which is newer than ${to}, and a channel does not go back by accident. If that ` +
+      `is meant: PUT /packs/${packId}/channels/${tag}?allowOlder=true&reason=… with {"version":"${to}"}, or ` +
+      `packs channel set ${packId} ${tag} ${to} --allow-older --reason "…"`,
+    about: { channel: tag, from, to },
   })
 }
 
@@ -72,9 +96,9 @@ export function setChannel(
         throw new Failure('PRECONDITION_FAILED', {
           detail: `${channel} does not point at ${ifMatch} any more; look again`,
         })
-      if (!allowOlder) await requireForward(tx, packId, await channelsNow(tx, packId, [tag]), found.manifestDigest)
-      await setTag(tx, repository, tag, found.manifestDigest)
-      return found.manifestDigest
+      const { manifestDigest } = found
+      await movingChannels(tx, [{ packId, tag }], () => setTag(tx, repository, tag, manifestDigest), { allowOlder })
+      return manifestDigest
     }),
   )
 }

@@ -1,9 +1,11 @@
 import { ask } from '../db/client.ts'
+import { recordEvents } from '../db/events.ts'
 import { findRelease, lockPack, refreshPack, setState } from '../db/packs.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { type PackId, type PackState, repositoryOf } from '../packs/pack.ts'
 import type { Version } from '../packs/version.ts'
+import { stateChanged } from './pack-events.ts'
 
 type StateChange = { state: PackState; message?: string | undefined; replacedBy?: string | undefined }
 
@@ -14,7 +16,10 @@ export async function changeState(deps: Deps, packId: PackId, version: Version, 
     sql.begin(async (tx) => {
       if (!(await findRelease(tx, packId, version))?.manifestDigest) return false
       await lockPack(tx, packId, repositoryOf(packId))
-      if (!(await setState(tx, { packId, version, state, message, replacedBy }))) return false
+      const found = await setState(tx, { packId, version, state, message, replacedBy })
+      if (!found) return false
+      if (found.changed)
+        await recordEvents(tx, [stateChanged(packId, version, { from: found.before, state, message, replacedBy })])
       await refreshPack(tx, packId)
       return true
     }),

@@ -4,13 +4,13 @@ import { deleteUnnamed } from '../db/closures.ts'
 import { lockRemovals, markRemovals, type Removal } from '../db/retention.ts'
 import { bytesOfOnly, lockManifests, lockTags, untaggedManifests } from '../db/retention-facts.ts'
 import { deleteTag } from '../db/tags.ts'
-import { type Deps, graceSeconds } from '../deps.ts'
+import type { Deps } from '../deps.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
 import { packIdOf } from '../packs/pack.ts'
 import type { Version } from '../packs/version.ts'
-import { lockForDeletion, removeVersion } from './packs.ts'
+import { lockForDeletion, removeVersion } from './pack-removal.ts'
 import { rulesNow } from './retention.ts'
 import { type Decision, decideVersions } from './retention-decision.ts'
 import { tagDecisions, untaggedDecisions, versionFacts } from './retention-plan.ts'
@@ -45,7 +45,7 @@ export async function removeDecided(
       const rules = await rulesNow(tx, policy)
       const covering = openCoverage(rules ?? { policies: [], acting: new Set() })(repository)
       const act = kind === 'tag' ? removeTags : kind === 'untagged' ? removeUntagged : removeVersions
-      const { marks, freed, entries } = await act(tx, { run, repository, removals, rules: covering })
+      const { marks, freed, entries } = await act(deps, tx, { run, repository, removals, rules: covering })
       if (marks.length === 0) return
       await markRemovals(tx, run, marks, freed)
       if (entries.length > 0) await insertEvents(tx, entries)
@@ -56,7 +56,7 @@ export async function removeDecided(
 type Work = { run: string; repository: RepositoryName; removals: readonly Removal[]; rules: Rules }
 type Done = { marks: Mark[]; freed: number; entries: AuditEntry[] }
 
-async function removeVersions(tx: Transaction, { run, repository, removals, rules }: Work): Promise<Done> {
+async function removeVersions(deps: Deps, tx: Transaction, { run, repository, removals, rules }: Work): Promise<Done> {
   const done: Done = { marks: [], freed: 0, entries: [] }
   const packId = packIdOf(repository)
   if (!packId) return done
@@ -69,7 +69,7 @@ async function removeVersions(tx: Transaction, { run, repository, removals, rule
     const mark = markOf(removal, digest !== undefined, decision)
     if (mark.outcome === 'removed' && digest) {
       done.freed += await bytesOfOnly(tx, repository, [digest])
-      await removeVersion(tx, packId, version)
+      await removeVersion(deps, tx, packId, version)
       done.entries.push(entryOf(run, removal, `/packs/${packId}/${version}`, digest))
     }
     done.marks.push(mark)
@@ -77,7 +77,7 @@ async function removeVersions(tx: Transaction, { run, repository, removals, rule
   return done
 }
 
-async function removeTags(tx: Transaction, { run, repository, removals, rules }: Work): Promise<Done> {
+async function removeTags(_deps: Deps, tx: Transaction, { run, repository, removals, rules }: Work): Promise<Done> {
   const names = removals.map(({ name }) => name)
   const there = new Set(await lockTags(tx, repository, names))
   const waiting = await stillWaiting(tx, run, removals)
@@ -89,7 +89,7 @@ async function removeTags(tx: Transaction, { run, repository, removals, rules }:
   return { marks, freed: 0, entries }
 }
 
-async function removeUntagged(tx: Transaction, { run, repository, removals, rules }: Work): Promise<Done> {
+async function removeUntagged(deps: Deps, tx: Transaction, { run, repository, removals, rules }: Work): Promise<Done> {
   const digests = removals.map(({ name }) => name as Digest)
   await lockManifests(tx, repository, digests)
   const waiting = await stillWaiting(tx, run, removals)
@@ -100,7 +100,7 @@ async function removeUntagged(tx: Transaction, { run, repository, removals, rule
   const going = removed(waiting, marks)
   const doomed = going.map(({ name }) => name as Digest)
   const freed = await bytesOfOnly(tx, repository, doomed)
-  await deleteUnnamed(tx, repository, doomed, graceSeconds)
+  await deleteUnnamed(tx, repository, doomed, deps.config.gcGraceSeconds)
   const entries = going.map((removal) =>
     entryOf(run, removal, `/v2/${repository}/manifests/${removal.name}`, removal.name as Digest),
   )

@@ -1,4 +1,5 @@
 import { ask, type Transaction } from '../db/client.ts'
+import { recordEvents } from '../db/events.ts'
 import {
   advancePlanning,
   beginPlanning,
@@ -150,6 +151,8 @@ function groupsOf(removals: readonly Removal[]): [Removal, ...Removal[]][] {
 /** Once, whoever comes to it. */
 async function finish(tx: Transaction, id: string): Promise<void> {
   if (!(await completeRun(tx, id))) return
+  const run = await findRun(tx, id)
+  if (run) await recordEvents(tx, [{ type: 'retention.applied', subject: id, data: summary(run) }])
 }
 
 function summary(run: RunRow): object {

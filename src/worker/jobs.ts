@@ -1,6 +1,7 @@
 import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
 import { runRetention } from '../registry/retention-run.ts'
+import { collectGarbage } from './gc.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
 import { retentionTimes } from './retention.ts'
 import { sealAuditEvents } from './seal-audit.ts'
@@ -43,4 +44,5 @@ export const jobs: Record<QueueName, Job> = {
   mirror: { run: mirror, schedule: mirrorTimes },
   retention: { run: runRetention, schedule: retentionTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
+  gc: { run: collectGarbage, schedule: '*/5 * * * *' },
 }

@@ -5,7 +5,7 @@ import { packIdSchema, packStateSchema, versionSchema } from '../../packs/docume
 import { repositoryOf } from '../../packs/pack.ts'
 import { setChannel } from '../../registry/channels.ts'
 import { changeState } from '../../registry/pack-changes.ts'
-import { deleteVersion } from '../../registry/packs.ts'
+import { deleteVersion } from '../../registry/pack-removal.ts'
 import { mayPullFor, requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { digestOfEtag } from '../v2/manifests.ts'
