@@ -99,7 +99,7 @@ function shown({ tokenId, repository, digest, tags, reason, ...event }: AuditRow
 type Bindings = Env['Bindings']
 
 /** Writes that change nothing that anybody can see: an upload that is under way, a question with a body. */
-const quiet = new Set(['/resolve', '/token', 'none'])
+const quiet = new Set(['/resolve', '/retention/plan', '/token', 'none'])
 const session = '/v2/:name{.+}/blobs/uploads/:session'
 
 /** Whether a request may have to be written down, as far as can be told before it is answered. */

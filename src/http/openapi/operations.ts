@@ -8,6 +8,7 @@ import { mirrorOperations } from './mirrors.ts'
 import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
 import { readOperations } from './reads.ts'
+import { retentionOperations } from './retention.ts'
 import { resolutionOperations } from './resolution.ts'
 import { writeOperations } from './writes.ts'
 
@@ -84,6 +85,7 @@ export const operations: readonly Operation[] = [
   ...bundleOperations,
   ...importOperations,
   ...mirrorOperations,
+  ...retentionOperations,
   ...jobOperations,
   ...servingOperations,
 ]
