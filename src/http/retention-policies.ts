@@ -48,10 +48,7 @@ const keepMatching = v.optional(
   ),
 )
 const keepUnreleased = v.optional(
-  v.pipe(
-    v.literal(true, 'must be true, or left out'),
-    v.description('Pre-releases whose release is not published.'),
-  ),
+  v.pipe(v.literal(true, 'must be true, or left out'), v.description('Pre-releases whose release is not published.')),
 )
 
 /** What is kept of a kind of things, by at least one rule. */

@@ -262,14 +262,16 @@ describe('whatever the policies say', () => {
 
   it('to keep more of the newest, or longer, or by one policy more, removes nothing more', () => {
     const more = fc.record({ newest: fc.integer({ min: 0, max: 5 }), days: fc.integer({ min: 0, max: 90 }) })
-    const wider = ({ newest, days }: { newest: number; days: number }) => (keeping: Keeping | undefined) =>
-      keeping && {
-        ...keeping,
-        ...(keeping.keepNewest === undefined ? {} : { keepNewest: keeping.keepNewest + newest }),
-        ...(keeping.keepNewerThan === undefined
-          ? {}
-          : { keepNewerThan: `${Number.parseInt(keeping.keepNewerThan, 10) + days}d` }),
-      }
+    const wider =
+      ({ newest, days }: { newest: number; days: number }) =>
+      (keeping: Keeping | undefined) =>
+        keeping && {
+          ...keeping,
+          ...(keeping.keepNewest === undefined ? {} : { keepNewest: keeping.keepNewest + newest }),
+          ...(keeping.keepNewerThan === undefined
+            ? {}
+            : { keepNewerThan: `${Number.parseInt(keeping.keepNewerThan, 10) + days}d` }),
+        }
     fc.assert(
       fc.property(versions, rules, more, keepings, (facts, given, by, further) => {
         const removed = removedOf(decideVersions(facts, given, now))

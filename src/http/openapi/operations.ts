@@ -8,8 +8,8 @@ import { mirrorOperations } from './mirrors.ts'
 import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
 import { readOperations } from './reads.ts'
-import { retentionOperations } from './retention.ts'
 import { resolutionOperations } from './resolution.ts'
+import { retentionOperations } from './retention.ts'
 import { writeOperations } from './writes.ts'
 
 const part = v.picklist(['ok', 'down'])
