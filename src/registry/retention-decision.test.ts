@@ -149,7 +149,7 @@ describe('what is decided on plain repositories', () => {
     assert.deepEqual(inWords(decideUntagged(facts, only(policy({ untagged: { keepNewerThan: '1w' } })), now)), [
       'a removed: older than 1w',
       'b kept: newer than 1w',
-      'c kept: it refers to x, which is here',
+      'c kept: it stays as long as x, which it refers to',
       'd kept: the index y lists it',
     ])
   })

@@ -108,7 +108,7 @@ export function decideUntagged(facts: readonly UntaggedFact[], rules: Rules, now
 }
 
 function untaggedBond(subject: string | undefined, index: string | undefined): Bond | undefined {
-  if (subject !== undefined) return { rule: 'referrer', reason: `it refers to ${subject}, which is here` }
+  if (subject !== undefined) return { rule: 'referrer', reason: `it stays as long as ${subject}, which it refers to` }
   return index === undefined ? undefined : { rule: 'member', reason: `the index ${index} lists it` }
 }
 
