@@ -9,6 +9,7 @@ import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
+import { retentionOperations } from './retention.ts'
 import { writeOperations } from './writes.ts'
 
 const part = v.picklist(['ok', 'down'])
@@ -84,6 +85,7 @@ export const operations: readonly Operation[] = [
   ...bundleOperations,
   ...importOperations,
   ...mirrorOperations,
+  ...retentionOperations,
   ...jobOperations,
   ...servingOperations,
 ]
