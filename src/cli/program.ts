@@ -6,6 +6,7 @@ import { addDiff } from './diff.ts'
 import { addExport } from './export.ts'
 import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
+import { addHold } from './hold.ts'
 import { addImport } from './import.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
@@ -18,6 +19,7 @@ import { addPolicy } from './policy.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
 import { addResolve } from './resolve.ts'
+import { addRetention } from './retention.ts'
 import { addSearch } from './search.ts'
 import { addServerCommands } from './server-commands.ts'
 import { addToken } from './token.ts'
@@ -68,6 +70,8 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   addAudit(packs, here)
   addJobs(packs, here)
   addMirror(packs, here)
+  addRetention(packs, here)
+  addHold(packs, here)
   return packs
 }
 

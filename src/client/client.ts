@@ -57,6 +57,7 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Retention, retentionOf } from './retention.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
 
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
@@ -89,6 +90,16 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type {
+  Hold,
+  Keeping,
+  Retention,
+  RetentionDecision,
+  RetentionPolicy,
+  RetentionRemoval,
+  RetentionRun,
+  StoredPolicy,
+} from './retention.ts'
 export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
 export { PacksError, parseLock }
 
@@ -229,6 +240,8 @@ export type Client = {
   readonly jobs: Jobs
   /** Other registries that packs are pushed to or pulled from. */
   readonly mirrors: Mirrors
+  /** What is removed by itself, and what never is. */
+  readonly retention: Retention
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -251,6 +264,7 @@ export function openClient(options: ClientOptions): Client {
     imports: importsOf(connection),
     jobs: jobsOf(connection),
     mirrors: mirrorsOf(connection),
+    retention: retentionOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }
