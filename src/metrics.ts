@@ -102,6 +102,19 @@ function partMetrics(registers: Registry[], sources: Sources) {
         if (ends !== undefined) this.labels('TLS_CERT_FILE').set(ends)
       },
     }),
+    ...collectionMetrics(registers),
+    blobs: new Histogram({
+      name: 'packs_blob_store_duration_seconds',
+      help: 'Calls to the blob store',
+      labelNames: ['operation', 'outcome'] as const,
+      buckets: latencyBuckets,
+      registers,
+    }),
+  }
+}
+
+function collectionMetrics(registers: Registry[]) {
+  return {
     collected: new Counter({
       name: 'packs_gc_collected_total',
       help: 'What garbage collection has taken away in this process: links of repositories to blobs, blobs, objects of the store',
@@ -111,13 +124,6 @@ function partMetrics(registers: Registry[], sources: Sources) {
     collectedBytes: new Counter({
       name: 'packs_gc_collected_bytes_total',
       help: 'Size of the blobs that garbage collection has taken away in this process',
-      registers,
-    }),
-    blobs: new Histogram({
-      name: 'packs_blob_store_duration_seconds',
-      help: 'Calls to the blob store',
-      labelNames: ['operation', 'outcome'] as const,
-      buckets: latencyBuckets,
       registers,
     }),
   }
