@@ -3,6 +3,7 @@ import { Failure } from './errors.ts'
 import { admit, challenged, openGate } from './http/access.ts'
 import { addAuditRoutes, audit, mayBeAudited } from './http/audit.ts'
 import { addBundleRoutes } from './http/bundles.ts'
+import { addEventRoutes } from './http/events.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
@@ -92,6 +93,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addAuditRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)
+  addEventRoutes(routes, deps, state)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)
 }

@@ -40,9 +40,11 @@ export async function startServer(
 ): Promise<RunningServer> {
   const { host, port, tls } = deps.config
   let draining = false
+  const drain = new AbortController()
   const traffic = new Traffic()
   const state: ServerState = {
     isDraining: () => draining,
+    drain: drain.signal,
     traffic: () => traffic.total(),
     ...(allMetrics ? { allMetrics } : {}),
   }
@@ -58,6 +60,7 @@ export async function startServer(
     url: `${tls ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`,
     async stop({ drainMs = defaultDrainMs } = {}) {
       draining = true
+      drain.abort()
       unwatch()
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
       server.closeIdleConnections()

@@ -68,6 +68,7 @@ const rows: Record<string, Need> = {
   'get /upstreams/:prefix{.+}': 'registry',
   'put /upstreams/:prefix{.+}': 'admin',
   'delete /upstreams/:prefix{.+}': 'admin',
+  'get /events': 'list',
   'get /keys': 'registry',
   'get /keys/:id': 'registry',
   'post /keys': 'admin',

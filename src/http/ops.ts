@@ -1,6 +1,8 @@
 import { ask, type Database } from '../db/client.ts'
+import { outboxDepth } from '../db/events.ts'
 import { countJobs } from '../db/jobs.ts'
 import { countOpenUploads } from '../db/uploads.ts'
+import { countDeliveries } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { requireAccess } from './access.ts'
@@ -10,6 +12,8 @@ import type { Routes } from './routes.ts'
 export type ServerState = {
   /** The server is finishing what it has and takes nothing new. */
   isDraining(): boolean
+  /** Aborts when that begins: answers that would go on for ever end. */
+  drain?: AbortSignal
   /** Bytes over all connections so far. */
   traffic(): { read: number; written: number }
   /** The metrics of every process of this server, as Prometheus reads them; undefined: there is only this one. */
@@ -63,6 +67,7 @@ async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void>
   const open = await ask(db, (sql) => countOpenUploads(sql)).catch(() => undefined)
   if (open === undefined) metrics.uploadsOpen.reset()
   else metrics.uploadsOpen.set(open)
+  await refreshEvents(db, metrics)
   const jobs = await ask(db, countJobs).catch(() => [])
   metrics.jobsByState.reset()
   metrics.jobsWaited.reset()
@@ -70,6 +75,21 @@ async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void>
     metrics.jobsByState.labels(name, state).set(count)
     if (state === 'waiting') metrics.jobsWaited.labels(name).set(waitedSeconds)
   }
+}
+
+async function refreshEvents(db: Database, metrics: Deps['metrics']): Promise<void> {
+  const figures = await ask(db, async (sql) => ({
+    outbox: await outboxDepth(sql),
+    deliveries: await countDeliveries(sql),
+  })).catch(() => undefined)
+  const { outbox, outboxOldest, deliveriesByState, deliveriesOldest } = metrics
+  for (const gauge of [outbox, outboxOldest, deliveriesByState, deliveriesOldest]) gauge.reset()
+  if (!figures) return
+  outbox.set(figures.outbox.count)
+  outboxOldest.set(figures.outbox.oldestSeconds)
+  deliveriesByState.labels('waiting').set(figures.deliveries.waiting)
+  deliveriesByState.labels('dead').set(figures.deliveries.dead)
+  deliveriesOldest.set(figures.deliveries.oldestSeconds)
 }
 
 function showPool({ use }: Database, { pool }: Deps['metrics']): void {

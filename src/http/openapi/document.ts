@@ -13,6 +13,7 @@ import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
 import { eventSchema } from '../audit.ts'
 import { inventorySchema, planAnswer } from '../bundle-answers.ts'
 import { exportBody } from '../bundles.ts'
+import { cloudEventSchema } from '../events.ts'
 import { importReport, importSchema } from '../import-answers.ts'
 import { jobSchema } from '../jobs.ts'
 import { keySchema } from '../keys.ts'
@@ -64,6 +65,7 @@ export const components: Named = {
   MirrorRun: runSchema,
   Parity: paritySchema,
   Upstream: upstreamSchema,
+  CloudEvent: cloudEventSchema,
   Job: jobSchema,
   ApiToken: apiTokenSchema,
   AuditEvent: eventSchema,
@@ -91,6 +93,7 @@ const tags = [
   { name: 'access', description: 'Who may do what.' },
   { name: 'bundles', description: 'Files that carry packs over an air gap.' },
   { name: 'mirrors', description: 'Other registries: kept like this one, or fetched from when something is missed.' },
+  { name: 'events', description: 'What happened: to be asked for, followed, or sent to webhooks.' },
   { name: 'jobs', description: 'What the registry does in the background.' },
   { name: 'operations', description: 'For those who run the registry.' },
 ]

@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { accessOperations } from './access.ts'
 import { bundleOperations } from './bundles.ts'
+import { eventOperations } from './events.ts'
 import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
 import { keyOperations } from './keys.ts'
@@ -84,6 +85,7 @@ export const operations: readonly Operation[] = [
   ...bundleOperations,
   ...importOperations,
   ...mirrorOperations,
+  ...eventOperations,
   ...jobOperations,
   ...servingOperations,
 ]

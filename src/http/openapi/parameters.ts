@@ -6,7 +6,8 @@ type Parameter = { name: string; in: string; description: string; required?: tru
 
 /** What each parameter of a query means. */
 const queryMeanings: Record<string, string> = {
-  type: 'Only packs of this type.',
+  type: 'Only packs of this type; of events: only of these types, or patterns over them, separated by commas.',
+  pack: 'Only events of these packs, or patterns over their ids, separated by commas.',
   q: 'Words, or beginnings of words, all of which must occur in id, name, keywords, author or description.',
   author: 'Only packs by this author.',
   runner: 'The version of the runner that asks: only what it can run.',
@@ -14,7 +15,7 @@ const queryMeanings: Record<string, string> = {
   name: 'Only jobs of this name.',
   sort: 'By id; by the last change, newest first; or by how well the words fit. Without it: relevance where there are words, else id.',
   limit: 'How many at most.',
-  after: '`next` of the page before, with the same filters and order.',
+  after: '`next` of the page before, with the same filters and order; of events any position, or `latest`.',
   channel: 'Where a pack has this channel, its version is tried first.',
   artifactType: 'Only referrers of this type.',
   dryRun: 'Store nothing, and tell everything that is wrong.',
