@@ -28,6 +28,7 @@ import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
 import { addManifestRoutes } from './http/v2/manifests.ts'
 import { addUploadRoutes } from './http/v2/uploads.ts'
+import { addWebhookRoutes } from './http/webhooks.ts'
 
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
@@ -94,6 +95,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)
   addEventRoutes(routes, deps, state)
+  addWebhookRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)
 }

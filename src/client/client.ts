@@ -39,6 +39,7 @@ import https from 'node:https'
 import { type Audit, auditOf } from './audit.ts'
 import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
+import { type Events, eventsOf } from './events.ts'
 import { PacksError } from './failure.ts'
 import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
@@ -58,9 +59,11 @@ import {
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
+import { type Webhooks, webhooksOf } from './webhooks.ts'
 
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
 export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
+export type { Events, EventsQuery, PackEvent } from './events.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
 export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
@@ -90,6 +93,17 @@ export type {
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
 export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
+export type {
+  Delivery,
+  DeliveryAttempt,
+  DeliveryState,
+  NewWebhook,
+  Webhook,
+  WebhookOptions,
+  WebhookState,
+  Webhooks,
+  WebhookTest,
+} from './webhooks.ts'
 export { PacksError, parseLock }
 
 /** How to reach a registry, and how patiently. */
@@ -228,6 +242,10 @@ export type Client = {
   readonly jobs: Jobs
   /** Other registries that packs are pushed to or pulled from. */
   readonly mirrors: Mirrors
+  /** What happens, as it does. */
+  readonly events: Events
+  /** Where events are sent to. */
+  readonly webhooks: Webhooks
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -250,6 +268,8 @@ export function openClient(options: ClientOptions): Client {
     imports: importsOf(connection),
     jobs: jobsOf(connection),
     mirrors: mirrorsOf(connection),
+    events: eventsOf(connection),
+    webhooks: webhooksOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }

@@ -66,6 +66,11 @@ export async function holdRun(tx: Transaction, run: RunKey, { last = false } = {
   return rows.length > 0
 }
 
+/** Whether a job has failed for good, or waits to be tried again. */
+export async function hasFailed(tx: Transaction, id: string): Promise<boolean> {
+  return (await tx`select 1 from pgboss.job where id = ${id} and state = 'failed'`).length > 0
+}
+
 /**
  * Makes the job of a run wait again, as if this attempt had not been: a worker that stops gives back what it has. Where
  * another job of its key waits to be tried again, it fails instead.
@@ -81,7 +86,7 @@ export async function giveBack(sql: Sql, run: RunKey): Promise<void> {
 }
 
 /** Ends the runs whose lease is over; each job waits for the next worker, or has failed where it has no try left. */
-export async function endLostRuns(sql: Sql): Promise<{ name: string; id: string; failed: boolean }[]> {
+export async function endLostRuns(sql: Sql | Transaction): Promise<{ name: string; id: string; failed: boolean }[]> {
   const rows = await sql<{ name: string; id: string; failed: boolean }[]>`
     update pgboss.job j set
       state = case when retry_count < retry_limit and ${isAlone(sql)} then 'retry' else 'failed' end::pgboss.job_state,
@@ -98,7 +103,7 @@ function isRun(sql: Sql | Transaction, { name, id, attempt }: RunKey): Fragment 
 }
 
 /** Whether `j` may wait for another try: of an exclusive queue only one job of a key does. */
-function isAlone(sql: Sql): Fragment {
+function isAlone(sql: Sql | Transaction): Fragment {
   return sql`(j.policy is distinct from 'stately' or not exists (
     select from pgboss.job o where o.name = j.name and o.state = 'retry' and o.policy = 'stately'
       and coalesce(o.singleton_key, '') = coalesce(j.singleton_key, '')))`

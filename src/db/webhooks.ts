@@ -51,7 +51,7 @@ export async function updateWebhook(
     update webhooks set url = ${url}, description = ${description}, types = ${types}, packs = ${packs},
       type_patterns = ${types.map(likeOf)}, pack_patterns = ${packs.map(likeOf)}, options = ${sql.json(options as never)},
       enabled = ${enabled}, updated_at = now()
-    where name = ${name} returning ${columns(sql)}, pg_notify('packs_events', '')`
+    where name = ${name} returning ${columns(sql)}`
   return row
 }
 

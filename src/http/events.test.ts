@@ -31,7 +31,7 @@ async function allOf(registry: TestRegistry, query = ''): Promise<Page['events']
   for (let after = '0'; ; ) {
     const { events, next } = await pageOf(registry, `?after=${after}&limit=7${query}`)
     all.push(...events)
-    if (events.length === 0) return all
+    if (next === after) return all
     after = next
   }
 }

@@ -52,7 +52,12 @@ export const cloudEventSchema = v.object({
 })
 export const eventsAnswer = v.object({
   events: v.array(cloudEventSchema),
-  next: v.pipe(v.string(), v.description('What to give as `after` for those that follow, be it later.')),
+  next: v.pipe(
+    v.string(),
+    v.description(
+      'What to give as `after` for those that follow, be it later. Where it is what was given, there are none yet; an empty page may come before others.',
+    ),
+  ),
 })
 
 export function addEventRoutes(routes: Routes, deps: Deps, state: ServerState): void {

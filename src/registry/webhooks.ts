@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { ask } from '../db/client.ts'
 import { redeliver } from '../db/lanes.ts'
 import {
+  type DeliveryRow,
   findWebhook,
   insertWebhook,
   listDeliveries,
@@ -99,16 +100,22 @@ export async function testWebhook(deps: Deps, name: string): Promise<Sent & { id
   }
 }
 
-/** Sends a delivery that has ended again. Throws WEBHOOK_UNKNOWN, DELIVERY_UNKNOWN, DELIVERY_WAITS. */
-export async function redeliverOne(deps: Deps, name: string, delivery: string): Promise<void> {
+/** Throws WEBHOOK_UNKNOWN, DELIVERY_UNKNOWN. */
+export async function deliveryOf(deps: Deps, name: string, delivery: string): Promise<DeliveryRow> {
   const { id } = await webhookOf(deps, name)
   const [found] = uuid.test(delivery)
     ? await ask(deps.db, (sql) => listDeliveries(sql, id, { id: delivery, limit: 1 }))
     : []
-  if (!found)
-    throw new Failure('DELIVERY_UNKNOWN', {
-      detail: `${name} has no delivery ${JSON.stringify(delivery.slice(0, 100))}: its id is wrong, or it was so long ago that it is forgotten`,
-    })
+  if (found) return found
+  throw new Failure('DELIVERY_UNKNOWN', {
+    detail: `${name} has no delivery ${JSON.stringify(delivery.slice(0, 100))}: its id is wrong, or it was so long ago that it is forgotten`,
+  })
+}
+
+/** Sends a delivery that has ended again. Throws WEBHOOK_UNKNOWN, DELIVERY_UNKNOWN, DELIVERY_WAITS. */
+export async function redeliverOne(deps: Deps, name: string, delivery: string): Promise<void> {
+  await deliveryOf(deps, name, delivery)
+  const { id } = await webhookOf(deps, name)
   if ((await ask(deps.db, (sql) => redeliver(sql, id, delivery))) === 0)
     throw new Failure('DELIVERY_WAITS', { detail: `delivery ${delivery} waits to be sent already` })
 }

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ask } from '../db/client.ts'
-import { giveBack, heartbeat, holdRun, type Run } from '../db/jobs.ts'
+import { ask, type Transaction } from '../db/client.ts'
+import { type NewEvent, recordEvents } from '../db/events.ts'
+import { giveBack, hasFailed, heartbeat, holdRun, type Run } from '../db/jobs.ts'
 import { completeJob, failJob } from '../db/queue.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, failures } from '../errors.ts'
@@ -147,10 +148,20 @@ async function write(
     sql.begin(async (tx) => {
       if (!(await holdRun(tx, run, { last }))) return 'lost' as const
       if (error === undefined) await completeJob(tx, run.name, run.id, { ...noted, result: result ?? null })
-      else await failJob(tx, run.name, run.id, { ...noted, error: inWords(error) })
+      else await fail(tx, run, noted, inWords(error))
       return error === undefined ? ('completed' as const) : ('failed' as const)
     }),
   )
+}
+
+/** That no try is left is an event. */
+async function fail(tx: Transaction, { name, id }: Run, noted: object, error: string): Promise<void> {
+  await failJob(tx, name, id, { ...noted, error })
+  if (await hasFailed(tx, id)) await recordEvents(tx, [jobFailed({ name, id }, error)])
+}
+
+export function jobFailed({ name, id }: Pick<Run, 'name' | 'id'>, error: string): NewEvent {
+  return { type: 'job.failed', subject: name, data: { job: name, id, error } }
 }
 
 /** Whether trying again is no use: it is the request that is wrong. */

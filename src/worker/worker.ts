@@ -1,10 +1,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { ask, violated } from '../db/client.ts'
+import { recordEvents } from '../db/events.ts'
 import { endLostRuns, giveBack, type Run, takeJob } from '../db/jobs.ts'
 import { forgetOldJobs, wakeChannel } from '../db/queue.ts'
 import type { Deps } from '../deps.ts'
 import { type Job, jobs as ours } from './jobs.ts'
-import { perform, Stopped } from './run.ts'
+import { jobFailed, perform, Stopped } from './run.ts'
 import { type Seen, sendDue } from './schedule.ts'
 
 export type RunningWorker = {
@@ -134,7 +135,7 @@ function openCare(deps: Deps, jobs: Readonly<Record<string, Job>>, careMs: numbe
       next = now + careMs
       await sendDue(deps, jobs, seen)
       if (now >= care.mercyUntil)
-        for (const lost of await ask(deps.db, endLostRuns))
+        for (const lost of await endLost(deps))
           deps.log.warn(
             lost,
             lost.failed
@@ -148,6 +149,20 @@ function openCare(deps: Deps, jobs: Readonly<Record<string, Job>>, careMs: numbe
     },
   }
   return care
+}
+
+async function endLost(deps: Deps): ReturnType<typeof endLostRuns> {
+  return ask(deps.db, (sql) =>
+    sql.begin(async (tx) => {
+      const lost = await endLostRuns(tx)
+      const failed = lost.filter((run) => run.failed)
+      await recordEvents(
+        tx,
+        failed.map((run) => jobFailed(run, 'its worker is gone, and no try is left')),
+      )
+      return lost
+    }),
+  )
 }
 
 /** Says once that the database is away, and once that it is back; every other error each time. */

@@ -24,6 +24,7 @@ import { declaredSchema } from '../packs/manifest.ts'
 import { resolveBody } from '../packs/resolve.ts'
 import { internalErrorTitle } from '../problem.ts'
 import { apiTokenSchema } from '../tokens.ts'
+import { deliverySchema, webhookSchema } from '../webhook-answers.ts'
 import type { Answer, Body, Operation } from './operation.ts'
 import { operations } from './operations.ts'
 import { parametersOf, templateOf } from './parameters.ts'
@@ -66,6 +67,8 @@ export const components: Named = {
   Parity: paritySchema,
   Upstream: upstreamSchema,
   CloudEvent: cloudEventSchema,
+  Webhook: webhookSchema,
+  Delivery: deliverySchema,
   Job: jobSchema,
   ApiToken: apiTokenSchema,
   AuditEvent: eventSchema,

@@ -10,6 +10,7 @@ import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
+import { webhookOperations } from './webhooks.ts'
 import { writeOperations } from './writes.ts'
 
 const part = v.picklist(['ok', 'down'])
@@ -86,6 +87,7 @@ export const operations: readonly Operation[] = [
   ...importOperations,
   ...mirrorOperations,
   ...eventOperations,
+  ...webhookOperations,
   ...jobOperations,
   ...servingOperations,
 ]

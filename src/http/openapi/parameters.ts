@@ -11,7 +11,7 @@ const queryMeanings: Record<string, string> = {
   q: 'Words, or beginnings of words, all of which must occur in id, name, keywords, author or description.',
   author: 'Only packs by this author.',
   runner: 'The version of the runner that asks: only what it can run.',
-  state: 'Only those in this state: a pack by the version that is shown, a job, or an import.',
+  state: 'Only those in this state: a pack by the version that is shown, a job, an import, or a delivery.',
   name: 'Only jobs of this name.',
   sort: 'By id; by the last change, newest first; or by how well the words fit. Without it: relevance where there are words, else id.',
   limit: 'How many at most.',
@@ -43,6 +43,11 @@ type Described = { description: string; schema: JsonSchema; example: string }
 /** What `:id` is, by what stands before it in the path. */
 const idParameters: Record<string, Described> = {
   packs: { description: 'The pack.', schema: { $ref: '#/components/schemas/PackId' }, example: 'net-policy' },
+  deliveries: {
+    description: 'The delivery.',
+    schema: { type: 'string', format: 'uuid' },
+    example: '0199f0a2-5c1e-7a40-8a3b-2f6d1c9e4b59',
+  },
   jobs: {
     description: 'The job.',
     schema: { type: 'string', format: 'uuid' },
@@ -71,7 +76,7 @@ const idParameters: Record<string, Described> = {
 }
 
 const pathParameters: Record<string, Described> = {
-  name: { description: 'The name of the mirror.', schema: { type: 'string' }, example: 'site-b' },
+  name: { description: 'The name of the mirror, or of the webhook.', schema: { type: 'string' }, example: 'site-b' },
   prefix: {
     description: 'The first part of the names of its repositories; it may have slashes.',
     schema: { type: 'string' },
