@@ -64,20 +64,19 @@ export const eventsChannel = 'packs_events'
 const relayedAtOnce = 1_000
 
 /**
- * Gives events their places, and each to the webhooks that want it. Answers how many there were. Where there are none,
- * that is one statement that waits for nobody.
+ * Gives events their places, and each to the webhooks that want it, at most a thousand; answers whether there may be more.
+ * Where there are none, that is one statement that waits for nobody.
  */
-export async function relayEvents(sql: Sql): Promise<number> {
+export async function relayEvents(sql: Sql): Promise<boolean> {
   const [outbox] = await sql<{ isEmpty: boolean }[]>`select not exists (select from event_outbox) as "isEmpty"`
-  if (outbox?.isEmpty) return 0
-  let relayed = 0
-  for (let more = relayedAtOnce; more === relayedAtOnce; relayed += more)
-    more = await sql.begin(async (tx) => {
-      // Waits: whoever relays now may have looked before our events were there.
-      await tx`select pg_advisory_xact_lock(${7_225_748_111}::bigint)`
-      return moveEvents(tx, relayedAtOnce)
-    })
-  return relayed
+  if (outbox?.isEmpty) return false
+  return sql.begin(async (tx) => {
+    // Waits: whoever relays now may have looked before our events were there. A process that freezes here must not hold up
+    // all others.
+    await tx`
+      select set_config('idle_in_transaction_session_timeout', '5s', true), pg_advisory_xact_lock(${7_225_748_111}::bigint)`
+    return (await moveEvents(tx, relayedAtOnce)) === relayedAtOnce
+  })
 }
 
 /**

@@ -12,6 +12,11 @@ export type Relay = {
   close(): Promise<void>
 }
 
+/** Relays all that there is. Throws UNAVAILABLE. */
+export async function relayAll(db: Database): Promise<void> {
+  while (await ask(db, relayEvents));
+}
+
 /** What fails is told to `onError`, and left for the next relay, be it one of another process. */
 export function openRelay(db: Database, onError: (error: unknown) => void): Relay {
   let running: Promise<void> | undefined
@@ -20,7 +25,7 @@ export function openRelay(db: Database, onError: (error: unknown) => void): Rela
   const run = async () => {
     while (wanted && !closed) {
       wanted = false
-      await ask(db, relayEvents).catch(onError)
+      await relayAll(db).catch(onError)
       await new Promise((resolve) => setTimeout(resolve, pauseMs))
     }
     running = undefined

@@ -324,6 +324,7 @@ it('secrets are told once, and stand in no answer, row or list', async () => {
   const changed = await ask(registry, 'PATCH', '/webhooks/hook', { enabled: false, description: null })
   assert.equal((changed.body.webhook as { enabled: boolean }).enabled, false)
   const rows = await registry.deps.db.sql`select w::text from webhooks w`
+  assert.match(answers[3] ?? '', /POST \/webhooks/)
   const all = [...answers, JSON.stringify(changed.body), JSON.stringify(rows)].join('\n')
   assert.ok(!all.includes(secret.slice(6)))
   assert.ok(!all.includes(Buffer.from(secret.slice(6), 'base64').toString('hex')))

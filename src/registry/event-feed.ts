@@ -1,5 +1,6 @@
 import { ask } from '../db/client.ts'
-import { type EventRow, eventBounds, eventsChannel, listEvents, relayEvents } from '../db/events.ts'
+import { type EventRow, eventBounds, eventsChannel, listEvents } from '../db/events.ts'
+import { relayAll } from '../db/relay.ts'
 import type { Deps } from '../deps.ts'
 
 // New events for the streams of this process. However many streams there are, one connection listens, and each event is
@@ -92,7 +93,7 @@ function openReader(deps: Deps, kept: Kept, onNew: () => void) {
   const readAll = async () => {
     do {
       again = false
-      await ask(deps.db, relayEvents)
+      await relayAll(deps.db)
       for (let full = true; full; ) {
         const rows = await ask(deps.db, (sql) => listEvents(sql, kept.last, pageSize))
         keep(kept, rows)

@@ -1,5 +1,6 @@
 import { ask } from '../db/client.ts'
-import { type EventRow, eventBounds, eventTypes, forgetEvents, listEvents, relayEvents } from '../db/events.ts'
+import { type EventRow, eventBounds, eventTypes, forgetEvents, listEvents } from '../db/events.ts'
+import { relayAll } from '../db/relay.ts'
 import { forgetDeliveries } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -41,10 +42,8 @@ export function isTypePattern(pattern: string): boolean {
  * Throws EVENTS_GONE where some after it have been forgotten, or it is none of this registry's.
  */
 export async function startAt(deps: Deps, after: number | 'first' | 'latest'): Promise<number> {
-  const { forgotten, last } = await ask(deps.db, async (sql) => {
-    await relayEvents(sql)
-    return eventBounds(sql)
-  })
+  await relayAll(deps.db)
+  const { forgotten, last } = await ask(deps.db, eventBounds)
   if (after === 'latest') return last
   if (after === 'first') return forgotten
   if (after >= forgotten && after <= last) return after
