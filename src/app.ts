@@ -18,6 +18,7 @@ import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
+import { addRetentionRoutes } from './http/retention.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { setSafe } from './http/safety.ts'
 import { addTokenRoutes } from './http/token.ts'
@@ -33,10 +34,10 @@ import { addWebhookRoutes } from './http/webhooks.ts'
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
-/** Mounts every surface behind the gate. Does not listen. */
-export function buildApp(deps: Deps, state: ServerState): Fetch {
+/** Mounts what `add` adds behind the gate. Does not listen. */
+export function buildApp(deps: Deps, add: (routes: Routes) => void): Fetch {
   const app = newApp()
-  addRoutes(routesOf(app), deps, state)
+  add(routesOf(app))
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)
     const detail = { method: c.req.method, path: c.req.path }
@@ -96,6 +97,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addUpstreamRoutes(routes, deps)
   addEventRoutes(routes, deps, state)
   addWebhookRoutes(routes, deps)
+  addRetentionRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)
 }

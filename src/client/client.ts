@@ -66,7 +66,7 @@ export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle }
 export type { Events, EventsQuery, PackEvent } from './events.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
-export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
+export type { Job, JobKind, JobState, Jobs, JobsQuery, SentJob } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
 export type {
@@ -221,13 +221,14 @@ export type Client = {
   ): Promise<Pack>
   /**
    * Points a channel at a published version. `ifMatch`: the digest of the manifest that it must point at now.
-   * Throws PRECONDITION_FAILED where it points elsewhere by now.
+   * Throws PRECONDITION_FAILED where it points elsewhere by now, CHANNEL_BACKWARDS where it names a newer version, unless
+   * `allowOlder` says why that is meant.
    */
   setChannel(
     packId: string,
     channel: string,
     version: string,
-    options?: Cancellable & { ifMatch?: string | undefined },
+    options?: Cancellable & { ifMatch?: string | undefined; allowOlder?: { reason: string } | undefined },
   ): Promise<Channel>
   /**
    * Deletes a version; its number is never used again. False where there was none (also where the answer of an earlier
@@ -382,10 +383,11 @@ function changesOf(connection: Connection) {
 async function setChannel(
   connection: Connection,
   { packId, channel, version }: { packId: string; channel: string; version: string },
-  { ifMatch, signal }: Cancellable & { ifMatch?: string | undefined },
+  { ifMatch, allowOlder, signal }: NonNullable<Parameters<Client['setChannel']>[3]>,
 ): Promise<Channel> {
   const headers = ifMatch === undefined ? {} : { 'if-match': `"${ifMatch}"` }
-  const call = { method: 'PUT' as const, path: packPath(packId, 'channels', channel), headers, signal }
+  const query = queryOf(allowOlder ? { allowOlder: 'true', reason: allowOlder.reason } : {})
+  const call = { method: 'PUT' as const, path: packPath(packId, 'channels', channel) + query, headers, signal }
   try {
     return await askFor<Channel>(connection, 'manifestDigest', { ...call, body: jsonBody({ version }) })
   } catch (error) {

@@ -62,6 +62,7 @@ type ServerCode =
   | 'DELIVERY_UNKNOWN'
   | 'DELIVERY_WAITS'
   | 'EVENTS_GONE'
+  | 'JOB_ENDED'
   | 'TOKEN_UNKNOWN'
   | 'TOKEN_EXISTS'
   | 'UNAVAILABLE'

@@ -157,7 +157,7 @@ export async function countDeliveries(sql: Sql): Promise<{ waiting: number; dead
   const [row] = await sql<{ waiting: number; dead: number; oldestSeconds: number }[]>`
     select (select coalesce(sum(pending), 0)::int from webhook_lanes) as waiting,
       (select count(*)::int from webhook_deliveries where state = 'dead') as dead,
-      coalesce((select extract(epoch from now() - min(queued_at)) from webhook_deliveries where state = 'waiting'), 0)
-        ::float8 as "oldestSeconds"`
+      coalesce((select extract(epoch from now() - min(d.queued_at)) from webhook_deliveries d join webhooks w on w.id = d.webhook_id
+          where d.state = 'waiting' and w.enabled), 0)::float8 as "oldestSeconds"`
   return row ?? { waiting: 0, dead: 0, oldestSeconds: 0 }
 }

@@ -1,6 +1,6 @@
 import type { ObjectKey } from '../blobs/keys.ts'
-import { queueDeletions } from '../db/blobs.ts'
 import { ask, type Transaction, violated } from '../db/client.ts'
+import { queueDeletions } from '../db/deletions.ts'
 import { type NewEvent, recordEvents } from '../db/events.ts'
 import {
   enterBlobs,
@@ -22,10 +22,11 @@ import type { Deps } from '../deps.ts'
 import { unavailable } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
+import { movingChannels } from './channels.ts'
 import { superseded } from './import-intake.ts'
 import type { Plan, Problem } from './import-plan.ts'
 import { type Judgement, type JudgeOptions, judge } from './import-rules.ts'
-import { movingChannels, published } from './pack-events.ts'
+import { published } from './pack-events.ts'
 
 // Publishing a whole bundle is one transaction. Locks, in the order of registry/packs.ts: the packs' rows, by their ids;
 // the one for dependencies; then whatever the statements lock, each in the order of its keys. Under them the plan is held
@@ -85,7 +86,7 @@ async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
   const judgement = await judge(tx, plan, options)
   if (judgement.problems.length > 0) throw new InTheWay(judgement.problems)
   const channels = judgement.tags.filter(({ kind }) => kind === 'channel')
-  const changed = await movingChannels(tx, channels, () => write(tx, publishing, judgement))
+  const changed = await movingChannels(tx, channels, () => write(tx, publishing, judgement), { allowOlder: true })
   if (changed) for (const some of chunks(packIds)) await refreshPacks(tx, some)
   await recordEvents(tx, [importCompleted(attempt.id, judgement, changed)])
   await finishImport(tx, attempt.id, report(judgement, changed), reportLifeSeconds)

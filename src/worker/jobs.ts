@@ -1,6 +1,9 @@
 import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
+import { runRetention } from '../registry/retention-run.ts'
+import { gc, sweep } from './gc.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
+import { retentionTimes } from './retention.ts'
 import { sealAuditEvents } from './seal-audit.ts'
 import { tidyUp } from './tidy.ts'
 
@@ -39,5 +42,8 @@ export type Job = {
 export const jobs: Record<QueueName, Job> = {
   'seal-audit': { run: sealAuditEvents, schedule: '* * * * *' },
   mirror: { run: mirror, schedule: mirrorTimes },
+  retention: { run: runRetention, schedule: retentionTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
+  gc: { run: gc, schedule: '*/5 * * * *' },
+  sweep: { run: sweep, schedule: '17 * * * *' },
 }

@@ -97,6 +97,7 @@ const tags = [
   { name: 'bundles', description: 'Files that carry packs over an air gap.' },
   { name: 'mirrors', description: 'Other registries: kept like this one, or fetched from when something is missed.' },
   { name: 'events', description: 'What happened: to be asked for, followed, or sent to webhooks.' },
+  { name: 'retention', description: 'What is removed by itself, and what never is.' },
   { name: 'jobs', description: 'What the registry does in the background.' },
   { name: 'operations', description: 'For those who run the registry.' },
 ]

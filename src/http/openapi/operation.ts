@@ -25,6 +25,7 @@ export type Operation = {
     | 'bundles'
     | 'mirrors'
     | 'events'
+    | 'retention'
     | 'access'
     | 'jobs'
     | 'operations'

@@ -10,6 +10,7 @@ import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
+import { retentionOperations } from './retention.ts'
 import { webhookOperations } from './webhooks.ts'
 import { writeOperations } from './writes.ts'
 
@@ -88,6 +89,7 @@ export const operations: readonly Operation[] = [
   ...mirrorOperations,
   ...eventOperations,
   ...webhookOperations,
+  ...retentionOperations,
   ...jobOperations,
   ...servingOperations,
 ]
