@@ -3,6 +3,7 @@ import { Failure } from './errors.ts'
 import { admit, challenged, openGate } from './http/access.ts'
 import { addAuditRoutes, audit, mayBeAudited } from './http/audit.ts'
 import { addBundleRoutes } from './http/bundles.ts'
+import { addEventRoutes } from './http/events.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
@@ -28,6 +29,7 @@ import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
 import { addManifestRoutes } from './http/v2/manifests.ts'
 import { addUploadRoutes } from './http/v2/uploads.ts'
+import { addWebhookRoutes } from './http/webhooks.ts'
 
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
@@ -93,6 +95,8 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addAuditRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)
+  addEventRoutes(routes, deps, state)
+  addWebhookRoutes(routes, deps)
   addRetentionRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)

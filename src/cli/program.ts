@@ -3,6 +3,7 @@ import { addAudit } from './audit.ts'
 import { addBundle } from './bundle.ts'
 import { addChanges } from './change.ts'
 import { addDiff } from './diff.ts'
+import { addEvents } from './events.ts'
 import { addExport } from './export.ts'
 import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
@@ -25,6 +26,7 @@ import { addServerCommands } from './server-commands.ts'
 import { addToken } from './token.ts'
 import { addValidate } from './validate.ts'
 import { version } from './version.ts'
+import { addWebhook } from './webhook.ts'
 
 /** Every command. `finish` is told the exit code of the one that ran. */
 export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void): Command {
@@ -72,6 +74,8 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   addMirror(packs, here)
   addRetention(packs, here)
   addHold(packs, here)
+  addEvents(packs, here)
+  addWebhook(packs, here)
   return packs
 }
 

@@ -39,6 +39,7 @@ import https from 'node:https'
 import { type Audit, auditOf } from './audit.ts'
 import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
+import { type Events, eventsOf } from './events.ts'
 import { PacksError } from './failure.ts'
 import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
@@ -59,9 +60,11 @@ import { type DryRun, type Published, publish, type Submission, type UploadProgr
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 import { type Retention, retentionOf } from './retention.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
+import { type Webhooks, webhooksOf } from './webhooks.ts'
 
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
 export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
+export type { Events, EventsQuery, PackEvent } from './events.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
 export type { Job, JobKind, JobState, Jobs, JobsQuery, SentJob } from './jobs.ts'
@@ -101,6 +104,17 @@ export type {
   StoredPolicy,
 } from './retention.ts'
 export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
+export type {
+  Delivery,
+  DeliveryAttempt,
+  DeliveryState,
+  NewWebhook,
+  Webhook,
+  WebhookOptions,
+  WebhookState,
+  Webhooks,
+  WebhookTest,
+} from './webhooks.ts'
 export { PacksError, parseLock }
 
 /** How to reach a registry, and how patiently. */
@@ -242,6 +256,10 @@ export type Client = {
   readonly mirrors: Mirrors
   /** What is removed by itself, and what never is. */
   readonly retention: Retention
+  /** What happens, as it does. */
+  readonly events: Events
+  /** Where events are sent to. */
+  readonly webhooks: Webhooks
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -265,6 +283,8 @@ export function openClient(options: ClientOptions): Client {
     jobs: jobsOf(connection),
     mirrors: mirrorsOf(connection),
     retention: retentionOf(connection),
+    events: eventsOf(connection),
+    webhooks: webhooksOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }
