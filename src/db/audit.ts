@@ -20,7 +20,7 @@ export type AuditEntry = {
 }
 
 /** Adds events. */
-export async function insertEvents(sql: Sql, entries: readonly AuditEntry[]): Promise<void> {
+export async function insertEvents(sql: Sql | Transaction, entries: readonly AuditEntry[]): Promise<void> {
   const column = (name: keyof AuditEntry) => entries.map((entry) => entry[name] ?? null)
   await sql`
     insert into audit_events (who, kind, token_id, address, action, path, repository, digest, tags, outcome, status, request_id)

@@ -181,6 +181,11 @@ export async function retryJob(sql: Sql, id: string): Promise<boolean> {
   return rows.length > 0
 }
 
+/** Takes a job out of its queue that nobody has begun: what it is about has been done. */
+export async function dropWaiting(sql: Sql | Transaction, name: string, key: string): Promise<void> {
+  await sql`delete from pgboss.job where name = ${name} and singleton_key = ${key} and state < 'active'`
+}
+
 /** How many jobs each queue has in each state; `waitedSeconds`: how long the oldest that is due has waited. */
 export async function countJobs(
   sql: Sql,

@@ -1,6 +1,7 @@
 import type { ObjectKey } from '../blobs/keys.ts'
 import { forgetDeletions, queuedDeletions } from '../db/blobs.ts'
 import { ask } from '../db/client.ts'
+import { expireExports } from '../db/export-files.ts'
 import { expireImports, forgetImports } from '../db/imports.ts'
 import { expireUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
@@ -27,12 +28,16 @@ const fewImports = 5
 /** How long the report of an import is kept after what it had stored is thrown away, in seconds. */
 const reportSeconds = 30 * 24 * 60 * 60
 
-/** Ends the uploads and imports that nobody came back to, and deletes what is queued. Harmless in several processes at once. */
+/**
+ * Ends the uploads and imports that nobody came back to, removes exports whose time is over, and deletes what is queued.
+ * Harmless in several processes at once.
+ */
 export async function tidy(deps: Deps): Promise<{ expired: number; deleted: number }> {
   let expired = 0
   for (let more = batch; more === batch; expired += more) more = await ask(deps.db, (sql) => expireUploads(sql, batch))
   for (let more = fewImports; more === fewImports; expired += more)
     more = await ask(deps.db, (sql) => expireImports(sql, fewImports))
+  for (let more = batch; more === batch; expired += more) more = await ask(deps.db, (sql) => expireExports(sql, batch))
   for (let more = batch; more === batch; ) more = await ask(deps.db, (sql) => forgetImports(sql, reportSeconds, batch))
   let deleted = 0
   for (let more = batch; more === batch; deleted += more) {

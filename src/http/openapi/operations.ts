@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { accessOperations } from './access.ts'
 import { bundleOperations } from './bundles.ts'
+import { exportOperations } from './exports.ts'
 import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
 import { keyOperations } from './keys.ts'
@@ -82,6 +83,7 @@ export const operations: readonly Operation[] = [
   ...keyOperations,
   ...accessOperations,
   ...bundleOperations,
+  ...exportOperations,
   ...importOperations,
   ...mirrorOperations,
   ...jobOperations,
