@@ -4,9 +4,11 @@ import { addBundle } from './bundle.ts'
 import { addChanges } from './change.ts'
 import { addDiff } from './diff.ts'
 import { addExport } from './export.ts'
+import { addExports } from './exports.ts'
 import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
 import { addImport } from './import.ts'
+import { addImports } from './imports.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
 import { addInventory } from './inventory.ts'
@@ -56,7 +58,9 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('Across an air gap:')
   addExport(packs, here)
+  addExports(packs, here)
   addImport(packs, here)
+  addImports(packs, here)
   addInventory(packs, here)
   addBundle(packs, here)
   addKeys(packs, here)

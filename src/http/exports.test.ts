@@ -115,7 +115,8 @@ describe('an export', () => {
       )
       assert.deepEqual([(await shown(registry, id)).state, (await shown(registry, id)).written], ['running', left])
       assert.equal(codeIn((await ask(registry, 'GET', `/bundles/exports/${id}/file`)).body), 'EXPORT_NOT_READY')
-      const parts = () => registry.deps.db.sql`select number, storage_key from export_parts where stored order by number`
+      const parts = () =>
+        registry.deps.db.sql`select number, storage_key from export_parts where stored order by number`
       const before = await parts()
       const made = await writeExport(registry.deps, id, watch, { partBytes: 300_000 })
       assert.deepEqual([...(await parts())].slice(0, before.length), [...before])

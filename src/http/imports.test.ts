@@ -474,7 +474,8 @@ describe('an import that nobody waits for', () => {
 
   it('is refused at once where it cannot be published', () =>
     withRegistry(async (registry) => {
-      const of = (content: string) => sampleBundle({ packs: [{ packId: 'net', version: '1.0.0', content }], channels: [] })
+      const of = (content: string) =>
+        sampleBundle({ packs: [{ packId: 'net', version: '1.0.0', content }], channels: [] })
       await send(registry, of('one').bytes)
       const answer = await send(registry, of('other').bytes, '?async=true')
       assert.deepEqual([answer.status, answer.type], [409, 'urn:packs-registry:VERSION_EXISTS'])
