@@ -32,10 +32,10 @@ import { addUploadRoutes } from './http/v2/uploads.ts'
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
-/** Mounts every surface behind the gate. Does not listen. */
-export function buildApp(deps: Deps, state: ServerState): Fetch {
+/** Mounts what `add` adds behind the gate. Does not listen. */
+export function buildApp(deps: Deps, add: (routes: Routes) => void): Fetch {
   const app = newApp()
-  addRoutes(routesOf(app), deps, state)
+  add(routesOf(app))
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)
     const detail = { method: c.req.method, path: c.req.path }

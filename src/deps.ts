@@ -35,14 +35,12 @@ export type Deps = {
   guesses: LRUCache<string, Digest>
 }
 
-/** How long content that nothing refers to is left alone. A client has this long between a blob and its manifest. */
-export const graceSeconds = 24 * 60 * 60
 /** How long an upload session lives after its last chunk. */
 export const uploadLifeSeconds = 24 * 60 * 60
 
 const cacheBytes = 64 * 1024 * 1024
 
-function openTogether(db: Database) {
+function openTogether(db: Database, { gcGraceSeconds }: Config) {
   return {
     linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) => ask(db, (sql) => findLinkedBlobs(sql, keys))),
     manifest: batched((keys: Parameters<typeof findManifests>[1]) => ask(db, (sql) => findManifests(sql, keys))),
@@ -69,7 +67,7 @@ function openTogether(db: Database) {
     ),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
-    arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds)), {
+    arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, gcGraceSeconds)), {
       lanes: 2,
     }),
   }
@@ -86,6 +84,7 @@ export async function openDeps(
   const blobs = timed(await openBlobStore(config.blobStore), metrics)
   const db = openDatabase(databaseUrl, { max: config.databasePool })
   db.onAnswer = (seconds) => metrics.database.observe(seconds)
+  metrics.sources.pool = () => db.use
   return {
     uploadSecret: await ask(db, uploadSecret),
     config,
@@ -94,7 +93,7 @@ export async function openDeps(
     db,
     auth,
     blobs,
-    together: openTogether(db),
+    together: openTogether(db, config),
     bytes: new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 200 }),
     guesses: new LRUCache({ max: 20_000 }),
   }

@@ -46,6 +46,7 @@ export const failures = {
   UNRESOLVABLE: { status: 409, title: 'no set of versions satisfies all of this' },
   JOB_UNKNOWN: { status: 404, title: 'no such job' },
   JOB_NOT_FAILED: { status: 409, title: 'this job cannot be retried now' },
+  JOB_ENDED: { status: 409, title: 'this job has ended' },
   MIRROR_UNKNOWN: { status: 404, title: 'no such mirror' },
   MIRROR_EXISTS: { status: 409, title: 'there is a mirror of this name' },
   UPSTREAM_UNKNOWN: { status: 404, title: 'no such upstream' },

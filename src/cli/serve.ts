@@ -114,7 +114,7 @@ async function serveAsWorker(config: Config, databaseUrl: string, log: Log): Pro
 function requireFreePort({ host, port }: Config): Promise<void> {
   return new Promise((resolve, reject) => {
     const probe = createServer()
-    probe.once('error', (error) => reject(cannotListen(error, host, port)))
+    probe.once('error', (error) => reject(cannotListen(error, { host, port, setting: 'PORT' })))
     probe.listen({ host, port }, () => probe.close(() => resolve()))
   })
 }

@@ -65,7 +65,7 @@ export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle }
 export type { Export, Exports } from './exports.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
-export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
+export type { Job, JobKind, JobState, Jobs, JobsQuery, SentJob } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
 export type {

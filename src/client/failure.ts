@@ -59,6 +59,7 @@ type ServerCode =
   | 'MIRROR_UNKNOWN'
   | 'MIRROR_EXISTS'
   | 'JOB_NOT_FAILED'
+  | 'JOB_ENDED'
   | 'TOKEN_UNKNOWN'
   | 'TOKEN_EXISTS'
   | 'UNAVAILABLE'

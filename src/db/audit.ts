@@ -133,3 +133,11 @@ export async function countLoose(sql: Sql): Promise<{ unsealed: number; orphaned
         where e.seal is not null and not exists (select from audit_seals s where s.number = e.seal)) as orphaned`
   return row ?? { unsealed: 0, orphaned: 0 }
 }
+
+/** How long the oldest event that is not sealed has been there, in seconds; 0 where all are. */
+export async function unsealedSeconds(sql: Sql): Promise<number> {
+  const [row] = await sql<{ seconds: number }[]>`
+    select coalesce(extract(epoch from now() - (select at from audit_events where seal is null order by id limit 1)), 0)
+      ::float8 as seconds`
+  return Math.max(0, row?.seconds ?? 0)
+}

@@ -26,12 +26,14 @@ export async function noteBlobs(sql: Sql, { id, attempt }: Attempt, blobs: reado
         ${blobs.map((blob) => blob.key ?? null)}::text[],
         ${blobs.map((blob) => blob.payload?.toString('base64') ?? null)}::text[],
         ${blobs.map((blob) => String(blob.stored))}::text[]::boolean[]) as g (digest, size, key, payload, stored)
-    ), spare as (
-      insert into blob_deletions (storage_key)
+    ), replaced as (
+      -- Locked: another import may be taking it over in this moment, and then it is not ours to throw away.
       select b.storage_key from mine join import_blobs b on b.import_id = mine.id
       join given g on g.digest = b.digest collate "C"
       where b.storage_key is not null and b.storage_key is distinct from g.key
-      on conflict do nothing
+      order by b.digest for update of b
+    ), spare as (
+      insert into blob_deletions (storage_key) select storage_key from replaced on conflict do nothing
     ), noted as (
       insert into import_blobs (import_id, digest, size, storage_key, payload, stored)
       select mine.id, g.digest, g.size, g.key, g.payload, g.stored from mine, given g order by g.digest collate "C"
@@ -49,12 +51,15 @@ export async function markStored(sql: Sql, id: string, digests: readonly Digest[
     where import_id = ${id} and digest = any(${digests as readonly string[]}::text[])`
 }
 
-/** What need not be stored again. No `key`: the registry holds it, and will for the grace. */
+/** What need not be stored again. No `key`: the registry holds it, and will as long as the import has a row of it. */
 export type Known = { digest: Digest; key: ObjectKey | undefined }
 
 /**
  * Which of these blobs are there already: held by the registry, stored by this import before, or left by one that failed
  * or was left behind, from which they are taken over.
+ *
+ * What is held gets its row here, under the lock of the blob: the collector has deleted the blob before, and then it is
+ * not held, or it comes after, and finds the row.
  */
 export async function claimBlobs(
   sql: Sql,
@@ -69,7 +74,14 @@ export async function claimBlobs(
       select id from imports where id = ${id} and attempt = ${attempt} for key share
     ), held as (
       update blobs b set review_at = now() + make_interval(secs => ${graceSeconds})
-      from wanted w where b.digest = w.digest returning b.digest
+      from (
+        select digest from blobs where digest in (select digest from wanted) order by digest for no key update
+      ) as locked
+      where b.digest = locked.digest returning b.digest, b.size
+    ), relied_on as (
+      insert into import_blobs (import_id, digest, size, stored)
+      select mine.id, h.digest, h.size, true from mine, held h order by h.digest
+      on conflict do nothing
     ), own as (
       select b.digest, b.storage_key from mine join import_blobs b on b.import_id = mine.id
       join wanted w on w.digest = b.digest

@@ -151,6 +151,18 @@ export async function endRun(
     where id = ${id}`
 }
 
+/**
+ * Ends the runs of a mirror that wait or were cut, when the job that was to do them has ended without success. Where
+ * another one of that mirror waits or runs, they are its to do.
+ */
+export async function endOpenRuns(tx: Transaction, mirrorId: string, jobId: string, error: string): Promise<void> {
+  await tx`
+    update mirror_runs set state = 'failed', finished_at = now(), error = ${error}
+    where mirror_id::text = ${mirrorId} and state in ('waiting', 'running') and not exists (
+      select from pgboss.job j
+      where j.name = 'mirror' and j.singleton_key = ${mirrorId} and j.state <= 'active' and j.id <> ${jobId})`
+}
+
 /** The runs of a mirror, the newest first. */
 export async function listRuns(sql: Sql, mirrorId: string, limit: number): Promise<Omit<RunRow, 'report'>[]> {
   const rows = await sql<RunRow[]>`

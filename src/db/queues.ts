@@ -20,6 +20,8 @@ export const queues = {
   import: { retries: 6, retryDelay: 5, lease: 60, exclusive: true },
   mirror: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
   tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  gc: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  sweep: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
 } as const satisfies Record<string, QueueOptions>
 
 export type QueueName = keyof typeof queues

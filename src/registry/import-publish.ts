@@ -1,6 +1,7 @@
 import type { ObjectKey } from '../blobs/keys.ts'
-import { queueDeletions } from '../db/blobs.ts'
 import { ask, type Transaction, violated } from '../db/client.ts'
+import { queueDeletions } from '../db/deletions.ts'
+import { type NewEvent, recordEvents } from '../db/events.ts'
 import {
   enterBlobs,
   finishImport,
@@ -21,6 +22,7 @@ import type { Digest } from '../oci/digest.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
 import type { Plan, Problem } from './import-plan.ts'
 import { type Judgement, type JudgeOptions, judge } from './import-rules.ts'
+import { movingChannels, published } from './pack-events.ts'
 
 // Publishing a whole bundle is one transaction. Locks: the import's row; then, in the order of registry/packs.ts, the
 // packs' rows, by their ids; the one for dependencies; then whatever the statements lock, each in the order of its keys.
@@ -84,10 +86,17 @@ async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
   await lockDependencies(tx)
   const judgement = await judge(tx, plan, options)
   if (judgement.problems.length > 0) throw new InTheWay(judgement.problems)
-  const changed = await write(tx, publishing, judgement)
+  const channels = judgement.tags.filter(({ kind }) => kind === 'channel')
+  const changed = await movingChannels(tx, channels, () => write(tx, publishing, judgement))
   if (changed) for (const some of chunks(packIds)) await refreshPacks(tx, some)
+  await recordEvents(tx, [importCompleted(id, judgement, changed)])
   await finishImport(tx, id, report(judgement, changed), reportLifeSeconds)
   await publishing.finally(tx)
+}
+
+function importCompleted(id: string, { versions }: Judgement, changed: boolean): NewEvent {
+  const fresh = versions.filter(({ outcome }) => outcome === 'new').length
+  return { type: 'import.completed', subject: id, data: { import: id, changed, versions: versions.length, new: fresh } }
 }
 
 /** Whether anything was not there before. */
@@ -108,10 +117,17 @@ async function write(tx: Transaction, { id, plan, keys }: Publishing, judgement:
   const fresh = new Set(
     judgement.versions.filter(({ outcome }) => outcome === 'new').map((fate) => `${fate.packId} ${fate.version}`),
   )
-  const versions = plan.versions
-    .filter(({ packId, version }) => fresh.has(`${packId} ${version}`))
-    .map(({ packId, ...version }) => ({ packId, ...factsOf(version) }))
-  for (const some of chunks(versions)) written += await placeVersions(tx, some)
+  const versions = plan.versions.filter(({ packId, version }) => fresh.has(`${packId} ${version}`))
+  for (const some of chunks(versions)) {
+    written += await placeVersions(
+      tx,
+      some.map(({ packId, ...version }) => ({ packId, ...factsOf(version) })),
+    )
+    await recordEvents(
+      tx,
+      some.map((version) => published({ ...version, type: version.document.type })),
+    )
+  }
   return written > 0
 }
 

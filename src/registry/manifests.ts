@@ -1,7 +1,7 @@
 import { ask, type Database, type Sql, type Transaction, violated } from '../db/client.ts'
 import { deleteManifest, findManifests, insertManifest, missingBlobs } from '../db/manifests.ts'
 import { deleteTag, lockTag, tagsElsewhere } from '../db/tags.ts'
-import { type Deps, graceSeconds } from '../deps.ts'
+import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
 import { type Manifest, parseManifest } from '../oci/manifest.ts'
@@ -140,7 +140,9 @@ export async function removeManifest(
   if (packId && (await removeFromPack(deps, packId, reference, mayPull))) return
   const gone = await ask(deps.db, async (sql) =>
     tag === undefined
-      ? (await deleteManifest(sql, { repository, digest }, graceSeconds)).length > 0
+      ? sql.begin(
+          async (tx) => (await deleteManifest(tx, { repository, digest }, deps.config.gcGraceSeconds)).length > 0,
+        )
       : deleteTag(sql, repository, tag),
   )
   if (!gone) throw new Failure('MANIFEST_UNKNOWN', { detail: { reference: tag ?? digest } })

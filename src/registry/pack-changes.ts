@@ -1,4 +1,5 @@
 import { ask } from '../db/client.ts'
+import { recordEvents } from '../db/events.ts'
 import { findRelease, lockPack, refreshPack, setState } from '../db/packs.ts'
 import { lockTag, setTag } from '../db/tags.ts'
 import type { Deps } from '../deps.ts'
@@ -8,6 +9,7 @@ import { parseTag } from '../oci/reference.ts'
 import { roleOf } from '../packs/channel.ts'
 import { type PackId, type PackState, repositoryOf } from '../packs/pack.ts'
 import type { Version } from '../packs/version.ts'
+import { movingChannels, stateChanged } from './pack-events.ts'
 
 type StateChange = { state: PackState; message?: string | undefined; replacedBy?: string | undefined }
 
@@ -18,7 +20,10 @@ export async function changeState(deps: Deps, packId: PackId, version: Version, 
     sql.begin(async (tx) => {
       if (!(await findRelease(tx, packId, version))?.manifestDigest) return false
       await lockPack(tx, packId, repositoryOf(packId))
-      if (!(await setState(tx, { packId, version, state, message, replacedBy }))) return false
+      const found = await setState(tx, { packId, version, state, message, replacedBy })
+      if (!found) return false
+      if (found.changed)
+        await recordEvents(tx, [stateChanged(packId, version, { from: found.before, state, message, replacedBy })])
       await refreshPack(tx, packId)
       return true
     }),
@@ -61,7 +66,8 @@ export function setChannel(
         throw new Failure('PRECONDITION_FAILED', {
           detail: `${channel} does not point at ${ifMatch} any more; look again`,
         })
-      await setTag(tx, repository, tag, found.manifestDigest)
+      const { manifestDigest } = found
+      await movingChannels(tx, [{ packId, tag }], () => setTag(tx, repository, tag, manifestDigest))
       return found.manifestDigest
     }),
   )

@@ -1,8 +1,11 @@
 import { ask, type Transaction } from '../db/client.ts'
 import { closureManifests, deleteUnnamed } from '../db/closures.ts'
+import { type NewEvent, recordEvents } from '../db/events.ts'
+import { tagsNow } from '../db/import-publish.ts'
 import { deleteManifest } from '../db/manifests.ts'
 import {
   buryVersion,
+  channelsOfManifest,
   dependentsOf,
   findRelease,
   insertVersion,
@@ -12,7 +15,7 @@ import {
   versionsOfManifest,
 } from '../db/packs.ts'
 import { deleteTag, lockTag } from '../db/tags.ts'
-import { type Deps, graceSeconds } from '../deps.ts'
+import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { Manifest } from '../oci/manifest.ts'
@@ -26,6 +29,7 @@ import { parseRange, satisfies, tagOf, type Version } from '../packs/version.ts'
 import { readSmall } from './blobs.ts'
 import { requireDependencies } from './dependencies.ts'
 import type { Push } from './manifests.ts'
+import { channelMoved, deleted, movingChannels, published } from './pack-events.ts'
 import type { MayPull } from './resolve.ts'
 
 // The rules of packs, the same whoever writes and by whichever door: every manifest of a repository under packs/ comes
@@ -146,12 +150,13 @@ export async function publish(
     const { allowMissing, mayPull } = pack
     await requireDependencies(tx, artifact.document, { allowMissing, mayPull, carried })
   }
-  if ((await insert(pack.tags)) === 'conflict') return 'conflict'
-  for (const { version, artifact, content } of versions) {
-    const row = { document: artifact.document, manifestDigest: digest, content }
-    if (!(await insertVersion(tx, row))) await requireSame(tx, packId, version, digest)
-  }
-  if (versions.length > 0) await refreshPack(tx, packId)
+  const moving = channels.map((tag) => ({ packId, tag }))
+  const outcome = await movingChannels(tx, moving, async () => {
+    if ((await insert(pack.tags)) === 'conflict') return 'conflict' as const
+    await insertVersions(tx, pack, digest)
+    return 'stored' as const
+  })
+  if (outcome === 'conflict') return 'conflict'
   if (channels.length > 0 && (await versionsOfManifest(tx, packId, digest)).length === 0)
     throw new Failure('CHANNEL_INVALID', {
       detail:
@@ -163,6 +168,19 @@ export async function publish(
       detail: `latest is kept by the registry: it names the highest stable version of ${packId}. Push the version alone`,
     })
   return 'stored'
+}
+
+async function insertVersions(tx: Transaction, { packId, versions }: PackPush, digest: Digest): Promise<void> {
+  if (versions.length === 0) return
+  const events: NewEvent[] = []
+  for (const { version, artifact, content } of versions) {
+    const { document } = artifact
+    const isNew = await insertVersion(tx, { document, manifestDigest: digest, content })
+    if (isNew) events.push(published({ packId, version, type: document.type, manifestDigest: digest, content }))
+    else await requireSame(tx, packId, version, digest)
+  }
+  // Both are on their way at once, in this order: the event costs no round trip.
+  await Promise.all([recordEvents(tx, events), refreshPack(tx, packId)])
 }
 
 /** The release is taken: by this very manifest, which is fine, or by another. */
@@ -200,6 +218,7 @@ export async function removeFromPack(
     throw new Failure('CHANNEL_INVALID', {
       detail: 'latest is kept by the registry. Yank or delete the version instead',
     })
+  if (role.kind === 'channel') return deleteChannel(deps, packId, role.name)
   return role.kind === 'version' && deleteVersion(deps, packId, role.version, { mayPull })
 }
 
@@ -223,16 +242,39 @@ export function deleteVersion(
       if (!force) await requireNoDependents(tx, packId, version, mayPull)
       const digest = await buryVersion(tx, packId, version)
       if (!digest) return false
+      const events = [deleted(packId, version, digest)]
       if ((await versionsOfManifest(tx, packId, digest)).length > 0) await deleteTag(tx, repository, tagOf(version))
-      else await deleteWhole(tx, repository, digest)
+      else {
+        for (const channel of await channelsOfManifest(tx, packId, digest))
+          events.push(channelMoved(packId, channel, { from: version }))
+        await deleteWhole(tx, repository, digest, deps.config.gcGraceSeconds)
+      }
+      await recordEvents(tx, events)
       await refreshPack(tx, packId)
       return true
     }),
   )
 }
 
+/** False where there is no such channel. */
+async function deleteChannel(deps: Deps, packId: PackId, channel: Tag): Promise<boolean> {
+  const repository = repositoryOf(packId)
+  return ask(deps.db, (sql) =>
+    sql.begin(async (tx) => {
+      if ((await tagsNow(tx, [{ packId, tag: channel }])).length === 0) return false
+      await lockPack(tx, packId, repository)
+      return movingChannels(tx, [{ packId, tag: channel }], () => deleteTag(tx, repository, channel))
+    }),
+  )
+}
+
 /** Deletes a manifest, and of what it lists (the members of a bundle) that which nothing else names. */
-async function deleteWhole(tx: Transaction, repository: RepositoryName, digest: Digest): Promise<void> {
+async function deleteWhole(
+  tx: Transaction,
+  repository: RepositoryName,
+  digest: Digest,
+  graceSeconds: number,
+): Promise<void> {
   const listed = await closureManifests(tx, repository, [digest])
   await deleteManifest(tx, { repository, digest }, graceSeconds)
   const left = listed.map((manifest) => manifest.digest).filter((other) => other !== digest)

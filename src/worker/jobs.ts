@@ -1,6 +1,7 @@
 import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
 import { exportFile } from './export.ts'
+import { gc, sweep } from './gc.ts'
 import { finishImport } from './import.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
 import { sealAuditEvents } from './seal-audit.ts'
@@ -44,4 +45,6 @@ export const jobs: Record<QueueName, Job> = {
   import: { run: finishImport, concurrency: 2 },
   mirror: { run: mirror, schedule: mirrorTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
+  gc: { run: gc, schedule: '*/5 * * * *' },
+  sweep: { run: sweep, schedule: '17 * * * *' },
 }
