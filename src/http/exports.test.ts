@@ -1,14 +1,19 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { after, before, describe, it } from 'node:test'
+import { openClient } from '../client/client.ts'
 import { ask as question } from '../db/client.ts'
 import { listJobs } from '../db/jobs.ts'
 import { tidy } from '../registry/deletions.ts'
 import { writeExport } from '../registry/export-files.ts'
 import { createKey } from '../registry/keys.ts'
+import { sampleBundle } from '../testing/bundle.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, codeIn, publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { noS3, startS3, type TestS3 } from '../testing/s3.ts'
 import { startWorker } from '../worker/worker.ts'
 
 let databases: TestDatabases
@@ -215,4 +220,115 @@ describe('an export', () => {
       for (const id of ['nonsense', '0'.repeat(64)])
         assert.equal(codeIn((await ask(registry, 'GET', `/bundles/exports/${id}`)).body), 'EXPORT_UNKNOWN')
     }))
+})
+
+/** A line to a registry of which the first connection breaks after so many bytes. */
+async function startLine(target: string, most: number): Promise<{ url: string; stop(): void }> {
+  const { hostname, port } = new URL(target)
+  let left = most
+  const server = createServer((socket) => {
+    const passed = connect(Number(port), hostname)
+    socket.on('data', (piece: Buffer) => {
+      left -= piece.length
+      if (left < 0) {
+        left = Number.POSITIVE_INFINITY
+        socket.destroy()
+      }
+    })
+    socket.pipe(passed).pipe(socket)
+    for (const [one, other] of [
+      [socket, passed],
+      [passed, socket],
+    ] as const)
+      one.on('error', () => undefined).on('close', () => other.destroy())
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, stop: () => void server.close() }
+}
+
+describe('imports and exports in S3', () => {
+  let s3: TestS3 | undefined
+  before(async () => {
+    s3 = await startS3()
+  })
+  after(() => s3?.stop())
+
+  it('a bundle comes in, leaves, and is made in the background: to be had from the store itself', async (t) => {
+    if (!s3) return t.skip(noS3)
+    process.env.AWS_ACCESS_KEY_ID = s3.accessKey
+    process.env.AWS_SECRET_ACCESS_KEY = s3.secretKey
+    const BLOB_STORE = `s3://${s3.bucket}/air?endpoint=${s3.endpoint}&region=us-east-1&pathStyle=true`
+    const registry = await startRegistry(await databases.fresh(), { BLOB_STORE })
+    try {
+      const large = Buffer.alloc(9_000_000, 'large ')
+      const packs = [
+        { packId: 'large', version: '1.0.0', content: large },
+        ...Array.from({ length: 30 }, (_, i) => ({ packId: `small-${i}`, version: '1.0.0', content: `content ${i}` })),
+      ]
+      const { bytes } = sampleBundle({ packs, channels: [] })
+      const imported = await registry.call('POST', '/bundles/import', { body: bytes })
+      assert.equal(imported.status, 201, await imported.text())
+      const direct = await registry.call('POST', '/bundles', { body: '{"all":true}' })
+      const bundle = Buffer.from(await direct.arrayBuffer())
+      const { id } = await request(registry)
+
+      await writeExport(registry.deps, id, watch, { partBytes: 6_000_000 })
+      const parts = await fileOf(registry, id, { range: 'bytes=5999990-6000010' })
+      assert.deepEqual([parts.status, parts.bytes], [206, bundle.subarray(5_999_990, 6_000_011)])
+      assert.deepEqual((await fileOf(registry, id)).bytes, bundle)
+
+      await ask(registry, 'DELETE', `/bundles/exports/${id}`)
+      await request(registry)
+      await writeExport(registry.deps, id, watch)
+      const answer = await registry.call('GET', `/bundles/exports/${id}/file`)
+      assert.deepEqual([answer.status, answer.headers.get('cache-control')], [307, 'no-store'])
+      const location = answer.headers.get('location') ?? ''
+      assert.ok(location.startsWith(s3.endpoint), location)
+      const whole = await fetch(location)
+      assert.deepEqual(Buffer.from(await whole.arrayBuffer()), bundle)
+      const client = openClient({ url: registry.url })
+      const read: Buffer[] = []
+      for await (const piece of client.exports.read({ id, size: bundle.length }, { from: 1_000_000 })) read.push(piece)
+      assert.deepEqual(Buffer.concat(read), bundle.subarray(1_000_000))
+      await tidy(registry.deps)
+      assert.equal((await exportKeys(registry)).length, 1)
+    } finally {
+      await registry.stop()
+    }
+  })
+
+  it('an import that is cut off goes on where it was, and nothing of it is left over', async (t) => {
+    if (!s3) return t.skip(noS3)
+    const BLOB_STORE = `s3://${s3.bucket}/cut?endpoint=${s3.endpoint}&region=us-east-1&pathStyle=true`
+    const registry = await startRegistry(await databases.fresh(), { BLOB_STORE })
+    try {
+      const packs = [0, 1, 2].map((i) => ({
+        ...{ packId: `pack-${i}`, version: '1.0.0' },
+        content: Buffer.alloc(5_000_000, `content ${i} `),
+      }))
+      const { bytes } = sampleBundle({ packs, channels: [] })
+      const line = await startLine(registry.url, 11_000_000)
+      const client = openClient({ url: line.url, baseDelayMs: 10 })
+      const starts: number[] = []
+      const report = await client.imports.run({
+        size: bytes.length,
+        async *open(from: number) {
+          starts.push(from)
+          for (let at = from; at < bytes.length; at += 500_000) yield bytes.subarray(at, at + 500_000)
+        },
+      })
+      line.stop()
+      assert.ok(starts.length > 1 && (starts[1] ?? 0) > 4_000_000, `sent from ${starts}`)
+      assert.deepEqual([report.changed, report.packs.length], [true, 3])
+      await registry.deps.db.sql`update imports set expires_at = now(), leased_until = now()`
+      await tidy(registry.deps)
+      const keys: string[] = []
+      for await (const { key } of registry.deps.blobs.list('')) keys.push(key)
+      const [row] = await registry.deps.db.sql<{ count: number }[]>`select count(*)::int as count from blobs`
+      assert.equal(keys.length, row?.count)
+    } finally {
+      await registry.stop()
+    }
+  })
 })
