@@ -60,7 +60,7 @@ function stays(sql: Sql, row: string, until: string): Fragment {
   const { digest } = columns(sql, row)
   return sql`(
     exists (select from repository_blobs s where s.digest = ${digest} and not ${goes(sql, 's', until)})
-    or exists (select from import_blobs i where i.digest = ${digest} and i.storage_key is null and i.payload is null))`
+    or exists (select from import_blobs i where i.digest = ${digest} and i.storage_key is null))`
 }
 
 function columns(sql: Sql, row: string) {

@@ -104,7 +104,7 @@ function isLinked(sql: Sql | Transaction, blob: string): Fragment {
 
 function isReliedOn(sql: Sql | Transaction, blob: string): Fragment {
   return sql`coalesce((select true from import_blobs i
-    where i.digest = ${sql(blob)}.digest and i.storage_key is null and i.payload is null limit 1), false)`
+    where i.digest = ${sql(blob)}.digest and i.storage_key is null limit 1), false)`
 }
 
 /** Locks those of these blobs that are still due; the ones that somebody else holds are left out. */

@@ -7,8 +7,8 @@ alter table blob_deletions
   add column error text;
 create index blob_deletions_due on blob_deletions (retry_at, storage_key);
 
--- What an import takes for granted because the registry holds it: while such a row is there, the content stays.
-create index import_blobs_held on import_blobs (digest) where storage_key is null and payload is null;
+-- What an import has no object of its own for: it may rely on the registry's, which stays while such a row is there.
+create index import_blobs_held on import_blobs (digest) where storage_key is null;
 
 -- With the repository in it, a link is found by two entries at most, whichever index the planner takes: content that
 -- very many repositories have (an empty config) would else be read through for each of them.
