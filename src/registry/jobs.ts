@@ -1,7 +1,7 @@
 import type { Transaction } from '../db/client.ts'
 import { ask, violated } from '../db/client.ts'
 import { cancelJob, listDeadLetters, openJobs } from '../db/dead-letters.ts'
-import { recordEvents } from '../db/events.ts'
+import { type NewEvent, recordEvents } from '../db/events.ts'
 import { type EndedJob, retryJob } from '../db/jobs.ts'
 import { endOpenRuns } from '../db/mirrors.ts'
 import { send } from '../db/queue.ts'
@@ -11,8 +11,18 @@ import { Failure } from '../errors.ts'
 
 /** What hangs on a job of a kind, and has to learn that it has ended without success. */
 const dependents: Partial<Record<QueueName, (tx: Transaction, job: EndedJob) => Promise<void>>> = {
-  mirror: (tx, { id, key, error, state }) =>
-    endOpenRuns(tx, key ?? '', id, state === 'cancelled' ? 'cancelled' : (error ?? 'failed')),
+  mirror: endMirrorRuns,
+}
+
+/** A run that nobody goes on with has failed, and says so once more where it was not somebody who wanted its end. */
+async function endMirrorRuns(tx: Transaction, { id, key, error, state }: EndedJob): Promise<void> {
+  const words = state === 'cancelled' ? 'cancelled' : (error ?? 'failed')
+  const runs = await endOpenRuns(tx, key ?? '', id, words)
+  if (state === 'cancelled') return
+  const events = runs.map(({ id: run, name: mirror, direction }): NewEvent => {
+    return { type: 'mirror.failed', subject: mirror, data: { mirror, direction, run, error: words, final: true } }
+  })
+  await recordEvents(tx, events)
 }
 
 /**
