@@ -3,6 +3,8 @@ import { Failure } from './errors.ts'
 import { admit, challenged, openGate } from './http/access.ts'
 import { addAuditRoutes, audit, mayBeAudited } from './http/audit.ts'
 import { addBundleRoutes } from './http/bundles.ts'
+import { addEventRoutes } from './http/events.ts'
+import { addExportRoutes } from './http/exports.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
@@ -28,6 +30,7 @@ import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
 import { addManifestRoutes } from './http/v2/manifests.ts'
 import { addUploadRoutes } from './http/v2/uploads.ts'
+import { addWebhookRoutes } from './http/webhooks.ts'
 
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
@@ -86,6 +89,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addPackResolve(routes, deps)
   addKeyRoutes(routes, deps)
   addBundleRoutes(routes, deps)
+  addExportRoutes(routes, deps)
   addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addTokenRoutes(routes, deps)
@@ -93,6 +97,8 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addAuditRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)
+  addEventRoutes(routes, deps, state)
+  addWebhookRoutes(routes, deps)
   addRetentionRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)

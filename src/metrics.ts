@@ -31,6 +31,7 @@ export function openMetrics() {
     ...requestMetrics([register], sources),
     ...partMetrics([register], sources),
     ...jobMetrics([register], sources),
+    ...eventMetrics([register]),
     shared: sharedMetrics,
   }
 }
@@ -102,6 +103,19 @@ function partMetrics(registers: Registry[], sources: Sources) {
         if (ends !== undefined) this.labels('TLS_CERT_FILE').set(ends)
       },
     }),
+    ...collectionMetrics(registers),
+    blobs: new Histogram({
+      name: 'packs_blob_store_duration_seconds',
+      help: 'Calls to the blob store',
+      labelNames: ['operation', 'outcome'] as const,
+      buckets: latencyBuckets,
+      registers,
+    }),
+  }
+}
+
+function collectionMetrics(registers: Registry[]) {
+  return {
     collected: new Counter({
       name: 'packs_gc_collected_total',
       help: 'What garbage collection has taken away in this process: links of repositories to blobs, blobs, objects of the store',
@@ -111,13 +125,6 @@ function partMetrics(registers: Registry[], sources: Sources) {
     collectedBytes: new Counter({
       name: 'packs_gc_collected_bytes_total',
       help: 'Size of the blobs that garbage collection has taken away in this process',
-      registers,
-    }),
-    blobs: new Histogram({
-      name: 'packs_blob_store_duration_seconds',
-      help: 'Calls to the blob store',
-      labelNames: ['operation', 'outcome'] as const,
-      buckets: latencyBuckets,
       registers,
     }),
   }
@@ -150,11 +157,58 @@ function jobMetrics(registers: Registry[], sources: Sources) {
   }
 }
 
+/** Of events and what is sent to webhooks. */
+function eventMetrics(registers: Registry[]) {
+  return {
+    eventStreams: new Gauge({ name: 'packs_event_streams', help: 'Streams of events that are open', registers }),
+    deliveries: new Histogram({
+      name: 'packs_webhook_attempt_duration_seconds',
+      help: 'Attempts to send an event to a webhook by their outcome: delivered, failed (it is tried again), dead (it is not)',
+      labelNames: ['outcome'] as const,
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15],
+      registers,
+    }),
+    deliveryLag: new Histogram({
+      name: 'packs_webhook_lag_seconds',
+      help: 'From what happened to the answer of the webhook, where the first attempt is delivered',
+      buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300],
+      registers,
+    }),
+  }
+}
+
+function sharedEventMetrics(registers: Registry[]) {
+  return {
+    outbox: new Gauge({
+      name: 'packs_events_outbox',
+      help: 'Events that are written down and not yet to be seen by anybody',
+      registers,
+    }),
+    outboxOldest: new Gauge({
+      name: 'packs_events_outbox_oldest_seconds',
+      help: 'How long the oldest of them has waited',
+      registers,
+    }),
+    deliveriesByState: new Gauge({
+      name: 'packs_webhook_deliveries',
+      help: 'Deliveries that wait, and that were given up and can be sent again (dead)',
+      labelNames: ['state'] as const,
+      registers,
+    }),
+    deliveriesOldest: new Gauge({
+      name: 'packs_webhook_oldest_waiting_seconds',
+      help: 'How long the oldest delivery that waits has waited, but for those of webhooks that are switched off',
+      registers,
+    }),
+  }
+}
+
 function sharedMetrics() {
   const register = new Registry()
   const registers = [register]
   return {
     register,
+    ...sharedEventMetrics(registers),
     parts: new Gauge({
       name: 'packs_part_up',
       help: 'Whether a part that the registry stands on (database, blobStore) answers: 1, or 0',
