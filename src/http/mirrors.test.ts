@@ -332,6 +332,15 @@ describe('a mirror', () => {
     const [dead] = (await call('GET', '/jobs?state=failed')).body.jobs as Json[]
     assert.deepEqual([dead?.name, dead?.attempts], ['mirror', 2])
     await worker.stop({ graceMs: 0 })
+    const told = await deps.db.sql<{ type: string }[]>`
+      select type from (
+        select type, data from event_outbox union all select type, data from events) e
+      where type in ('job.failed', 'mirror.failed') and (type = 'job.failed' or (data ->> 'final')::boolean)
+      order by type`
+    assert.deepEqual(
+      told.map(({ type }) => type),
+      ['job.failed', 'mirror.failed'],
+    )
 
     await call('POST', '/mirrors/site/run')
     const [waiting] = (await call('GET', '/jobs?state=waiting&name=mirror')).body.jobs as Json[]
