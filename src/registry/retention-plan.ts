@@ -40,7 +40,7 @@ export type Page = {
 }
 
 const repositoriesAtOnce = 100
-const packsAtOnce = 25
+const packsAtOnce = 10
 const manifestsAtOnce = 1000
 
 /**
