@@ -5,10 +5,12 @@ import { addChanges } from './change.ts'
 import { addDiff } from './diff.ts'
 import { addEvents } from './events.ts'
 import { addExport } from './export.ts'
+import { addExports } from './exports.ts'
 import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
 import { addHold } from './hold.ts'
 import { addImport } from './import.ts'
+import { addImports } from './imports.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
 import { addInventory } from './inventory.ts'
@@ -60,7 +62,9 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('Across an air gap:')
   addExport(packs, here)
+  addExports(packs, here)
   addImport(packs, here)
+  addImports(packs, here)
   addInventory(packs, here)
   addBundle(packs, here)
   addKeys(packs, here)

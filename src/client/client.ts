@@ -40,6 +40,7 @@ import { type Audit, auditOf } from './audit.ts'
 import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { type Events, eventsOf } from './events.ts'
+import { type Exports, exportsOf } from './exports.ts'
 import { PacksError } from './failure.ts'
 import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
@@ -65,6 +66,7 @@ import { type Webhooks, webhooksOf } from './webhooks.ts'
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
 export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
 export type { Events, EventsQuery, PackEvent } from './events.ts'
+export type { Export, Exports } from './exports.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
 export type { Job, JobKind, JobState, Jobs, JobsQuery, SentJob } from './jobs.ts'
@@ -248,6 +250,8 @@ export type Client = {
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
   /** Bundle files, as they leave. */
   readonly bundles: Bundles
+  /** Bundle files that the registry makes in the background. */
+  readonly exports: Exports
   /** Bundle files that come into the registry. */
   readonly imports: Imports
   /** Background work. */
@@ -279,6 +283,7 @@ export function openClient(options: ClientOptions): Client {
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
     bundles: bundlesOf(connection),
+    exports: exportsOf(connection),
     imports: importsOf(connection),
     jobs: jobsOf(connection),
     mirrors: mirrorsOf(connection),
