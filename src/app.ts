@@ -17,6 +17,7 @@ import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
+import { addQuotaRoutes } from './http/quotas.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { setSafe } from './http/safety.ts'
 import { addTokenRoutes } from './http/token.ts'
@@ -89,6 +90,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addJobRoutes(routes, deps)
   addTokenRoutes(routes, deps)
   addApiTokenRoutes(routes, deps)
+  addQuotaRoutes(routes, deps)
   addAuditRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)

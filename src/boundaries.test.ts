@@ -32,7 +32,7 @@ const allowed: Record<string, string[]> = {
   worker: ['registry', 'db', 'deps.ts', 'errors.ts', 'log.ts'],
   http: ['registry', 'db', 'oci', 'packs', 'auth', 'deps.ts', 'errors.ts'],
   registry: ['db', 'blobs', 'bundles', 'remote', 'oci', 'packs', 'auth', 'deps.ts', 'errors.ts'],
-  'deps.ts': ['db', 'auth', 'blobs', 'oci', 'config.ts', 'log.ts', 'metrics.ts'],
+  'deps.ts': ['db', 'auth', 'blobs', 'oci', 'config.ts', 'errors.ts', 'log.ts', 'metrics.ts'],
   remote: ['oci', 'errors.ts'],
   db: ['blobs/keys.ts', 'oci', 'packs', 'errors.ts'],
   blobs: ['oci', 'errors.ts', 'metrics.ts'],

@@ -13,9 +13,13 @@ import { listPacks, type PackQuery } from './db/pack-list.ts'
 import { findContents, findDescriptions, findVersions } from './db/packs.ts'
 import { findLiveTokens, haveTokenKeys } from './db/tokens.ts'
 import { findUploads, uploadSecret } from './db/uploads.ts'
+import { Failure } from './errors.ts'
 import { type Log, openLog } from './log.ts'
 import { type Metrics, openMetrics } from './metrics.ts'
 import type { Digest } from './oci/digest.ts'
+
+/** `at`: when it was asked, in milliseconds. */
+type KnownQuotas = { patterns: readonly RegExp[]; at: number }
 
 /** What a rule or a handler needs of the world. Built once a process; passed, never imported. */
 export type Deps = {
@@ -29,6 +33,8 @@ export type Deps = {
   together: ReturnType<typeof openTogether>
   /** What upload session ids are signed with. */
   uploadSecret: Buffer
+  /** Which repositories quotas are about, as far as this process knows. */
+  quotas: KnownQuotas
   /** Bytes by their digest: manifests and small blobs. Never facts, so nothing in it can be out of date. */
   bytes: LRUCache<Digest, Buffer>
   /** The digest a tag had when it was last read: only a guess at which bytes need not be fetched again. */
@@ -69,9 +75,21 @@ function openTogether(db: Database) {
     ),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
-    arrival: batched((arrivals: Arrival[]) => ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds)), {
-      lanes: 2,
-    }),
+    arrival: batched((arrivals: Arrival[]) => linkTogether(db, arrivals), { lanes: 2 }),
+  }
+}
+
+/** One that has no room keeps no other from being linked: its answer is the Failure. */
+async function linkTogether(db: Database, arrivals: Arrival[]): Promise<(boolean | Failure)[]> {
+  try {
+    return await ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds))
+  } catch (error) {
+    if (!(error instanceof Failure) || error.key !== 'QUOTA_EXCEEDED') throw error
+    const [only, ...more] = arrivals
+    if (!only || more.length === 0) return [error]
+    const linked: (boolean | Failure)[] = []
+    for (const arrival of arrivals) linked.push(...(await linkTogether(db, [arrival])))
+    return linked
   }
 }
 
@@ -95,6 +113,7 @@ export async function openDeps(
     auth,
     blobs,
     together: openTogether(db),
+    quotas: { patterns: [], at: 0 },
     bytes: new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 200 }),
     guesses: new LRUCache({ max: 20_000 }),
   }

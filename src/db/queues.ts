@@ -17,6 +17,7 @@ export type QueueOptions = {
 export const queues = {
   'seal-audit': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   mirror: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
+  'tend-quotas': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
 } as const satisfies Record<string, QueueOptions>
 

@@ -1,5 +1,6 @@
 import { ask, type Database } from '../db/client.ts'
 import { countJobs } from '../db/jobs.ts'
+import { listQuotas, type QuotaRow } from '../db/quotas.ts'
 import { countOpenUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -63,12 +64,24 @@ async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void>
   const open = await ask(db, (sql) => countOpenUploads(sql)).catch(() => undefined)
   if (open === undefined) metrics.uploadsOpen.reset()
   else metrics.uploadsOpen.set(open)
+  showQuotas(await ask(db, listQuotas).catch(() => []), metrics)
   const jobs = await ask(db, countJobs).catch(() => [])
   metrics.jobsByState.reset()
   metrics.jobsWaited.reset()
   for (const { name, state, count, waitedSeconds } of jobs) {
     metrics.jobsByState.labels(name, state).set(count)
     if (state === 'waiting') metrics.jobsWaited.labels(name).set(waitedSeconds)
+  }
+}
+
+function showQuotas(quotas: readonly QuotaRow[], { quota }: Deps['metrics']): void {
+  quota.reset()
+  for (const { glob, bytes, maxBytes, versions, maxVersions } of quotas) {
+    const figures = { bytes: [bytes, maxBytes], versions: [versions, maxVersions] }
+    for (const [unit, [used, limit]] of Object.entries(figures)) {
+      quota.labels(glob, unit, 'used').set(Number(used))
+      if (typeof limit === 'number') quota.labels(glob, unit, 'limit').set(limit)
+    }
   }
 }
 

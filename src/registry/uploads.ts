@@ -19,6 +19,7 @@ import type { ByteRange } from '../oci/range.ts'
 import { checker, commit, link, requireDigest, smallBytes, storeContent } from './blobs.ts'
 import type { Body } from './body.ts'
 import { discardSoon } from './deletions.ts'
+import { requireRoom } from './quotas.ts'
 import { newSessionId, parseSessionId, type SessionId } from './session-ids.ts'
 
 // An upload, from its first request to its last. Any request may reach any process.
@@ -141,6 +142,7 @@ async function stage(
   if (announced !== undefined && body.length !== undefined && announced !== body.length)
     throw new Failure('SIZE_INVALID', { detail: 'Content-Range and Content-Length differ' })
   const expected = announced ?? body.length
+  await requireRoom(deps, session.repository, session.offset + (expected ?? 0))
   const hash = session.offset === 0 ? createHash(session.algorithm) : undefined
   const key = chunkKey(session.id)
   let received = 0

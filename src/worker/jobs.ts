@@ -2,6 +2,7 @@ import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
 import { sealAuditEvents } from './seal-audit.ts'
+import { tendAllQuotas } from './tend-quotas.ts'
 import { tidyUp } from './tidy.ts'
 
 /** What a handler is given beside its data. */
@@ -39,5 +40,6 @@ export type Job = {
 export const jobs: Record<QueueName, Job> = {
   'seal-audit': { run: sealAuditEvents, schedule: '* * * * *' },
   mirror: { run: mirror, schedule: mirrorTimes },
+  'tend-quotas': { run: tendAllQuotas, schedule: '* * * * *' },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
 }

@@ -22,6 +22,7 @@ import { channelBody, stateBody } from '../packs/changes.ts'
 import { declaredSchema } from '../packs/manifest.ts'
 import { resolveBody } from '../packs/resolve.ts'
 import { internalErrorTitle } from '../problem.ts'
+import { quotaSchema } from '../quotas.ts'
 import { apiTokenSchema } from '../tokens.ts'
 import type { Answer, Body, Operation } from './operation.ts'
 import { operations } from './operations.ts'
@@ -66,6 +67,7 @@ export const components: Named = {
   Upstream: upstreamSchema,
   Job: jobSchema,
   ApiToken: apiTokenSchema,
+  Quota: quotaSchema,
   AuditEvent: eventSchema,
   LockedPack: lockedPackSchema,
   Problem: answers.problemSchema,

@@ -7,6 +7,7 @@ import { keyOperations } from './keys.ts'
 import { mirrorOperations } from './mirrors.ts'
 import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
+import { quotaOperations } from './quotas.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
 import { writeOperations } from './writes.ts'
@@ -81,6 +82,7 @@ export const operations: readonly Operation[] = [
   ...resolutionOperations,
   ...keyOperations,
   ...accessOperations,
+  ...quotaOperations,
   ...bundleOperations,
   ...importOperations,
   ...mirrorOperations,
