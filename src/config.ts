@@ -119,6 +119,16 @@ export const settings = {
       v.everyItem(isNetwork, 'must be addresses such as 10.0.0.1 or 10.0.0.0/8'),
     ),
   },
+  UPLOADS_OPEN: {
+    fallback: '1000',
+    help: 'uploads in chunks that each user, token or address may have under way at a time; 0: as many as they like',
+    schema: wholeNumber(0, 1_000_000),
+  },
+  UPLOADS_STAGED: {
+    fallback: '0',
+    help: 'bytes that these may have sent together before they are whole; 0: as many as they like',
+    schema: wholeNumber(0, Number.MAX_SAFE_INTEGER),
+  },
   RATE_LIMIT: {
     fallback: '0',
     help: 'requests a minute that each user, token or address has in each process; 0: as many as they like',
@@ -150,7 +160,11 @@ export type Config = {
   auth: AuthConfig
   /** Requests a minute for each principal or address, in each process; 0: no limit. */
   rateLimit: number
+  uploadCaps: UploadCaps
 }
+
+/** What each user, token or address may have under way in uploads that have a chunk. 0: no limit. */
+export type UploadCaps = { open: number; stagedBytes: number }
 
 export type AuthConfig = {
   mode: 'none' | 'htpasswd' | 'oidc'
@@ -219,6 +233,7 @@ function assemble(values: Values, problems: string[]): Config {
     ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),
     auth: assembleAuth(values, problems),
     rateLimit: values.RATE_LIMIT ?? 0,
+    uploadCaps: { open: values.UPLOADS_OPEN ?? 1000, stagedBytes: values.UPLOADS_STAGED ?? 0 },
   }
 }
 

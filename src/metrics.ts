@@ -61,13 +61,7 @@ export function openMetrics() {
       registers,
       aggregator: 'max',
     }),
-    quota: new Gauge({
-      name: 'packs_quota',
-      help: 'What the repositories of a quota hold (used), and may (limit), in bytes and in versions',
-      labelNames: ['repositories', 'unit', 'figure'] as const,
-      registers,
-      aggregator: 'max',
-    }),
+    quota: quotaGauge(registers),
     jobsWaited: new Gauge({
       name: 'packs_jobs_oldest_waiting_seconds',
       help: 'How long the oldest job that is due has waited for a worker',
@@ -83,4 +77,14 @@ export function openMetrics() {
       registers,
     }),
   }
+}
+
+function quotaGauge(registers: Registry[]) {
+  return new Gauge({
+    name: 'packs_quota',
+    help: 'What the repositories of a quota hold (used), and may (limit), in bytes and in versions',
+    labelNames: ['repositories', 'unit', 'figure'] as const,
+    registers,
+    aggregator: 'max',
+  })
 }
