@@ -43,7 +43,7 @@ export function buildApp(deps: Deps, state: ServerState): Fetch {
     return render(c.env, c.req.path, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
   })
   app.onError((error, c) => render(c.env, c.req.path, error))
-  const gate = openGate(deps)
+  const gate = openGate(deps, { shared: state.allMetrics !== undefined })
   return (request, bindings) => {
     observe(deps, bindings)
     setSafe(bindings.outgoing, deps.config.tls !== undefined)

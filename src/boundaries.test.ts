@@ -57,7 +57,7 @@ const owners: Record<string, string[]> = {
   valibot: ['config.ts', 'packs', 'http', 'auth'],
   jose: ['auth'],
   bcryptjs: ['auth'],
-  'rate-limiter-flexible': ['http'],
+  'rate-limiter-flexible': ['http', 'processes.ts'],
   '@valibot/to-json-schema': ['http'],
   semver: ['packs'],
   'tar-stream': ['bundles', 'cli'],

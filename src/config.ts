@@ -131,7 +131,7 @@ export const settings = {
   },
   RATE_LIMIT: {
     fallback: '0',
-    help: 'requests a minute that each user, token or address has in each process; 0: as many as they like',
+    help: 'requests a minute that each user, token or address has on each server, over all of its processes; 0: as many as they like',
     schema: wholeNumber(0, 1_000_000),
   },
 } as const satisfies Record<string, Setting>
@@ -158,7 +158,7 @@ export type Config = {
   /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
   bundleVerify?: 'always' | 'if-present' | 'never'
   auth: AuthConfig
-  /** Requests a minute for each principal or address, in each process; 0: no limit. */
+  /** Requests a minute for each principal or address, on each server; 0: no limit. */
   rateLimit: number
   uploadCaps: UploadCaps
 }

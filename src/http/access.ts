@@ -27,8 +27,9 @@ import type { Env } from './routes.ts'
 /** What the gate needs beside the request. */
 export type Gate = Origins & { deps: Deps; limits: Limits }
 
-export function openGate(deps: Deps): Gate {
-  const limits = openLimits({ requestsAMinute: deps.config.rateLimit })
+/** `shared`: this is one of several processes that count requests together. */
+export function openGate(deps: Deps, { shared }: { shared: boolean }): Gate {
+  const limits = openLimits({ requestsAMinute: deps.config.rateLimit, shared })
   return { deps, limits, ...openOrigins(deps.config.auth) }
 }
 

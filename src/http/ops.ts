@@ -13,7 +13,7 @@ export type ServerState = {
   isDraining(): boolean
   /** Bytes over all connections so far. */
   traffic(): { read: number; written: number }
-  /** The metrics of every process of this server, as Prometheus reads them; undefined: there is only this one. */
+  /** The metrics of every process of this server, as Prometheus reads them; undefined: this process is all of it. */
   allMetrics?: () => Promise<string>
 }
 
