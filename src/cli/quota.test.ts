@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, it } from 'node:test'
@@ -63,8 +63,10 @@ it('says what is wrong with a limit, and that one is spent', async () => {
   assert.match((await packs('quota', 'set', 'a/*', '--versions', '-1'))[1], /It is a whole number/)
   assert.deepEqual((await packs('quota', 'show', 'a/*'))[0], 1)
   await packs('quota', 'set', 'packs/*', '--versions', '0')
-  writeFileSync(join(folder, 'content.txt'), 'content')
-  const [code, said] = await packs('publish', 'content.txt', '--id', 'full', '--version', '1.0.0', '--type', 'policy')
+  mkdirSync(join(folder, 'full'))
+  writeFileSync(join(folder, 'full/rules.txt'), 'content')
+  writeFileSync(join(folder, 'full/pack.json'), JSON.stringify({ packId: 'full', version: '1.0.0', type: 'policy' }))
+  const [code, said] = await packs('publish', 'full')
   assert.match(said, /packs\/\* may hold 0 versions, and would come to 1\. Delete what is not needed/)
   assert.equal(code, 11)
 })
