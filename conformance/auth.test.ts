@@ -2,9 +2,13 @@
 // tokens of a real OpenID provider as passwords. Each logs in, pushes, pulls, is refused where it has no right, and logs out.
 import assert from 'node:assert/strict'
 import { execFile, execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, connect } from 'node:net'
 import { join } from 'node:path'
+import { pipeline } from 'node:stream'
 import { after, before, describe, it } from 'node:test'
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls'
 import bcrypt from 'bcryptjs'
 import { type Authority, startAuthority } from '../src/testing/authority.ts'
 import { createLayout } from './image.ts'
@@ -165,7 +169,10 @@ for (const [index, { who, user, password, at }] of logins.entries())
       await run('buildah', ['login', '--tls-verify=false', '-u', user, '--password-stdin', at()], await password())
       await buildah('push', '--tls-verify=false', 'built', `docker://${reference}`)
       await run('buildah', ['logout', at()])
-      await assert.rejects(podman('pull', '--tls-verify=false', reference), /unauthorized|authentication required|denied/i)
+      await assert.rejects(
+        podman('pull', '--tls-verify=false', reference),
+        /unauthorized|authentication required|denied/i,
+      )
       await run('podman', ['login', '--tls-verify=false', '-u', user, '--password-stdin', at()], await password())
       await podman('pull', '--tls-verify=false', reference)
       await podman('tag', reference, `${reference}-again`)
@@ -187,9 +194,7 @@ for (const [index, { who, user, password, at }] of logins.entries())
       const login = ['registry', 'login', '--plain-http', '-u', user, '--password-stdin', at()]
       await run('helm', login, await password())
       await run('helm', ['push', '--plain-http', chart, charts])
-      await run('helm', [
-        ...['pull', '--plain-http', `${charts}/demo`, '--version', '1.2.3+build.4', '-d', 'pulled'],
-      ])
+      await run('helm', [...['pull', '--plain-http', `${charts}/demo`, '--version', '1.2.3+build.4', '-d', 'pulled']])
       assert.deepEqual(readFileSync(join(folder, 'pulled', chart)), readFileSync(join(folder, chart)))
       assert.match(await run('helm', ['show', 'chart', '--plain-http', `${charts}/demo`]), /version: 1\.2\.3\+build\.4/)
       await run('helm', ['registry', 'logout', at()])
@@ -223,27 +228,39 @@ for (const [index, { who, user, password, at }] of logins.entries())
   })
 
 // To push and to pull is a matter of docker's engine; the login, and what the client asks by itself, are tried. It speaks
-// to nobody but over TLS.
+// to nobody but over TLS, so a proxy stands before the registry.
 describe('docker, without its engine', () => {
-  let overTls: Server
+  let behind: Server
+  let proxy: TlsServer
+  let at: string
   before(async () => {
     const [key, cert] = [join(work, 'tls.key'), join(work, 'tls.crt')]
-    execFileSync('openssl', [
+    const request = [
       ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
       ...['-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', cert],
-    ])
-    overTls = await startServer({
+    ]
+    execFileSync('openssl', request, { stdio: 'ignore' })
+    proxy = createTlsServer({ key: readFileSync(key), cert: readFileSync(cert) }, (socket) => {
+      const onward = connect(Number(new URL(behind.url).port), '127.0.0.1')
+      pipeline(socket, onward, socket, () => onward.destroy())
+    })
+    proxy.listen(0, '127.0.0.1')
+    await once(proxy, 'listening')
+    at = `127.0.0.1:${(proxy.address() as AddressInfo).port}`
+    behind = await startServer({
       env: {
         ...{ AUTH: 'htpasswd', HTPASSWD_FILE: join(work, 'users'), POLICY_FILE: join(work, 'policy.json') },
-        ...{ TLS_CERT_FILE: cert, TLS_KEY_FILE: key },
+        PUBLIC_URL: `https://${at}`,
       },
     })
   })
-  after(() => overTls?.stop())
+  after(async () => {
+    proxy?.close()
+    await behind?.stop()
+  })
 
   it('logs in, is refused with another password, reads with its login, and logs out', async () => {
     const { run } = home('docker')
-    const at = overTls.host
     const reference = `${at}/team/docker:1`
     const dest = ['--dest-tls-verify=false', '--dest-creds=alice:alice']
     await run('skopeo', ['copy', ...dest, 'oci:layout:one', `docker://${reference}`])

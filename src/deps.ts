@@ -5,7 +5,7 @@ import type { BlobStore } from './blobs/store.ts'
 import { timed } from './blobs/timed.ts'
 import type { Config } from './config.ts'
 import { type AuditEntry, insertEvents } from './db/audit.ts'
-import { askedOnce, batched } from './db/batch.ts'
+import { askedDistinct, askedOnce, batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
 import { ask, type Database, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
@@ -54,7 +54,7 @@ function openTogether(db: Database) {
     manifest: batched((keys: Parameters<typeof findManifests>[1]) => ask(db, (sql) => findManifests(sql, keys))),
     packVersion: batched((keys: Parameters<typeof findVersions>[1]) => ask(db, (sql) => findVersions(sql, keys))),
     apiToken: batched((keys: Parameters<typeof findLiveTokens>[1][number][]) =>
-      ask(db, (sql) => findLiveTokens(sql, keys)),
+      askedDistinct(keys, (each) => ask(db, (sql) => findLiveTokens(sql, each))),
     ),
     tokenKey: batched((kids: string[]) => ask(db, (sql) => haveTokenKeys(sql, kids))),
     audit: batched(

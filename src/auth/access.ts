@@ -1,5 +1,5 @@
 import type { RepositoryName } from '../oci/name.ts'
-import { patternOf, weightOf } from './glob.ts'
+import { type GlobShape, patternOf, shapeOf, weightOf } from './glob.ts'
 
 /**
  * What may be done to a repository. `push` makes what is not there; `overwrite` makes a tag name something else, which
@@ -118,13 +118,14 @@ export function readsSome({ patterns, public: all }: Grants): boolean {
   return [...all, ...patterns].some((pattern) => pattern.actions.has('pull'))
 }
 
-/** The first of these regular expressions that matches a name says whether it may be listed; none: it may not. */
-export type ListFilter = readonly { pattern: string; readable: boolean }[]
+/** The first of these globs that matches a name says whether it may be listed; none: it may not. */
+export type ListFilter = readonly (GlobShape & { pattern: string; readable: boolean })[]
 
 /** What a list is to be filtered by; undefined: by nothing. */
 export function listFilter(grants: Grants): ListFilter | undefined {
   if (grants.open || readsAll(grants)) return undefined
-  return [...grants.public, ...grants.patterns].map(({ source, actions }) => ({
+  return [...grants.public, ...grants.patterns].map(({ glob, source, actions }) => ({
+    ...shapeOf(glob),
     pattern: source,
     readable: actions.has('pull'),
   }))
