@@ -350,6 +350,24 @@ describe('rights', () => {
   })
 })
 
+it('users change with their file', async () => {
+  const asks = async (password: string) =>
+    (await here.call('GET', '/v2/', { headers: { authorization: basic('bob', password) } })).status
+  const setPassword = async (password: string) => {
+    const words = { admin: 'admin', alice: 'alice', bob: password }
+    const lines = Object.entries(words).map(([name, word]) => `${name}:${bcrypt.hashSync(word, 4)}`)
+    const generation = here.deps.auth.generation()
+    await writeFile(join(folder, 'users'), lines.join('\n'))
+    while (here.deps.auth.generation() === generation) await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  assert.equal(await asks('bob'), 200)
+  await setPassword('another')
+  assert.equal(await asks('bob'), 401)
+  assert.equal(await asks('another'), 200)
+  await setPassword('bob')
+  assert.equal(await asks('bob'), 200)
+})
+
 describe('API tokens', () => {
   const create = async (body: object, who = 'admin') =>
     here.call('POST', '/tokens', {
