@@ -99,6 +99,10 @@ export const settings = {
     help: 'who may do what, in JSON ("packs policy check" checks it); read again on change; unset: who is logged in may do everything',
     schema: text,
   },
+  KEY_ENCRYPTION_FILE: {
+    help: 'file with a secret ("openssl rand -hex 32") under which private keys are encrypted in the database; further lines open older ones; unset: they are not',
+    schema: text,
+  },
   ANONYMOUS_PULL: {
     help: 'repositories that everybody may read, by globs separated by commas: packs/*, mirror/**',
     schema: v.pipe(text, v.transform(wordsOf), v.everyItem(isGlob, 'must be globs such as packs/* or mirror/**')),
@@ -161,6 +165,7 @@ export type Config = {
   /** Requests a minute for each principal or address, on each server; 0: no limit. */
   rateLimit: number
   uploadCaps: UploadCaps
+  keyEncryptionFile?: string
 }
 
 /** What each user, token or address may have under way in uploads that have a chunk. 0: no limit. */
@@ -233,6 +238,7 @@ function assemble(values: Values, problems: string[]): Config {
     ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),
     auth: assembleAuth(values, problems),
     rateLimit: values.RATE_LIMIT ?? 0,
+    ...(values.KEY_ENCRYPTION_FILE ? { keyEncryptionFile: resolve(values.KEY_ENCRYPTION_FILE) } : {}),
     uploadCaps: { open: values.UPLOADS_OPEN ?? 1000, stagedBytes: values.UPLOADS_STAGED ?? 0 },
   }
 }

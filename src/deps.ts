@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { LRUCache } from 'lru-cache'
 import { type Auth, openAuth } from './auth/open.ts'
 import { openBlobStore } from './blobs/open.ts'
@@ -35,6 +36,8 @@ export type Deps = {
   uploadSecret: Buffer
   /** Which repositories quotas are about, as far as this process knows. */
   quotas: KnownQuotas
+  /** What private keys are encrypted with in the database: the first; the others open older ones. None: they are not. */
+  keySecrets: readonly Buffer[]
   /** Bytes by their digest: manifests and small blobs. Never facts, so nothing in it can be out of date. */
   bytes: LRUCache<Digest, Buffer>
   /** The digest a tag had when it was last read: only a guess at which bytes need not be fetched again. */
@@ -99,6 +102,7 @@ export async function openDeps(
   databaseUrl: string,
   log: Log = openLog(config.logLevel),
 ): Promise<Deps> {
+  const keySecrets = await readSecrets(config.keyEncryptionFile)
   const auth = await openAuth(config.auth, log)
   const metrics = openMetrics()
   const blobs = timed(await openBlobStore(config.blobStore), metrics)
@@ -114,9 +118,23 @@ export async function openDeps(
     blobs,
     together: openTogether(db),
     quotas: { patterns: [], at: 0 },
+    keySecrets,
     bytes: new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 200 }),
     guesses: new LRUCache({ max: 20_000 }),
   }
+}
+
+/** A secret a line. Throws an Error in words, without any of them, where one is none. */
+async function readSecrets(file: string | undefined): Promise<Buffer[]> {
+  if (file === undefined) return []
+  const text = await readFile(file, 'utf8').catch((cause) => {
+    throw new Error(`KEY_ENCRYPTION_FILE ${file} cannot be used: ${cause.message}`, { cause })
+  })
+  const lines = text.split(/\r?\n/).filter(Boolean)
+  if (lines.length > 0 && lines.every((line) => line.length >= 32)) return lines.map((line) => Buffer.from(line))
+  throw new Error(
+    `KEY_ENCRYPTION_FILE ${file} cannot be used: each line has to be a secret of 32 characters or more, as "openssl rand -hex 32" makes one`,
+  )
 }
 
 export async function closeDeps(deps: Deps): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Config } from '../config.ts'
 import { closeDeps, openDeps } from '../deps.ts'
 import { openLog } from '../log.ts'
+import { lockAwayAll } from '../registry/key-vault.ts'
 import { startWorker } from '../worker/worker.ts'
 import { type Stops, startDatabase } from './database.ts'
 import { endOf } from './ended.ts'
@@ -18,6 +19,7 @@ export async function work(config: Config): Promise<number> {
     const url = await startDatabase(config, log, stops, ended)
     const deps = await openDeps(config, url, log)
     stops.push(() => closeDeps(deps))
+    await lockAwayAll(deps)
     const worker = startWorker(deps)
     stops.push(() => worker.stop({ hurry: ended.hurry }))
     log.info({ blobStore: deps.blobs.description, concurrency: config.workerConcurrency }, 'working')
