@@ -21,22 +21,29 @@ export type RunningServer = {
   stop(options?: { drainMs?: number }): Promise<void>
 }
 
-/** A connection on which nothing moves is closed after this; a transfer that moves may take as long as it likes. */
-const idleMs = 120_000
 /** Above the 90 s after which Go clients drop an idle connection, so that it is never we who close it under them. */
 const keepAliveMs = 95_000
-const headersMs = 60_000
+/**
+ * `idleMs`: a connection on which nothing moves is closed after this; a transfer that moves may take as long as it likes.
+ * `headersMs`: the head of a request has to be whole by then, however busily it comes.
+ */
+const slowest = { idleMs: 120_000, headersMs: 60_000 }
 const defaultDrainMs = 30_000
 /** Kubernetes swaps mounted secrets by a symbolic link, which file events miss: the files are looked at instead. */
 const tlsCheckMs = 2_000
 
 /**
  * Listens and serves. Throws an Error in words when the address cannot be had, or the certificate not be read.
- * `allMetrics`: see ServerState. `hurry`: when it aborts, a stop under way does not wait any longer.
+ * `allMetrics`: see ServerState. `hurry`: when it aborts, a stop under way does not wait any longer. `patience`: with
+ * clients.
  */
 export async function startServer(
   deps: Deps,
-  { allMetrics, hurry }: { allMetrics?: () => Promise<string>; hurry?: AbortSignal } = {},
+  {
+    allMetrics,
+    hurry,
+    patience = slowest,
+  }: { allMetrics?: () => Promise<string>; hurry?: AbortSignal; patience?: typeof slowest } = {},
 ): Promise<RunningServer> {
   const { host, port, tls } = deps.config
   let draining = false
@@ -46,12 +53,12 @@ export async function startServer(
     traffic: () => traffic.total(),
     ...(allMetrics ? { allMetrics } : {}),
   }
-  const { server, unwatch } = await makeServer(deps, state)
+  const { server, unwatch } = await makeServer(deps, state, patience)
   server.on(deps.config.tls ? 'secureConnection' : 'connection', (socket) => traffic.watch(socket))
   server.requestTimeout = 0
-  server.headersTimeout = headersMs
+  server.headersTimeout = patience.headersMs
   server.keepAliveTimeout = keepAliveMs
-  server.timeout = idleMs
+  server.timeout = patience.idleMs
   hurry?.addEventListener('abort', () => server.closeAllConnections())
   await listen(server, host, port)
   return {
@@ -71,15 +78,21 @@ export async function startServer(
   }
 }
 
-async function makeServer(deps: Deps, state: ServerState): Promise<{ server: Server; unwatch: () => void }> {
+async function makeServer(
+  deps: Deps,
+  state: ServerState,
+  { headersMs }: typeof slowest,
+): Promise<{ server: Server; unwatch: () => void }> {
+  // How often Node looks for heads that are not whole.
+  const options = { connectionsCheckingInterval: headersMs / 2 }
   const throughRoutes = getRequestListener(buildApp(deps, state) as Parameters<typeof getRequestListener>[0])
   const listener: RequestListener = (incoming, outgoing) => {
     const directly = incoming.url?.startsWith('/packs/') ? answerPackDirectly : answerDirectly
     directly(deps, incoming, outgoing, () => throughRoutes(incoming, outgoing))
   }
   const { tls } = deps.config
-  if (!tls) return { server: createHttpServer(listener), unwatch() {} }
-  const server = createHttpsServer(await readCertificate(tls), listener)
+  if (!tls) return { server: createHttpServer(options, listener), unwatch() {} }
+  const server = createHttpsServer({ ...options, ...(await readCertificate(tls)) }, listener)
   return { server, unwatch: reloadOnChange(server, tls, deps.log) }
 }
 
