@@ -13,6 +13,18 @@ const wholeNumber = (least: number, most: number) =>
     v.minValue(least, `must be at least ${least}`),
     v.maxValue(most, `must be at most ${most}`),
   )
+
+const units: Readonly<Record<string, number>> = { s: 1, m: 60, h: 60 * 60, d: 24 * 60 * 60 }
+
+/** A time such as 90m, in seconds. */
+const duration = (leastSeconds: number, mostDays: number) =>
+  v.pipe(
+    v.string(),
+    v.regex(/^\d{1,9}[smhd]$/, 'must be a number with its unit: 1s, 90m, 24h or 7d'),
+    v.transform((written) => Number(written.slice(0, -1)) * (units[written.slice(-1)] ?? 1)),
+    v.minValue(leastSeconds, `must be at least ${leastSeconds}s`),
+    v.maxValue(mostDays * 24 * 60 * 60, `must be at most ${mostDays}d`),
+  )
 const oneOf = <const T extends readonly [string, ...string[]]>(...choices: T) =>
   v.picklist(choices, `must be one of ${choices.join(', ')}`)
 
@@ -61,13 +73,27 @@ export const settings = {
   PROCESSES: { fallback: '1', help: 'processes that serve requests', schema: wholeNumber(1, 256) },
   WORKER: {
     fallback: 'true',
-    help: 'run jobs (imports, mirrors, tidying up) beside serving, in one of the processes; false: run "packs worker" for them',
+    help: 'run jobs (garbage collection, imports, mirrors) beside serving, in one of the processes; false: run "packs worker" for them',
     schema: v.pipe(
       oneOf('true', 'false'),
       v.transform((value) => value === 'true'),
     ),
   },
+  WORKER_PORT: {
+    help: 'where "packs worker" answers /healthz, /readyz and /metrics, on HOST; 0 takes a free one; unset: nowhere',
+    schema: wholeNumber(0, 65535),
+  },
   WORKER_CONCURRENCY: { fallback: '4', help: 'jobs that a worker runs at a time', schema: wholeNumber(1, 100) },
+  GC_GRACE: {
+    fallback: '24h',
+    help: 'how long content that nothing refers to is kept, from the last push or HEAD of it: 1s, 90m, 24h, 7d; a client has so long between a blob and its manifest',
+    schema: duration(1, 365),
+  },
+  GC_RATE: {
+    fallback: '10000',
+    help: 'rows and objects a second that garbage collection goes through, so that serving does not suffer; 0: as many as it can',
+    schema: wholeNumber(0, 1_000_000),
+  },
   TLS_CERT_FILE: {
     help: 'certificate chain (PEM); with TLS_KEY_FILE: serve https; read again on change',
     schema: text,
@@ -105,7 +131,11 @@ export const settings = {
   },
   ANONYMOUS_PULL: {
     help: 'repositories that everybody may read, by globs separated by commas: packs/*, mirror/**',
-    schema: v.pipe(text, v.transform(wordsOf), v.everyItem(isGlob, 'must be globs such as packs/* or mirror/**')),
+    schema: v.pipe(
+      text,
+      v.transform(wordsOf),
+      v.everyItem(isGlob, 'must be globs such as packs/* or mirror/**, with three wildcards at most'),
+    ),
   },
   PUBLIC_URL: {
     help: 'address that clients know this registry by, for challenges; unset: the one they ask',
@@ -157,6 +187,12 @@ export type Config = {
   /** Whether serving includes running jobs. */
   worker: boolean
   workerConcurrency: number
+  /** Where a worker of its own answers probes; absent: it listens nowhere. */
+  workerPort?: number
+  /** How long content that nothing refers to is left alone. */
+  gcGraceSeconds: number
+  /** Rows and objects a second that the collector goes through; 0: no limit. */
+  gcRate: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
   /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
@@ -233,6 +269,9 @@ function assemble(values: Values, problems: string[]): Config {
     processes: values.PROCESSES ?? 1,
     worker: values.WORKER ?? true,
     workerConcurrency: values.WORKER_CONCURRENCY ?? 4,
+    ...(values.WORKER_PORT === undefined ? {} : { workerPort: values.WORKER_PORT }),
+    gcGraceSeconds: values.GC_GRACE ?? 24 * 60 * 60,
+    gcRate: values.GC_RATE ?? 10_000,
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
     logLevel: values.LOG_LEVEL ?? 'info',
     ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),

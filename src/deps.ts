@@ -12,6 +12,7 @@ import { ask, type Database, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
 import { listPacks, type PackQuery } from './db/pack-list.ts'
 import { findContents, findDescriptions, findVersions } from './db/packs.ts'
+import { openRelay, type Relay } from './db/relay.ts'
 import { findLiveTokens, haveTokenKeys } from './db/tokens.ts'
 import { findUploads, uploadSecret } from './db/uploads.ts'
 import { Failure } from './errors.ts'
@@ -28,6 +29,8 @@ export type Deps = {
   log: Log
   metrics: Metrics
   db: Database
+  /** Gives events that were written here their places. */
+  relay: Relay
   auth: Auth
   blobs: BlobStore
   /** The statements that many requests ask at the same moment, joined into one. */
@@ -44,14 +47,12 @@ export type Deps = {
   guesses: LRUCache<string, Digest>
 }
 
-/** How long content that nothing refers to is left alone. A client has this long between a blob and its manifest. */
-export const graceSeconds = 24 * 60 * 60
 /** How long an upload session lives after its last chunk. */
 export const uploadLifeSeconds = 24 * 60 * 60
 
 const cacheBytes = 64 * 1024 * 1024
 
-function openTogether(db: Database) {
+function openTogether(db: Database, { gcGraceSeconds }: Config) {
   return {
     linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) => ask(db, (sql) => findLinkedBlobs(sql, keys))),
     manifest: batched((keys: Parameters<typeof findManifests>[1]) => ask(db, (sql) => findManifests(sql, keys))),
@@ -78,12 +79,12 @@ function openTogether(db: Database) {
     ),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
-    arrival: batched((arrivals: Arrival[]) => linkTogether(db, arrivals), { lanes: 2 }),
+    arrival: batched((arrivals: Arrival[]) => linkTogether(db, arrivals, gcGraceSeconds), { lanes: 2 }),
   }
 }
 
 /** One that has no room keeps no other from being linked: its answer is the Failure. */
-async function linkTogether(db: Database, arrivals: Arrival[]): Promise<(boolean | Failure)[]> {
+async function linkTogether(db: Database, arrivals: Arrival[], graceSeconds: number): Promise<(boolean | Failure)[]> {
   try {
     return await ask(db, (sql) => linkArrivals(sql, arrivals, graceSeconds))
   } catch (error) {
@@ -91,7 +92,7 @@ async function linkTogether(db: Database, arrivals: Arrival[]): Promise<(boolean
     const [only, ...more] = arrivals
     if (!only || more.length === 0) return [error]
     const linked: (boolean | Failure)[] = []
-    for (const arrival of arrivals) linked.push(...(await linkTogether(db, [arrival])))
+    for (const arrival of arrivals) linked.push(...(await linkTogether(db, [arrival], graceSeconds)))
     return linked
   }
 }
@@ -108,15 +109,19 @@ export async function openDeps(
   const blobs = timed(await openBlobStore(config.blobStore), metrics)
   const db = openDatabase(databaseUrl, { max: config.databasePool })
   db.onAnswer = (seconds) => metrics.database.observe(seconds)
+  const relay = openRelay(db, (error) => log.warn({ error }, 'events wait to be relayed'))
+  db.onEvents = relay.ring
+  metrics.sources.pool = () => db.use
   return {
     uploadSecret: await ask(db, uploadSecret),
     config,
     log,
     metrics,
     db,
+    relay,
     auth,
     blobs,
-    together: openTogether(db),
+    together: openTogether(db, config),
     quotas: { patterns: [], at: 0 },
     keySecrets,
     bytes: new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 200 }),
@@ -139,5 +144,6 @@ async function readSecrets(file: string | undefined): Promise<Buffer[]> {
 
 export async function closeDeps(deps: Deps): Promise<void> {
   deps.auth.close()
+  await deps.relay.close()
   await Promise.all([deps.db.close(), deps.blobs.close()])
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The real clients and services that the black-box tests and benchmarks drive: from Debian, and where Debian stable is
 # too old (oras, crane, cosign, docker's client) from a newer suite, unpacked into a cache folder with nothing installed on
-# the system. Debian has no helm: Go builds it, into the same folder.
+# the system. So is promtool, which checks alert rules: its package would bring a whole Prometheus, as a service. Debian
+# has no helm: Go builds it, into the same folder.
 # usage: bash scripts/services/clients.sh      prints the folder that holds the newer clients; a no-op when all is there
 # needs: Debian 12 with its own apt configuration; Go; root, where packages have to be installed
 set -euo pipefail
@@ -63,6 +64,19 @@ CONF
   rm -rf "$work"
 }
 
+unpack_promtool() {
+  echo 'unpacking promtool' >&2
+  work=$(mktemp -d "$dir/work.XXXXXX")
+  (
+    cd "$work"
+    apt-get update -qq >&2
+    apt-get download -qq prometheus >&2
+    dpkg -x prometheus_*.deb root
+  )
+  mv "$work/root/usr/bin/promtool" "$bin/promtool"
+  rm -rf "$work"
+}
+
 for client in "${newer[@]}"; do
   [ -x "$bin/$client" ] || { unpack_newer; break; }
 done
@@ -73,4 +87,5 @@ if [ ! -x "$bin/helm" ]; then
   mv -f "$work/helm" "$bin/helm"
   rm -rf "$work"
 fi
+[ -x "$bin/promtool" ] || unpack_promtool
 echo "$bin"

@@ -90,6 +90,11 @@ export function mayAccess(principal: Principal, repository: RepositoryName | '*'
   return granted(principal.grants, repository, action)
 }
 
+/** Whether these grants let read a repository. */
+export function reads(grants: Grants, repository: RepositoryName): boolean {
+  return grants.open || granted(grants, repository, 'pull')
+}
+
 function granted({ patterns, public: all }: Grants, repository: string, action: Action): boolean {
   if (action === 'pull' && all.some(({ test }) => test.test(repository))) return true
   let weight = -1

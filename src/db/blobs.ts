@@ -1,9 +1,9 @@
 import { type ObjectKey, storedKey } from '../blobs/keys.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import type { Sql, Transaction } from './client.ts'
+import type { Fragment, Sql } from './client.ts'
 
-/** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at it; undefined: it will not. */
+/** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at its link; undefined: it will not. */
 export type LinkedBlob = { size: number; key: ObjectKey; reviewDueSeconds: number | undefined }
 
 /** Looks up many blobs, each in its repository; the answers stand in the order of the questions. See findManifests. */
@@ -13,7 +13,7 @@ export async function findLinkedBlobs(
 ): Promise<(LinkedBlob | undefined)[]> {
   const rows = await sql`
     select concat_ws(' ', q.i, b.size, b.storage_key,
-      extract(epoch from least(l.review_at, b.review_at) - now())::bigint)
+      extract(epoch from l.review_at - now()))
     from unnest(
       string_to_array(${asked.map((a) => a.repository).join(' ')}::text, ' '),
       string_to_array(${asked.map((a) => a.digest).join(' ')}::text, ' '))
@@ -44,25 +44,69 @@ export type Arrival = {
 }
 
 /**
- * Commits stored content, in one statement: the blob's row (or, if another upload of the same content was first, its
- * row is kept and our object queued for deletion), the link, and the session's end. Answers true for each arrival that
- * is now linked; false: its repository does not exist yet, or the content is not held, or the session was cancelled.
+ * Commits stored content: the blob's row (or, if another upload of the same content was first, its row is kept and our
+ * object queued for deletion), the link, and the session's end. Answers true for each arrival that is now linked; false:
+ * its repository does not exist yet, or the content is not held, or the session was cancelled.
  *
+ * One statement for what was stored, one for what is held. Each locks blobs in the order of their digests and then links
+ * in the order of theirs, so of any number of them none waits for one that waits for it; as one statement it would lock
+ * the blobs of one kind before those of the other.
+ */
+export async function linkArrivals(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> {
+  const stored = arrivals.filter(({ key }) => key !== undefined)
+  if (stored.length === 0) return linkHeld(sql, arrivals, graceSeconds)
+  if (stored.length === arrivals.length) return linkStored(sql, arrivals, graceSeconds)
+  const held = arrivals.filter(({ key }) => key === undefined)
+  const ofStored = await linkStored(sql, stored, graceSeconds)
+  const ofHeld = await linkHeld(sql, held, graceSeconds)
+  return arrivals.map(({ key }) => (key === undefined ? ofHeld.shift() : ofStored.shift()) ?? false)
+}
+
+/**
  * `on conflict do update`, not `do nothing`: it locks the row against the collector, and inserts it anew where the
  * collector has just deleted it.
  */
-export async function linkArrivals(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> {
-  // The parts that few arrivals need are left out where none does: each costs the server as much as the rest does.
-  const held = sql`, held as (
-      update blobs set review_at = now() + make_interval(secs => ${graceSeconds})
-      where digest in (select g.digest from given g where g.key is null and g.digest not in (select digest from stored))
-      returning digest, storage_key
-    )`
+function linkStored(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> {
+  return linkPresent(sql, arrivals, graceSeconds, {
+    present: sql`
+      insert into blobs (digest, size, storage_key, verified_at, review_at)
+      select distinct on (g.digest) g.digest, g.size, g.key, now(), now() + make_interval(secs => ${graceSeconds})
+      from given g order by g.digest
+      on conflict (digest) do update set review_at = excluded.review_at
+      returning digest, storage_key`,
+    after: sql`, spare as (
+      insert into blob_deletions (storage_key)
+      select g.key from given g join present p on p.digest = g.digest where p.storage_key <> g.key
+      on conflict do nothing
+    )`,
+  })
+}
+
+/** Where the collector has just deleted the row, there is none to update, and nothing is linked. */
+function linkHeld(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> {
+  return linkPresent(sql, arrivals, graceSeconds, {
+    present: sql`
+      update blobs b set review_at = now() + make_interval(secs => ${graceSeconds})
+      from (
+        select digest from blobs where digest in (select g.digest from given g) order by digest for no key update
+      ) as locked
+      where b.digest = locked.digest
+      returning b.digest`,
+    after: sql``,
+  })
+}
+
+async function linkPresent(
+  sql: Sql,
+  arrivals: Arrival[],
+  graceSeconds: number,
+  { present, after }: { present: Fragment; after: Fragment },
+): Promise<boolean[]> {
+  // The part that few arrivals need is left out where none does: it costs the server as much as the rest does.
   const closed = sql`, closed as (
       update uploads u set state = 'closed', digest = g.digest, chunks = '[]'
       from given g where u.id = g.upload and u.state = 'open'
     )`
-  const someHeld = arrivals.some((arrival) => !arrival.key)
   const rows = await sql<{ i: number }[]>`
     with given as materialized (
       select g.*, r.id as repository_id from unnest(
@@ -72,25 +116,14 @@ export async function linkArrivals(sql: Sql, arrivals: Arrival[], graceSeconds: 
         with ordinality as g (name, digest, size, key, upload, i)
       join repositories r on r.name = g.name
       where not exists (select from uploads u where u.id = g.upload and u.state = 'cancelled')
-    ), stored as (
-      insert into blobs (digest, size, storage_key, verified_at, review_at)
-      select distinct on (g.digest) g.digest, g.size, g.key, now(), now() + make_interval(secs => ${graceSeconds})
-      from given g where g.key is not null order by g.digest
-      on conflict (digest) do update set review_at = excluded.review_at
-      returning digest, storage_key
-    )${someHeld ? held : sql``}, present as (
-      select digest, storage_key from stored ${someHeld ? sql`union all select digest, storage_key from held` : sql``}
+    ), present as (${present}
     ), linked as (
       insert into repository_blobs (repository_id, digest, review_at)
       select distinct g.repository_id, g.digest, now() + make_interval(secs => ${graceSeconds})
       from given g join present p on p.digest = g.digest
       order by 1, 2
       on conflict (repository_id, digest) do update set review_at = excluded.review_at
-    )${arrivals.some((arrival) => arrival.closes) ? closed : sql``}, spare as (
-      insert into blob_deletions (storage_key)
-      select g.key from given g join stored s on s.digest = g.digest where s.storage_key <> g.key
-      on conflict do nothing
-    )
+    )${arrivals.some((arrival) => arrival.closes) ? closed : sql``}${after}
     select g.i::int from given g join present p on p.digest = g.digest`
   const done: boolean[] = new Array(arrivals.length).fill(false)
   for (const { i } of rows) done[i - 1] = true
@@ -137,20 +170,21 @@ export async function repositoriesWithBlob(sql: Sql, digest: Digest, limit: numb
   return rows.map((row) => row.name)
 }
 
-/** Keeps a blob from the collector for the grace from now on: a client has been told that it exists. */
+/**
+ * Keeps a link from the collector for the grace from now on, for a client is to be told that the blob exists. False
+ * where it is gone, or is not to be looked at any more. The blob stays as long as its link does.
+ */
 export async function postponeReview(
   sql: Sql,
   { repository, digest }: { repository: RepositoryName; digest: Digest },
   graceSeconds: number,
-): Promise<void> {
-  await sql`
-    with link as (
-      update repository_blobs l set review_at = now() + make_interval(secs => ${graceSeconds})
-      from repositories r where r.name = ${repository} and l.repository_id = r.id and l.digest = ${digest}
-        and l.review_at is not null
-    )
-    update blobs set review_at = now() + make_interval(secs => ${graceSeconds})
-    where digest = ${digest} and review_at is not null`
+): Promise<boolean> {
+  const rows = await sql`
+    update repository_blobs l set review_at = now() + make_interval(secs => ${graceSeconds})
+    from repositories r where r.name = ${repository} and l.repository_id = r.id and l.digest = ${digest}
+      and l.review_at is not null
+    returning l.digest`
+  return rows.length > 0
 }
 
 /**
@@ -162,39 +196,27 @@ export async function unlinkBlob(
   { repository, digest }: { repository: RepositoryName; digest: Digest },
   graceSeconds: number,
 ): Promise<boolean> {
+  // The blob is locked before its link, as everywhere: the deletion needs what the review returns.
   const rows = await sql`
-    with gone as (
-      delete from repository_blobs l using repositories r
-      where r.name = ${repository} and l.repository_id = r.id and l.digest = ${digest}
-      returning l.digest
-    ), review as (
-      update blobs set review_at = now() + make_interval(secs => ${graceSeconds})
-      where digest in (select digest from gone)
+    with review as (
+      update blobs b set review_at = now() + make_interval(secs => ${graceSeconds})
+      from repositories r join repository_blobs l on l.repository_id = r.id
+      where r.name = ${repository} and l.digest = ${digest} and b.digest = l.digest
+      returning l.repository_id, l.digest
     )
-    select digest from gone`
+    delete from repository_blobs l using review v
+    where l.repository_id = v.repository_id and l.digest = v.digest
+    returning l.digest`
   return rows.length > 0
 }
 
-/** Queues objects for deletion: no row names them. */
-export async function queueDeletions(sql: Sql | Transaction, keys: readonly ObjectKey[]): Promise<void> {
-  if (keys.length === 0) return
-  await sql`insert into blob_deletions (storage_key) select unnest(${[...keys]}::text[]) on conflict do nothing`
-}
-
-/** These objects are deleted. */
-export async function forgetDeletions(sql: Sql, keys: readonly ObjectKey[]): Promise<void> {
-  await sql`delete from blob_deletions where storage_key = any(${[...keys]}::text[])`
-}
-
-/** Whether the registry holds content of this digest in any repository. Never told to a client. */
-export async function isHeld(sql: Sql, digest: Digest): Promise<boolean> {
-  const [row] = await sql<{ held: boolean }[]>`select exists (select from blobs where digest = ${digest}) as held`
-  return row?.held ?? false
-}
-
-/** The oldest queued objects. They stay queued until `forgetDeletions`; to delete one twice does no harm. */
-export async function queuedDeletions(sql: Sql, limit: number): Promise<ObjectKey[]> {
-  const rows = await sql<{ key: string }[]>`
-    select storage_key as key from blob_deletions order by queued_at limit ${limit}`
-  return rows.map((row) => storedKey(row.key))
+/**
+ * Whether the registry holds content of this digest in any repository; never told to a client. If so it stays for the
+ * grace from now on, whatever becomes of its links.
+ */
+export async function holdBlob(sql: Sql, digest: Digest, graceSeconds: number): Promise<boolean> {
+  const rows = await sql`
+    update blobs set review_at = greatest(review_at, now() + make_interval(secs => ${graceSeconds}))
+    where digest = ${digest} returning 1`
+  return rows.length > 0
 }

@@ -20,6 +20,8 @@ export type Database = {
   readonly use: { active: number; waiting: number; readonly max: number }
   /** Told of every finished statement: its duration in seconds. */
   onAnswer: (seconds: number) => void
+  /** Told after a statement or transaction that may have written events. */
+  onEvents: () => void
   readonly queue: (() => void)[]
   close(): Promise<void>
 }
@@ -67,11 +69,19 @@ export function openDatabase(url: string, { max = 12, limits = {} as Partial<Lim
     limits: { ...defaultLimits, ...limits },
     use: { active: 0, waiting: 0, max },
     onAnswer: () => undefined,
+    onEvents: () => undefined,
     queue: [],
     async close() {
       await Promise.all([sql.end({ timeout: 5 }), relaxed.end({ timeout: 5 })])
     },
   }
+}
+
+let eventsNoted = 0
+
+/** Says that events are being written: when what is under way has ended, they are to be relayed. */
+export function noteEvents(): void {
+  eventsNoted++
 }
 
 /**
@@ -88,10 +98,13 @@ export async function ask<T>(
   if (db.use.active >= db.use.max) await freeConnection(db)
   else db.use.active++
   const started = performance.now()
+  const notedBefore = eventsNoted
   // The slot is given back when the statement ends, not when its caller gives up: it counts real connections.
   const answer = run(db.sql, db.relaxed).finally(() => {
     db.onAnswer((performance.now() - started) / 1000)
     release(db)
+    // Those of others count too: to relay once too often does no harm.
+    if (eventsNoted !== notedBefore) db.onEvents()
   })
   try {
     return await within(answer, answerMs)

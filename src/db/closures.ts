@@ -5,6 +5,7 @@ import type { Member } from '../packs/artifact.ts'
 import type { PackId } from '../packs/pack.ts'
 import { releaseOf, type Version } from '../packs/version.ts'
 import type { Fragment, Sql, Transaction } from './client.ts'
+import { reviewOfDoomed } from './manifests.ts'
 
 /** A manifest of a closure. `size` and `mediaType` are null where it is listed, but is not in the repository. */
 export type ClosureManifest = { digest: Digest; size: number | null; mediaType: string | null }
@@ -180,11 +181,7 @@ export async function deleteUnnamed(
       select m.repository_id, m.digest from doomed d
       join manifests m on m.repository_id = d.repository_id and m.subject_digest = d.digest
       where not exists (select from tags t where t.repository_id = m.repository_id and t.manifest_digest = m.digest)
-    ), review as (
-      update repository_blobs l set review_at = now() + make_interval(secs => ${graceSeconds})
-      from doomed d join manifest_blobs e on e.repository_id = d.repository_id and e.manifest_digest = d.digest
-      where l.repository_id = e.repository_id and l.digest = e.blob_digest
-    )
+    ), ${reviewOfDoomed(tx, graceSeconds)}
     delete from manifests m using doomed d
     where m.repository_id = d.repository_id and m.digest = d.digest
     returning m.digest`

@@ -6,7 +6,6 @@ import type { Tag } from '../oci/reference.ts'
 import type { PackId } from '../packs/pack.ts'
 import { releaseOf, type Version } from '../packs/version.ts'
 import type { Sql, Transaction } from './client.ts'
-import type { Attempt } from './imports.ts'
 import type { VersionFacts } from './pack-rebuild.ts'
 
 // What an import asks and writes: sets of rows, each statement for a thousand packs what the others do for one. Rows are
@@ -72,13 +71,6 @@ export async function lockPacks(
     on conflict (repository_id) do update set pack_id = excluded.pack_id`
 }
 
-/** The import, locked, unless another connection has taken it over. */
-export async function lockImport(tx: Transaction, { id, attempt }: Attempt): Promise<boolean> {
-  const rows = await tx`
-    select id from imports where id = ${id} and attempt = ${attempt} and state = 'verifying' for update`
-  return rows.length > 0
-}
-
 /** An object that an import has stored. */
 type StoredBlob = { digest: Digest; size: number; key: ObjectKey }
 
@@ -120,6 +112,14 @@ export async function linkBlobs(tx: Transaction, placed: readonly PlacedManifest
     join packs p on p.pack_id = w.pack_id
     order by 1, 2
     on conflict do nothing`
+  // One that was there may be due: it is locked against the collector until its edges are there too.
+  await tx`
+    select from repository_blobs l
+    where l.review_at is not null and (l.repository_id, l.digest) in (
+      select p.repository_id, w.blob collate "C"
+      from unnest(${pairs.map(({ packId }) => packId as string)}::text[], ${pairs.map(({ other }) => other as string)}::text[]) as w (pack_id, blob)
+      join packs p on p.pack_id = w.pack_id)
+    order by l.repository_id, l.digest for key share`
 }
 
 /** Stores manifests. Answers how many are new; those that are here are left as they are. */

@@ -2,7 +2,7 @@ import type { Digest } from '../oci/digest.ts'
 import type { Manifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
-import type { Sql, Transaction } from './client.ts'
+import type { Fragment, Sql, Transaction } from './client.ts'
 
 /** A manifest as it is served. `payload` is undefined only where the asker has the bytes or does not want them. */
 export type StoredManifest = { digest: Digest; mediaType: string; size: number; payload: Buffer | undefined }
@@ -71,7 +71,7 @@ export async function insertManifest(
       select id, ${digest}, ${manifest.mediaType}, ${manifest.artifactType ?? null}, ${manifest.subject ?? null},
         ${manifest.annotations ? sql.json(manifest.annotations) : null}::jsonb, ${payload.length}, ${payload}
       from repository
-      on conflict (repository_id, digest) do update set pushed_at = manifests.pushed_at
+      on conflict (repository_id, digest) do update set pushed_at = excluded.pushed_at
         where manifests.media_type = excluded.media_type
       returning repository_id, digest
     ), blobs as (
@@ -112,30 +112,53 @@ export async function missingBlobs(
 /**
  * Deletes a manifest, its tags, and the untagged referrers that hang on it (signatures and the like), at any depth.
  * What they held is reviewed after the grace. Answers the digests that are gone, none where there was no such manifest.
+ *
+ * Two statements. The first locks the manifests, so that none of them gets another edge; the second sees every edge.
  */
 export async function deleteManifest(
-  sql: Sql | Transaction,
+  tx: Transaction,
   { repository, digest }: { repository: RepositoryName; digest: Digest },
   graceSeconds: number,
 ): Promise<Digest[]> {
-  const rows = await sql<{ digest: Digest }[]>`
-    with recursive repository as (
-      select id from repositories where name = ${repository}
-    ), doomed (repository_id, digest) as (
-      select m.repository_id, m.digest from repository r
+  await tx`
+    with recursive ${doomedBy(tx, repository, digest)}
+    select from manifests m join doomed d on d.repository_id = m.repository_id and d.digest = m.digest
+    order by m.digest for update of m`
+  const rows = await tx<{ digest: Digest }[]>`
+    with recursive ${doomedBy(tx, repository, digest)}, ${reviewOfDoomed(tx, graceSeconds)}
+    delete from manifests m using doomed d
+    where m.repository_id = d.repository_id and m.digest = d.digest
+    returning m.digest`
+  return rows.map((row) => row.digest)
+}
+
+/** A manifest and its untagged referrers, as `doomed`: a part of a recursive statement. */
+function doomedBy(tx: Transaction, repository: RepositoryName, digest: Digest): Fragment {
+  return tx`doomed (repository_id, digest) as (
+      select m.repository_id, m.digest from repositories r
       join manifests m on m.repository_id = r.id and m.digest = ${digest}
+      where r.name = ${repository}
       union
       select m.repository_id, m.digest from doomed d
       join manifests m on m.repository_id = d.repository_id and m.subject_digest = d.digest
       where not exists (
         select from tags t where t.repository_id = m.repository_id and t.manifest_digest = m.digest)
+    )`
+}
+
+/**
+ * Has the links that the manifests in `doomed` need looked at after the grace: a part of the statement that deletes
+ * them. They are locked in the order of their digests, as those who push do.
+ */
+export function reviewOfDoomed(tx: Transaction, graceSeconds: number): Fragment {
+  return tx`freed as (
+      select l.repository_id, l.digest from repository_blobs l
+      where (l.repository_id, l.digest) in (
+        select e.repository_id, e.blob_digest from doomed d
+        join manifest_blobs e on e.repository_id = d.repository_id and e.manifest_digest = d.digest)
+      order by l.repository_id, l.digest for no key update
     ), review as (
       update repository_blobs l set review_at = now() + make_interval(secs => ${graceSeconds})
-      from doomed d join manifest_blobs e on e.repository_id = d.repository_id and e.manifest_digest = d.digest
-      where l.repository_id = e.repository_id and l.digest = e.blob_digest
-    )
-    delete from manifests m using doomed d
-    where m.repository_id = d.repository_id and m.digest = d.digest
-    returning m.digest`
-  return rows.map((row) => row.digest)
+      from freed f where l.repository_id = f.repository_id and l.digest = f.digest
+    )`
 }

@@ -5,7 +5,7 @@ import type { Content } from '../packs/artifact.ts'
 import type { PackDocument, PackId, PackState } from '../packs/pack.ts'
 import { isPrerelease, precedenceOf, releaseOf, type Version } from '../packs/version.ts'
 import { candidatesOf } from './candidates.ts'
-import type { Fragment, Sql, Transaction } from './client.ts'
+import { type Fragment, noteEvents, type Sql, type Transaction } from './client.ts'
 
 /** A version about to be published. */
 export type NewVersion = { document: PackDocument; manifestDigest: Digest; content: Content }
@@ -74,9 +74,11 @@ export function refreshPack(tx: Transaction, packId: PackId): Promise<void> {
 
 /**
  * Brings what lists show of packs, what resolution looks at, and their tags `latest`, up to their versions. Under the
- * packs' locks. `latest` is the highest stable version that is not yanked, so a back-port never moves it.
+ * packs' locks. `latest` is the highest stable version that is not yanked, so a back-port never moves it; where it does
+ * move, that is an event.
  */
 export async function refreshPacks(tx: Transaction, packIds: readonly PackId[]): Promise<void> {
+  noteEvents()
   await tx`
     with shown as materialized (
       select p.repository_id as pack, v.*, coalesce(v.state <> 'yanked' and not v.prerelease, false) as is_latest
@@ -104,6 +106,15 @@ export async function refreshPacks(tx: Transaction, packIds: readonly PackId[]):
       on conflict (repository_id, name) do update
         set manifest_digest = excluded.manifest_digest, updated_at = excluded.updated_at
         where tags.manifest_digest <> excluded.manifest_digest
+    ), recorded as (
+      insert into event_outbox (type, pack_id, subject, data)
+      -- The row of the pack as it was before this statement.
+      select 'channel.moved', p.pack_id, p.pack_id || '@latest', json_strip_nulls(json_build_object('packId', p.pack_id,
+        'channel', 'latest', 'from', p.latest, 'to', case when s.is_latest then s.version end,
+        'manifestDigest', case when s.is_latest then s.manifest_digest end))
+      from shown s join packs p on p.repository_id = s.pack
+      where p.latest is distinct from case when s.is_latest then s.version end
+      order by p.pack_id
     )
     delete from tags t using shown s where t.repository_id = s.pack and t.name = 'latest' and not s.is_latest`
 }
@@ -311,9 +322,18 @@ function channelsOf(sql: Sql): Fragment {
 }
 
 /** Tags that are no channels: versions, and what belongs to another manifest. See packs/channel.ts. */
-const channelPattern = '^([vV]?[0-9]+\\.[0-9]+\\.[0-9]+|sha(256|512)-[0-9a-f]{64})'
+export const channelPattern = '^([vV]?[0-9]+\\.[0-9]+\\.[0-9]+|sha(256|512)-[0-9a-f]{64})'
 
-/** Sets a version's state. False where there is no such version. */
+/** The channels that point at a manifest, without `latest`. */
+export async function channelsOfManifest(tx: Transaction, packId: PackId, digest: Digest): Promise<string[]> {
+  const rows = await tx<{ name: string }[]>`
+    select t.name from packs p join tags t on t.repository_id = p.repository_id
+    where p.pack_id = ${packId} and t.manifest_digest = ${digest} and t.name <> 'latest' and t.name !~ ${channelPattern}
+    order by t.name`
+  return rows.map((row) => row.name)
+}
+
+/** Sets a version's state. Answers what it was; `changed`: whether any of it is another now. Undefined where there is no such version. */
 export async function setState(
   tx: Transaction,
   {
@@ -329,13 +349,15 @@ export async function setState(
     message: string | undefined
     replacedBy: string | undefined
   },
-): Promise<boolean> {
-  const rows = await tx`
+): Promise<{ before: PackState; changed: boolean } | undefined> {
+  const [row] = await tx<{ before: PackState; changed: boolean }[]>`
     update pack_versions v set state = ${state}, message = ${message ?? null}, replaced_by = ${replacedBy ?? null}
-    from packs p where p.pack_id = ${packId} and v.repository_id = p.repository_id and v.version = ${version}
-      and v.deleted_at is null
-    returning v.version`
-  return rows.length > 0
+    from packs p join pack_versions b on b.repository_id = p.repository_id
+    where p.pack_id = ${packId} and b.version = ${version} and b.deleted_at is null
+      and v.repository_id = b.repository_id and v.release = b.release
+    returning b.state as before,
+      (b.state, b.message, b.replaced_by) is distinct from (v.state, v.message, v.replaced_by) as changed`
+  return row
 }
 
 export type Dependent = { packId: PackId; version: Version; range: string; optional: boolean; state: PackState }

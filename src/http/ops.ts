@@ -1,18 +1,14 @@
-import { ask, type Database } from '../db/client.ts'
-import { countJobs } from '../db/jobs.ts'
-import { listQuotas, type QuotaRow } from '../db/quotas.ts'
-import { countOpenUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
-import { Failure } from '../errors.ts'
 import { requireAccess } from './access.ts'
+import { partsOf, sharedFigures } from './figures.ts'
 import type { Routes } from './routes.ts'
 
 /** What the server knows and the app does not. */
 export type ServerState = {
   /** The server is finishing what it has and takes nothing new. */
   isDraining(): boolean
-  /** Bytes over all connections so far. */
-  traffic(): { read: number; written: number }
+  /** Aborts when that begins: answers that would go on for ever end. */
+  drain?: AbortSignal
   /** The metrics of every process of this server, as Prometheus reads them; undefined: this process is all of it. */
   allMetrics?: () => Promise<string>
 }
@@ -23,11 +19,7 @@ export function addOpsRoutes(routes: Routes, deps: Deps, state: ServerState): vo
 
   // Readiness: each part by name.
   routes.get('/readyz', async () => {
-    const [database, blobStore] = await Promise.all([
-      check(() => ask(deps.db, (sql) => sql`select 1`)),
-      check(() => deps.blobs.ping()),
-    ])
-    const parts = { database, blobStore, server: state.isDraining() ? 'draining' : 'ok' }
+    const parts = { ...(await partsOf(deps)), server: state.isDraining() ? 'draining' : 'ok' }
     const ready = Object.values(parts).every((part) => part === 'ok')
     return Response.json(
       { status: ready ? 'ok' : 'unavailable', parts },
@@ -37,56 +29,8 @@ export function addOpsRoutes(routes: Routes, deps: Deps, state: ServerState): vo
 
   routes.get('/metrics', async (c) => {
     requireAccess(c, '*', 'pull')
-    await refresh(deps, state)
-    const text = await (state.allMetrics?.() ?? deps.metrics.register.metrics())
-    return new Response(text, { headers: { 'content-type': deps.metrics.register.contentType } })
+    const { register } = deps.metrics
+    const [own, shared] = await Promise.all([state.allMetrics?.() ?? register.metrics(), sharedFigures(deps)])
+    return new Response(`${own}\n${shared}`, { headers: { 'content-type': register.contentType } })
   })
-}
-
-async function check(probe: () => Promise<unknown>): Promise<string> {
-  try {
-    await probe()
-    return 'ok'
-  } catch (error) {
-    if (error instanceof Failure && error.key === 'UNAVAILABLE') return 'down'
-    throw error
-  }
-}
-
-/** Figures that are asked for rather than counted. Without the database there are none of what it holds. */
-async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void> {
-  showPool(db, metrics)
-  const { read, written } = state.traffic()
-  metrics.received.reset()
-  metrics.received.inc(read)
-  metrics.sent.reset()
-  metrics.sent.inc(written)
-  const open = await ask(db, (sql) => countOpenUploads(sql)).catch(() => undefined)
-  if (open === undefined) metrics.uploadsOpen.reset()
-  else metrics.uploadsOpen.set(open)
-  showQuotas(await ask(db, listQuotas).catch(() => []), metrics)
-  const jobs = await ask(db, countJobs).catch(() => [])
-  metrics.jobsByState.reset()
-  metrics.jobsWaited.reset()
-  for (const { name, state, count, waitedSeconds } of jobs) {
-    metrics.jobsByState.labels(name, state).set(count)
-    if (state === 'waiting') metrics.jobsWaited.labels(name).set(waitedSeconds)
-  }
-}
-
-function showQuotas(quotas: readonly QuotaRow[], { quota }: Deps['metrics']): void {
-  quota.reset()
-  for (const { glob, bytes, maxBytes, versions, maxVersions } of quotas) {
-    const figures = { bytes: [bytes, maxBytes], versions: [versions, maxVersions] }
-    for (const [unit, [used, limit]] of Object.entries(figures)) {
-      quota.labels(glob, unit, 'used').set(Number(used))
-      if (typeof limit === 'number') quota.labels(glob, unit, 'limit').set(limit)
-    }
-  }
-}
-
-function showPool({ use }: Database, { pool }: Deps['metrics']): void {
-  pool.labels('active').set(use.active)
-  pool.labels('waiting').set(use.waiting)
-  pool.labels('max').set(use.max)
 }

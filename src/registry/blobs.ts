@@ -3,16 +3,16 @@ import { blobKey, type ObjectKey } from '../blobs/keys.ts'
 import {
   type Arrival,
   ensureRepository,
-  isHeld,
+  holdBlob,
   type LinkedBlob,
   mountBlob,
   postponeReview,
-  queueDeletions,
   repositoriesWithBlob,
   unlinkBlob,
 } from '../db/blobs.ts'
 import { ask, violated } from '../db/client.ts'
-import { type Deps, graceSeconds } from '../deps.ts'
+import { queueDeletions } from '../db/deletions.ts'
+import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf, digestSoFar } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -27,9 +27,9 @@ type Content = { repository: RepositoryName; digest: Digest; body: Body; uploadI
 
 /**
  * Takes content whose digest is known beforehand, and makes it readable in the repository.
- * Content that the registry has already is hashed and linked, and not stored again. Whether it has it is `held` or,
- * where the caller has not asked, for a small body a guess, for a large one a question: that only saves work, and the
- * statement that links it decides.
+ * Content that the registry has already is hashed and linked, and not stored again. Whether it has it is for a small
+ * body `held` or a guess: where that was wrong, the bytes are still at hand. A large body goes by once, so what it is
+ * compared with is kept from the collector meanwhile.
  * Throws DIGEST_INVALID where the bytes are not what the digest says, SIZE_INVALID where they are not as many as
  * announced, QUOTA_EXCEEDED where it has no room, before it is read if that can be told; then nothing is stored.
  */
@@ -42,10 +42,12 @@ export async function storeContent(deps: Deps, content: Content, held?: boolean)
     return storeSmall(deps, content, bytes, held ?? deps.bytes.has(digest))
   }
   await requireRoom(deps, content.repository, body.length ?? 0, digest)
-  if (held ?? (await ask(deps.db, (sql) => isHeld(sql, digest)))) {
-    const size = await hashOnly(content)
+  const grace = deps.config.gcGraceSeconds
+  const hold = () => ask(deps.db, (sql) => holdBlob(sql, digest, grace))
+  if (held !== false && (await hold())) {
+    const size = await hashOnly(content, hold, grace / 3)
     if (await link(deps, arrivalOf(content, size))) return
-    // The collector was faster, and the bytes have gone by. The client's next try stores them.
+    // The body stood still for longer than the grace, and the bytes have gone by. The client's next try stores them.
     throw unavailable('blob store', new Error(`${digest} was collected while it was pushed again`))
   }
   await storeStream(deps, content)
@@ -90,12 +92,18 @@ export function requireDigest(wanted: Digest, actual: Digest): void {
   if (wanted !== actual) throw new Failure('DIGEST_INVALID', { detail: { digest: wanted, actual } })
 }
 
-async function hashOnly({ digest, body }: Content): Promise<number> {
+/** Reads and compares; as long as bytes come, `hold` is called every so often. */
+async function hashOnly({ digest, body }: Content, hold: () => Promise<unknown>, seconds: number): Promise<number> {
   const check = checker(digest, body.length)
   let size = 0
+  let next = performance.now() + seconds * 1000
   try {
     for await (const piece of body.stream) {
       check.add(piece)
+      if (performance.now() > next) {
+        await hold()
+        next = performance.now() + seconds * 1000
+      }
       size += piece.length
     }
   } catch (cause) {
@@ -184,11 +192,14 @@ export async function confirmBlob(
   repository: RepositoryName,
   digest: Digest,
 ): Promise<LinkedBlob | undefined> {
-  const found = await deps.together.linkedBlob.load({ repository, digest })
-  // Throttled: pushed forward at most once an hour.
-  if (found?.reviewDueSeconds !== undefined && found.reviewDueSeconds < graceSeconds - 3600)
-    await ask(deps.db, (sql) => postponeReview(sql, { repository, digest }, graceSeconds))
-  return found
+  const { gcGraceSeconds: grace } = deps.config
+  for (;;) {
+    const found = await deps.together.linkedBlob.load({ repository, digest })
+    // Throttled: with a grace of a day, pushed forward at most once an hour.
+    if (found?.reviewDueSeconds === undefined || found.reviewDueSeconds > grace * (23 / 24)) return found
+    // Where there is nothing to postpone, the collector was there in the same moment: either way it is looked at anew.
+    if (await ask(deps.db, (sql) => postponeReview(sql, { repository, digest }, grace))) return found
+  }
 }
 
 /**
@@ -205,7 +216,8 @@ export async function mount(
   if (!source) return false
   // Twice: see link().
   for (let tries = 0; tries < 2; tries++)
-    if (await ask(deps.db, (sql) => mountBlob(sql, { from: source, to, digest }, graceSeconds))) return true
+    if (await ask(deps.db, (sql) => mountBlob(sql, { from: source, to, digest }, deps.config.gcGraceSeconds)))
+      return true
   return false
 }
 
@@ -215,7 +227,7 @@ export async function mount(
  */
 export async function removeBlob(deps: Deps, repository: RepositoryName, digest: Digest): Promise<boolean> {
   try {
-    return await ask(deps.db, (sql) => unlinkBlob(sql, { repository, digest }, graceSeconds))
+    return await ask(deps.db, (sql) => unlinkBlob(sql, { repository, digest }, deps.config.gcGraceSeconds))
   } catch (cause) {
     if (violated(cause) !== 'manifest_blobs_link') throw cause
     throw new Failure('BLOB_IN_USE', {

@@ -1,5 +1,6 @@
 import { ask, type Transaction, violated } from '../db/client.ts'
 import { closureManifests, findMembers, manifestPayloads, mountManifests } from '../db/closures.ts'
+import { recordEvents } from '../db/events.ts'
 import { insertManifest } from '../db/manifests.ts'
 import { findRelease, insertVersion, lockDependencies, lockPack, refreshPack, type Spent } from '../db/packs.ts'
 import type { Deps } from '../deps.ts'
@@ -16,6 +17,7 @@ import { tagOf } from '../packs/version.ts'
 import { resolveBundle } from './bundle-members.ts'
 import { requireDependencies } from './dependencies.ts'
 import { incomplete } from './layout.ts'
+import { published } from './pack-events.ts'
 import { checkPublish, now, type Publish, type Published, requireDeclared } from './publish.ts'
 
 // A bundle without content of its own is resolved when it is published: its members are the closure's manifests, made
@@ -79,8 +81,10 @@ async function tryPublish(
   if ((await insertManifest(tx, repository, digest, manifest, bytes, [tagOf(version)])) === 'conflict')
     throw unavailable('database', new Error(`manifest ${digest} could not be stored`))
   await requireWhole(tx, repository, members, digest)
-  await insertVersion(tx, { document, manifestDigest: digest, content: { digest, size, mediaType } })
-  await refreshPack(tx, packId)
+  const content = { digest, size, mediaType }
+  await insertVersion(tx, { document, manifestDigest: digest, content })
+  const event = published({ packId, version, type: document.type, manifestDigest: digest, content })
+  await Promise.all([recordEvents(tx, [event]), refreshPack(tx, packId)])
   beforeCommit(members)
   return { packId, version, digest, manifestDigest: digest, isNew: true }
 }

@@ -1,8 +1,9 @@
 import type { Readable } from 'node:stream'
 import { blobKey, type ObjectKey } from '../blobs/keys.ts'
 import { ask } from '../db/client.ts'
-import { type Attempt, claimBlobs, type ImportBlob, markStored, noteBlobs } from '../db/imports.ts'
-import { type Deps, graceSeconds } from '../deps.ts'
+import { claimBlobs, type ImportBlob, markStored, noteBlobs } from '../db/import-blobs.ts'
+import type { Attempt } from '../db/imports.ts'
+import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 
@@ -96,7 +97,7 @@ type Waiting = Place & { bytes: Buffer; keep: boolean; done: () => void }
 function openStaging(deps: Deps, attempt: Attempt, keys: Map<Digest, ObjectKey>, counts: Intake['counts']) {
   const claim = async (digests: readonly Digest[]): Promise<Map<Digest, ObjectKey | undefined>> => {
     if (digests.length === 0) return new Map()
-    const known = await ask(deps.db, (_, relaxed) => claimBlobs(relaxed, attempt, digests, graceSeconds))
+    const known = await ask(deps.db, (_, relaxed) => claimBlobs(relaxed, attempt, digests, deps.config.gcGraceSeconds))
     for (const { digest, key } of known) {
       if (key) keys.set(digest, key)
       else counts.held++

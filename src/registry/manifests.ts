@@ -1,7 +1,7 @@
 import { ask, type Database, type Sql, type Transaction, violated } from '../db/client.ts'
 import { deleteManifest, findManifests, insertManifest, missingBlobs } from '../db/manifests.ts'
 import { deleteTag, lockTag, tagsElsewhere } from '../db/tags.ts'
-import { type Deps, graceSeconds } from '../deps.ts'
+import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
 import { type Manifest, parseManifest } from '../oci/manifest.ts'
@@ -9,7 +9,8 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
 import { roleOf } from '../packs/channel.ts'
 import { isPackRepository, packIdOf } from '../packs/pack.ts'
-import { type PackPush, publish, readPack, removeFromPack } from './packs.ts'
+import { removeFromPack } from './pack-removal.ts'
+import { type PackPush, publish, readPack } from './packs.ts'
 import type { MayPull } from './resolve.ts'
 
 /** A manifest as it arrives. `ifMatch`: the digest the tag must have now (RFC 9110, section 13.1.1). */
@@ -140,7 +141,9 @@ export async function removeManifest(
   if (packId && (await removeFromPack(deps, packId, reference, mayPull))) return
   const gone = await ask(deps.db, async (sql) =>
     tag === undefined
-      ? (await deleteManifest(sql, { repository, digest }, graceSeconds)).length > 0
+      ? sql.begin(
+          async (tx) => (await deleteManifest(tx, { repository, digest }, deps.config.gcGraceSeconds)).length > 0,
+        )
       : deleteTag(sql, repository, tag),
   )
   if (!gone) throw new Failure('MANIFEST_UNKNOWN', { detail: { reference: tag ?? digest } })

@@ -1,6 +1,8 @@
 import * as v from 'valibot'
 import { accessOperations } from './access.ts'
 import { bundleOperations } from './bundles.ts'
+import { eventOperations } from './events.ts'
+import { exportOperations } from './exports.ts'
 import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
 import { keyOperations } from './keys.ts'
@@ -10,6 +12,8 @@ import { json, ok } from './operation.ts'
 import { quotaOperations } from './quotas.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
+import { retentionOperations } from './retention.ts'
+import { webhookOperations } from './webhooks.ts'
 import { writeOperations } from './writes.ts'
 
 const part = v.picklist(['ok', 'down'])
@@ -84,8 +88,12 @@ export const operations: readonly Operation[] = [
   ...accessOperations,
   ...quotaOperations,
   ...bundleOperations,
+  ...exportOperations,
   ...importOperations,
   ...mirrorOperations,
+  ...eventOperations,
+  ...webhookOperations,
+  ...retentionOperations,
   ...jobOperations,
   ...servingOperations,
 ]
