@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { airGap, airGapRowNames } from './airgap.ts'
+import { authoritySpeed } from './authority.ts'
 import { cleanUp } from './cleanup.ts'
 import { compare } from './compare.ts'
 import { type ContestantName, contestantNames } from './contestants.ts'
@@ -25,6 +26,7 @@ export type Options = {
   readonly uploads: number
   readonly size?: number
   readonly airgap: boolean
+  readonly auth: boolean
   readonly upkeep: boolean
   readonly rows: number
   readonly stores: readonly ('file' | 's3')[]
@@ -70,6 +72,7 @@ const command = new Command('npm run bench --')
   .option('--lists', 'instead: pages of long lists beside a short one', false)
   .option('--packs', "instead: the facade's reads, lists, searches, publishes and resolutions", false)
   .option('--airgap', 'instead: bundles from one site to another, beside tar and sha256sum', false)
+  .option('--auth', 'instead: what it costs to know who asks, and lists of what they may see', false)
   .option('--upkeep', 'instead: what a registry does for itself, beside those whom it serves', false)
   .option('--rows <n>', 'for --upkeep: blobs that nothing refers to', positive, 1_000_000)
   .addHelpText(
@@ -86,6 +89,7 @@ try {
     options.lists && listSpeed,
     options.packs && packSpeed,
     options.airgap && airGap,
+    options.auth && authoritySpeed,
     options.upkeep && upkeep,
   ]
   const run = instead.find((one) => one !== false) ?? compare
