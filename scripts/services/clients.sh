@@ -9,6 +9,11 @@ set -euo pipefail
 packages=(skopeo buildah podman radosgw ceph-mon ceph-osd ceph-common docker-registry wrk nginx-light postgresql-15)
 newer=(oras crane cosign)
 suite=forky
+# Program, module and version.
+built=(
+  "regctl github.com/regclient/regclient/cmd/regctl v0.11.7"
+  "registry github.com/distribution/distribution/v3/cmd/registry v3.1.0"
+)
 dir="${XDG_CACHE_HOME:-$HOME/.cache}/packs-registry/clients"
 bin="$dir/root/usr/bin"
 
@@ -75,6 +80,16 @@ unpack_promtool() {
 
 for client in "${newer[@]}"; do
   [ -x "$bin/$client" ] || { unpack_newer; break; }
+done
+
+for program in "${built[@]}"; do
+  read -r name module version <<<"$program"
+  own="$dir/go/$name-$version"
+  if [ ! -x "$own/$name" ]; then
+    echo "building $name $version" >&2
+    GOBIN="$own" go install "$module@$version" >&2
+  fi
+  ln -sfn "$own/$name" "$bin/$name"
 done
 [ -x "$bin/promtool" ] || unpack_promtool
 echo "$bin"
