@@ -47,10 +47,12 @@ export async function startServer(
   const { host, tls } = deps.config
   const port = worker?.port ?? deps.config.port
   let draining = false
+  const drain = new AbortController()
   const traffic = new Traffic()
   deps.metrics.sources.traffic = () => traffic.total()
   const state: ServerState = {
     isDraining: () => draining || worker?.isStopping() === true,
+    drain: drain.signal,
     ...(allMetrics ? { allMetrics } : {}),
   }
   const { server, unwatch } = await makeServer(deps, worker ? operationsOf(deps, state) : everythingOf(deps, state))
@@ -65,6 +67,7 @@ export async function startServer(
     url: `${tls ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`,
     async stop({ drainMs = defaultDrainMs } = {}) {
       draining = true
+      drain.abort()
       unwatch()
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
       server.closeIdleConnections()

@@ -39,6 +39,7 @@ import https from 'node:https'
 import { type Audit, auditOf } from './audit.ts'
 import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
+import { type Events, eventsOf } from './events.ts'
 import { type Exports, exportsOf } from './exports.ts'
 import { PacksError } from './failure.ts'
 import { type Imports, importsOf } from './imports.ts'
@@ -58,10 +59,13 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Retention, retentionOf } from './retention.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
+import { type Webhooks, webhooksOf } from './webhooks.ts'
 
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
 export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
+export type { Events, EventsQuery, PackEvent } from './events.ts'
 export type { Export, Exports } from './exports.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
@@ -91,7 +95,28 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type {
+  Hold,
+  Keeping,
+  Retention,
+  RetentionDecision,
+  RetentionPolicy,
+  RetentionRemoval,
+  RetentionRun,
+  StoredPolicy,
+} from './retention.ts'
 export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
+export type {
+  Delivery,
+  DeliveryAttempt,
+  DeliveryState,
+  NewWebhook,
+  Webhook,
+  WebhookOptions,
+  WebhookState,
+  Webhooks,
+  WebhookTest,
+} from './webhooks.ts'
 export { PacksError, parseLock }
 
 /** How to reach a registry, and how patiently. */
@@ -209,13 +234,14 @@ export type Client = {
   ): Promise<Pack>
   /**
    * Points a channel at a published version. `ifMatch`: the digest of the manifest that it must point at now.
-   * Throws PRECONDITION_FAILED where it points elsewhere by now.
+   * Throws PRECONDITION_FAILED where it points elsewhere by now, CHANNEL_BACKWARDS where it names a newer version, unless
+   * `allowOlder` says why that is meant.
    */
   setChannel(
     packId: string,
     channel: string,
     version: string,
-    options?: Cancellable & { ifMatch?: string | undefined },
+    options?: Cancellable & { ifMatch?: string | undefined; allowOlder?: { reason: string } | undefined },
   ): Promise<Channel>
   /**
    * Deletes a version; its number is never used again. False where there was none (also where the answer of an earlier
@@ -232,6 +258,12 @@ export type Client = {
   readonly jobs: Jobs
   /** Other registries that packs are pushed to or pulled from. */
   readonly mirrors: Mirrors
+  /** What is removed by itself, and what never is. */
+  readonly retention: Retention
+  /** What happens, as it does. */
+  readonly events: Events
+  /** Where events are sent to. */
+  readonly webhooks: Webhooks
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -255,6 +287,9 @@ export function openClient(options: ClientOptions): Client {
     imports: importsOf(connection),
     jobs: jobsOf(connection),
     mirrors: mirrorsOf(connection),
+    retention: retentionOf(connection),
+    events: eventsOf(connection),
+    webhooks: webhooksOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }
@@ -367,10 +402,11 @@ function changesOf(connection: Connection) {
 async function setChannel(
   connection: Connection,
   { packId, channel, version }: { packId: string; channel: string; version: string },
-  { ifMatch, signal }: Cancellable & { ifMatch?: string | undefined },
+  { ifMatch, allowOlder, signal }: NonNullable<Parameters<Client['setChannel']>[3]>,
 ): Promise<Channel> {
   const headers = ifMatch === undefined ? {} : { 'if-match': `"${ifMatch}"` }
-  const call = { method: 'PUT' as const, path: packPath(packId, 'channels', channel), headers, signal }
+  const query = queryOf(allowOlder ? { allowOlder: 'true', reason: allowOlder.reason } : {})
+  const call = { method: 'PUT' as const, path: packPath(packId, 'channels', channel) + query, headers, signal }
   try {
     return await askFor<Channel>(connection, 'manifestDigest', { ...call, body: jsonBody({ version }) })
   } catch (error) {

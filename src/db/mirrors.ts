@@ -129,7 +129,7 @@ export async function beginRun(sql: Sql, id: string): Promise<void> {
 }
 
 /** A run that could not go on waits for the next try. */
-export async function pauseRun(sql: Sql, id: string, error: string): Promise<void> {
+export async function pauseRun(sql: Sql | Transaction, id: string, error: string): Promise<void> {
   await sql`update mirror_runs set state = 'waiting', error = ${error} where id = ${id}`
 }
 
@@ -141,7 +141,7 @@ export async function noteProgress(sql: Sql, id: string, progress: object): Prom
 }
 
 export async function endRun(
-  sql: Sql,
+  sql: Sql | Transaction,
   id: string,
   { report, error }: { report?: object; error?: string },
 ): Promise<void> {

@@ -2,7 +2,9 @@ import { unsealedSeconds } from '../db/audit.ts'
 import { ask } from '../db/client.ts'
 import { type Backlog, readBacklog } from '../db/collect-plan.ts'
 import { countJobs, type JobCounts } from '../db/dead-letters.ts'
+import { outboxDepth } from '../db/events.ts'
 import { countOpenUploads } from '../db/uploads.ts'
+import { countDeliveries } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 
@@ -36,10 +38,13 @@ export async function sharedFigures(deps: Deps): Promise<string> {
   const parts = await partsOf(deps)
   for (const [part, state] of Object.entries(parts)) figures.parts.labels(part).set(state === 'ok' ? 1 : 0)
   const space = parts.blobStore === 'ok' ? await deps.blobs.space?.() : undefined
-  for (const [kind, bytes] of Object.entries(space ?? {})) figures.blobSpace.labels(kind).set(bytes)
+  for (const [state, bytes] of Object.entries(space ?? {})) figures.blobSpace.labels(state).set(bytes)
   if (parts.database === 'ok') await lookUp(deps, figures)
   else
-    for (const figure of [figures.uploadsOpen, figures.auditUnsealed, figures.backlogAge, figures.collectedAt])
+    for (const figure of [
+      ...[figures.uploadsOpen, figures.auditUnsealed, figures.backlogAge, figures.collectedAt],
+      ...[figures.outbox, figures.outboxOldest, figures.deliveriesOldest],
+    ])
       figure.remove()
   return figures.register.metrics()
 }
@@ -51,6 +56,12 @@ async function lookUp({ db }: Deps, figures: Figures): Promise<void> {
   figures.auditUnsealed.set(await ask(db, unsealedSeconds))
   for (const counts of await ask(db, countJobs)) showJobs(figures, counts)
   showBacklog(figures, await ask(db, readBacklog))
+  const [outbox, deliveries] = [await ask(db, outboxDepth), await ask(db, countDeliveries)]
+  figures.outbox.set(outbox.count)
+  figures.outboxOldest.set(outbox.oldestSeconds)
+  figures.deliveriesByState.labels('waiting').set(deliveries.waiting)
+  figures.deliveriesByState.labels('dead').set(deliveries.dead)
+  figures.deliveriesOldest.set(deliveries.oldestSeconds)
 }
 
 function showBacklog(figures: Figures, { due, queued, oldestDueSeconds, lastRunAt }: Backlog): void {

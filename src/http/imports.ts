@@ -11,7 +11,16 @@ import { packOfRepository } from '../registry/import-layout.ts'
 import { principalOf, requireAccess, requireLogin } from './access.ts'
 import { requestId } from './observe.ts'
 import { readCursor, writeCursor } from './packs/cursor.ts'
-import { jsonText, limitSchema, noQuery, query, queryOf, switchSchema, textSchema } from './packs/request.ts'
+import {
+  jsonText,
+  limitSchema,
+  noQuery,
+  query,
+  queryOf,
+  reasonSchema,
+  switchSchema,
+  textSchema,
+} from './packs/request.ts'
 import type { Env, Routes } from './routes.ts'
 import { bodyOf, chunkRangeOf } from './v2/request.ts'
 
@@ -25,7 +34,7 @@ export const importQuery = query({
   dryRun: switchSchema,
   force: switchSchema,
   /** Why channels may go back to older versions: kept in the report. */
-  reason: v.optional(v.pipe(textSchema(1000), v.trim(), v.minLength(1, 'must not be empty'))),
+  reason: v.optional(reasonSchema),
   runner: v.optional(versionSchema),
   /** The repository of a pack, for a layout that does not say which it is. */
   repository: v.optional(textSchema(200)),

@@ -23,6 +23,10 @@ export const jobKinds: Record<QueueName, JobKind> = {
     instead: 'use POST /bundles/import, or packs import',
   },
   mirror: { about: 'the runs of a mirror', instead: 'use POST /mirrors/{name}/run, or packs mirror run' },
+  retention: {
+    about: 'applies the policies of retention that are enabled, every night',
+    instead: 'use POST /retention/run, or packs retention run',
+  },
   tidy: { about: 'ends what nobody came back to, deletes what is queued, every ten minutes', data: nothing },
   gc: { about: 'collects content that nothing refers to any more, every five minutes', data: nothing },
   sweep: {

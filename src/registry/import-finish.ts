@@ -110,7 +110,7 @@ async function close(
   const { kind, tokenId, address, requestId } = publishing.by
   const outcome = refused ? ('refused' as const) : ('done' as const)
   const status = refused ? failures[refused].status : 201
-  const nothing = { repository: undefined, digest: undefined, tags: undefined }
+  const nothing = { repository: undefined, digest: undefined, tags: undefined, reason: publishing.force?.reason }
   const entry = { who, kind, tokenId, address, requestId, ...nothing, outcome, status }
   await insertEvents(tx, [{ ...entry, action: 'job import', path: `/bundles/imports/${id}` }])
 }

@@ -20,9 +20,10 @@ import { lockDependencies, refreshPacks } from '../db/packs.ts'
 import type { Deps } from '../deps.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
+import { movingChannels } from './channels.ts'
 import type { Plan, Problem } from './import-plan.ts'
 import { type Judgement, type JudgeOptions, judge } from './import-rules.ts'
-import { movingChannels, published } from './pack-events.ts'
+import { published } from './pack-events.ts'
 
 // Publishing a whole bundle is one transaction. Locks: the import's row; then, in the order of registry/packs.ts, the
 // packs' rows, by their ids; the one for dependencies; then whatever the statements lock, each in the order of its keys.
@@ -87,7 +88,7 @@ async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
   const judgement = await judge(tx, plan, options)
   if (judgement.problems.length > 0) throw new InTheWay(judgement.problems)
   const channels = judgement.tags.filter(({ kind }) => kind === 'channel')
-  const changed = await movingChannels(tx, channels, () => write(tx, publishing, judgement))
+  const changed = await movingChannels(tx, channels, () => write(tx, publishing, judgement), { allowOlder: true })
   if (changed) for (const some of chunks(packIds)) await refreshPacks(tx, some)
   await recordEvents(tx, [importCompleted(id, judgement, changed)])
   await finishImport(tx, id, report(judgement, changed), reportLifeSeconds)

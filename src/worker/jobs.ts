@@ -1,9 +1,11 @@
 import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
+import { runRetention } from '../registry/retention-run.ts'
 import { exportFile } from './export.ts'
 import { gc, sweep } from './gc.ts'
 import { finishImport } from './import.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
+import { retentionTimes } from './retention.ts'
 import { sealAuditEvents } from './seal-audit.ts'
 import { tidyUp } from './tidy.ts'
 
@@ -44,6 +46,7 @@ export const jobs: Record<QueueName, Job> = {
   export: { run: exportFile, concurrency: 2 },
   import: { run: finishImport, concurrency: 2 },
   mirror: { run: mirror, schedule: mirrorTimes },
+  retention: { run: runRetention, schedule: retentionTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
   gc: { run: gc, schedule: '*/5 * * * *' },
   sweep: { run: sweep, schedule: '17 * * * *' },

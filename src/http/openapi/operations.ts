@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { accessOperations } from './access.ts'
 import { bundleOperations } from './bundles.ts'
+import { eventOperations } from './events.ts'
 import { exportOperations } from './exports.ts'
 import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
@@ -10,6 +11,8 @@ import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
+import { retentionOperations } from './retention.ts'
+import { webhookOperations } from './webhooks.ts'
 import { writeOperations } from './writes.ts'
 
 const part = v.picklist(['ok', 'down'])
@@ -86,6 +89,9 @@ export const operations: readonly Operation[] = [
   ...exportOperations,
   ...importOperations,
   ...mirrorOperations,
+  ...eventOperations,
+  ...webhookOperations,
+  ...retentionOperations,
   ...jobOperations,
   ...servingOperations,
 ]
