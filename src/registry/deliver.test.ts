@@ -370,7 +370,9 @@ describe('a worker', () => {
     for (let n = 1; n <= 3; n++) {
       await sql`
         select pg_terminate_backend(pid) from pg_stat_activity
-        where datname = current_database() and pid <> pg_backend_pid()`
+        where datname = current_database() and pid <> pg_backend_pid() and query <> ''
+          -- The driver cannot bear to lose a connection while it asks this on it.
+          and query not like '%typarray%'`
       for (let recorded = false; !recorded; )
         recorded = await recordEvents(sql, [told('a', n)]).then(
           () => true,
