@@ -4,6 +4,7 @@ import { admit, challenged, openGate } from './http/access.ts'
 import { addAuditRoutes, audit, mayBeAudited } from './http/audit.ts'
 import { addBundleRoutes } from './http/bundles.ts'
 import { addEventRoutes } from './http/events.ts'
+import { addExportRoutes } from './http/exports.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
@@ -88,6 +89,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addPackResolve(routes, deps)
   addKeyRoutes(routes, deps)
   addBundleRoutes(routes, deps)
+  addExportRoutes(routes, deps)
   addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addTokenRoutes(routes, deps)

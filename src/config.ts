@@ -73,7 +73,7 @@ export const settings = {
   PROCESSES: { fallback: '1', help: 'processes that serve requests', schema: wholeNumber(1, 256) },
   WORKER: {
     fallback: 'true',
-    help: 'run jobs (imports, mirrors, tidying up) beside serving, in one of the processes; false: run "packs worker" for them',
+    help: 'run jobs (garbage collection, imports, mirrors) beside serving, in one of the processes; false: run "packs worker" for them',
     schema: v.pipe(
       oneOf('true', 'false'),
       v.transform((value) => value === 'true'),

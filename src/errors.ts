@@ -79,6 +79,8 @@ export const failures = {
   KEY_NOT_SIGNING: { status: 409, title: 'this key does not sign here' },
   TOKEN_UNKNOWN: { status: 404, title: 'no such token' },
   TOKEN_EXISTS: { status: 409, title: 'there is such a token already' },
+  EXPORT_UNKNOWN: { status: 404, title: 'no such export' },
+  EXPORT_NOT_READY: { status: 409, title: 'this export is not made yet' },
   IMPORT_UNKNOWN: { status: 404, title: 'no such import' },
   IMPORT_REFUSED: { status: 422, title: 'this bundle cannot be imported here' },
   IMPORT_BACKWARDS: { status: 409, title: 'something would move to an older version' },

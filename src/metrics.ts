@@ -103,6 +103,19 @@ function partMetrics(registers: Registry[], sources: Sources) {
         if (ends !== undefined) this.labels('TLS_CERT_FILE').set(ends)
       },
     }),
+    ...collectionMetrics(registers),
+    blobs: new Histogram({
+      name: 'packs_blob_store_duration_seconds',
+      help: 'Calls to the blob store',
+      labelNames: ['operation', 'outcome'] as const,
+      buckets: latencyBuckets,
+      registers,
+    }),
+  }
+}
+
+function collectionMetrics(registers: Registry[]) {
+  return {
     collected: new Counter({
       name: 'packs_gc_collected_total',
       help: 'What garbage collection has taken away in this process: links of repositories to blobs, blobs, objects of the store',
@@ -112,13 +125,6 @@ function partMetrics(registers: Registry[], sources: Sources) {
     collectedBytes: new Counter({
       name: 'packs_gc_collected_bytes_total',
       help: 'Size of the blobs that garbage collection has taken away in this process',
-      registers,
-    }),
-    blobs: new Histogram({
-      name: 'packs_blob_store_duration_seconds',
-      help: 'Calls to the blob store',
-      labelNames: ['operation', 'outcome'] as const,
-      buckets: latencyBuckets,
       registers,
     }),
   }
@@ -138,14 +144,14 @@ function jobMetrics(registers: Registry[], sources: Sources) {
     jobs: new Histogram({
       name: 'packs_job_duration_seconds',
       help: 'Attempts at jobs by their outcome: completed, failed, cancelled, given back (the worker stopped), lost (to another worker)',
-      labelNames: ['job', 'outcome'] as const,
+      labelNames: ['kind', 'outcome'] as const,
       buckets: [0.01, 0.1, 1, 10, 60, 300, 1800, 7200],
       registers,
     }),
     jobsDead: new Counter({
       name: 'packs_jobs_dead_total',
       help: 'Jobs that became dead letters: their tries are spent, or trying again is no use',
-      labelNames: ['job'] as const,
+      labelNames: ['kind'] as const,
       registers,
     }),
   }
@@ -217,19 +223,19 @@ function sharedMetrics() {
     jobsByState: new Gauge({
       name: 'packs_jobs',
       help: 'Jobs by kind and state, the finished ones as long as they are kept; failed: dead letters',
-      labelNames: ['job', 'state'] as const,
+      labelNames: ['kind', 'state'] as const,
       registers,
     }),
     jobsWaited: new Gauge({
       name: 'packs_jobs_oldest_waiting_seconds',
       help: 'How long the oldest job that is due has waited for a worker',
-      labelNames: ['job'] as const,
+      labelNames: ['kind'] as const,
       registers,
     }),
     jobsDeadFor: new Gauge({
       name: 'packs_jobs_oldest_dead_seconds',
       help: 'How long the oldest dead letter has been one',
-      labelNames: ['job'] as const,
+      labelNames: ['kind'] as const,
       registers,
     }),
     auditUnsealed: new Gauge({
@@ -256,7 +262,7 @@ function sharedMetrics() {
     blobSpace: new Gauge({
       name: 'packs_blob_store_space_bytes',
       help: 'Room on the disk of a blob store that is a folder: free, and in all; absent with S3',
-      labelNames: ['kind'] as const,
+      labelNames: ['state'] as const,
       registers,
     }),
   }

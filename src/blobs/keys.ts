@@ -21,6 +21,11 @@ export function chunkKey(uploadId: string): ObjectKey {
   return `uploads/${uploadId}/${randomBytes(6).toString('hex')}` as ObjectKey
 }
 
+/** Where a part of a bundle file that was exported is kept. Random, so two writers of one part never share an object. */
+export function exportKey(exportId: string): ObjectKey {
+  return `exports/${exportId}/${randomBytes(6).toString('hex')}` as ObjectKey
+}
+
 /** A key as the database remembers it. */
 export function storedKey(text: string): ObjectKey {
   return text as ObjectKey

@@ -5,9 +5,12 @@ import { addChanges } from './change.ts'
 import { addDiff } from './diff.ts'
 import { addEvents } from './events.ts'
 import { addExport } from './export.ts'
+import { addExports } from './exports.ts'
 import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
+import { addHold } from './hold.ts'
 import { addImport } from './import.ts'
+import { addImports } from './imports.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
 import { addInventory } from './inventory.ts'
@@ -19,6 +22,7 @@ import { addPolicy } from './policy.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
 import { addResolve } from './resolve.ts'
+import { addRetention } from './retention.ts'
 import { addSearch } from './search.ts'
 import { addServerCommands } from './server-commands.ts'
 import { addToken } from './token.ts'
@@ -58,7 +62,9 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('Across an air gap:')
   addExport(packs, here)
+  addExports(packs, here)
   addImport(packs, here)
+  addImports(packs, here)
   addInventory(packs, here)
   addBundle(packs, here)
   addKeys(packs, here)
@@ -70,6 +76,8 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   addAudit(packs, here)
   addJobs(packs, here)
   addMirror(packs, here)
+  addRetention(packs, here)
+  addHold(packs, here)
   addEvents(packs, here)
   addWebhook(packs, here)
   return packs

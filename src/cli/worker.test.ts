@@ -136,7 +136,7 @@ it('packs worker answers probes and Prometheus on WORKER_PORT, and nothing else'
   const { text } = await get('/metrics')
   for (const figure of [
     /packs_worker_slots\{state="max"\} 4/,
-    /packs_jobs_dead_total\{job="tidy"\} 0/,
+    /packs_jobs_dead_total\{kind="tidy"\} 0/,
     /packs_part_up/,
   ])
     assert.match(text, figure)

@@ -40,6 +40,7 @@ import { type Audit, auditOf } from './audit.ts'
 import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
 import { type Events, eventsOf } from './events.ts'
+import { type Exports, exportsOf } from './exports.ts'
 import { PacksError } from './failure.ts'
 import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
@@ -58,12 +59,14 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Retention, retentionOf } from './retention.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
 import { type Webhooks, webhooksOf } from './webhooks.ts'
 
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
 export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
 export type { Events, EventsQuery, PackEvent } from './events.ts'
+export type { Export, Exports } from './exports.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
 export type { Job, JobKind, JobState, Jobs, JobsQuery, SentJob } from './jobs.ts'
@@ -92,6 +95,16 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type {
+  Hold,
+  Keeping,
+  Retention,
+  RetentionDecision,
+  RetentionPolicy,
+  RetentionRemoval,
+  RetentionRun,
+  StoredPolicy,
+} from './retention.ts'
 export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
 export type {
   Delivery,
@@ -237,12 +250,16 @@ export type Client = {
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
   /** Bundle files, as they leave. */
   readonly bundles: Bundles
+  /** Bundle files that the registry makes in the background. */
+  readonly exports: Exports
   /** Bundle files that come into the registry. */
   readonly imports: Imports
   /** Background work. */
   readonly jobs: Jobs
   /** Other registries that packs are pushed to or pulled from. */
   readonly mirrors: Mirrors
+  /** What is removed by itself, and what never is. */
+  readonly retention: Retention
   /** What happens, as it does. */
   readonly events: Events
   /** Where events are sent to. */
@@ -266,9 +283,11 @@ export function openClient(options: ClientOptions): Client {
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
     bundles: bundlesOf(connection),
+    exports: exportsOf(connection),
     imports: importsOf(connection),
     jobs: jobsOf(connection),
     mirrors: mirrorsOf(connection),
+    retention: retentionOf(connection),
     events: eventsOf(connection),
     webhooks: webhooksOf(connection),
     ...readsOf(connection),

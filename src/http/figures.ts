@@ -38,7 +38,7 @@ export async function sharedFigures(deps: Deps): Promise<string> {
   const parts = await partsOf(deps)
   for (const [part, state] of Object.entries(parts)) figures.parts.labels(part).set(state === 'ok' ? 1 : 0)
   const space = parts.blobStore === 'ok' ? await deps.blobs.space?.() : undefined
-  for (const [kind, bytes] of Object.entries(space ?? {})) figures.blobSpace.labels(kind).set(bytes)
+  for (const [state, bytes] of Object.entries(space ?? {})) figures.blobSpace.labels(state).set(bytes)
   if (parts.database === 'ok') await lookUp(deps, figures)
   else
     for (const figure of [

@@ -17,6 +17,11 @@ const nothing = v.strictObject({})
 /** Every kind of job. */
 export const jobKinds: Record<QueueName, JobKind> = {
   'seal-audit': { about: 'seals the events of the audit, every minute', data: nothing },
+  export: { about: 'makes a bundle file', instead: 'use POST /bundles/exports, or packs export --async' },
+  import: {
+    about: 'publishes a bundle that was received and verified',
+    instead: 'use POST /bundles/import, or packs import',
+  },
   mirror: { about: 'the runs of a mirror', instead: 'use POST /mirrors/{name}/run, or packs mirror run' },
   retention: {
     about: 'applies the policies of retention that are enabled, every night',

@@ -209,14 +209,14 @@ it('counts jobs for the metrics', async () => {
   await failNext('no')
   const text = await (await registry.call('GET', '/metrics')).text()
   for (const figure of [
-    /packs_jobs\{job="tidy",state="waiting"\} 1/,
-    /packs_jobs\{job="tidy",state="failed"\} 1/,
-    /packs_jobs\{job="mirror",state="failed"\} 0/,
-    /packs_jobs_oldest_waiting_seconds\{job="tidy"\} [0-9.e-]+\n/,
-    /packs_jobs_oldest_dead_seconds\{job="tidy"\} [0-9.e-]+\n/,
+    /packs_jobs\{kind="tidy",state="waiting"\} 1/,
+    /packs_jobs\{kind="tidy",state="failed"\} 1/,
+    /packs_jobs\{kind="mirror",state="failed"\} 0/,
+    /packs_jobs_oldest_waiting_seconds\{kind="tidy"\} [0-9.e-]+\n/,
+    /packs_jobs_oldest_dead_seconds\{kind="tidy"\} [0-9.e-]+\n/,
     /packs_part_up\{part="database"\} 1/,
     /packs_part_up\{part="blobStore"\} 1/,
-    /packs_blob_store_space_bytes\{kind="free"\} [1-9]/,
+    /packs_blob_store_space_bytes\{state="free"\} [1-9]/,
     /packs_audit_oldest_unsealed_seconds \d/,
     /packs_database_connections\{state="max"\} 12/,
     /packs_http_received_bytes_total [1-9]/,

@@ -1,7 +1,9 @@
 import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
 import { runRetention } from '../registry/retention-run.ts'
+import { exportFile } from './export.ts'
 import { gc, sweep } from './gc.ts'
+import { finishImport } from './import.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
 import { retentionTimes } from './retention.ts'
 import { sealAuditEvents } from './seal-audit.ts'
@@ -41,6 +43,8 @@ export type Job = {
 /** Every job there is, by the name of its queue; how it is retried and for how long it is leased: db/queues.ts. */
 export const jobs: Record<QueueName, Job> = {
   'seal-audit': { run: sealAuditEvents, schedule: '* * * * *' },
+  export: { run: exportFile, concurrency: 2 },
+  import: { run: finishImport, concurrency: 2 },
   mirror: { run: mirror, schedule: mirrorTimes },
   retention: { run: runRetention, schedule: retentionTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },

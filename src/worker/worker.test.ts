@@ -452,7 +452,7 @@ describe('dead letters', () => {
       poison: { ...plain, retries: 0, lease: 1 },
     })
     const deaths = async () =>
-      Object.fromEntries((await deps.metrics.jobsDead.get()).values.map(({ labels, value }) => [labels.job, value]))
+      Object.fromEntries((await deps.metrics.jobsDead.get()).values.map(({ labels, value }) => [labels.kind, value]))
     await sent(sql, 'poison')
     await until(() => takeJob(sql, ['poison']))
     work({

@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import { accessOperations } from './access.ts'
 import { bundleOperations } from './bundles.ts'
 import { eventOperations } from './events.ts'
+import { exportOperations } from './exports.ts'
 import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
 import { keyOperations } from './keys.ts'
@@ -85,6 +86,7 @@ export const operations: readonly Operation[] = [
   ...keyOperations,
   ...accessOperations,
   ...bundleOperations,
+  ...exportOperations,
   ...importOperations,
   ...mirrorOperations,
   ...eventOperations,

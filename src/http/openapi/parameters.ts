@@ -38,6 +38,7 @@ const queryMeanings: Record<string, string> = {
   repository:
     'The repository of a pack, `packs/<id>`, for a layout that does not say which pack it is; of the audit: only what was done to it.',
   resume: 'The import to go on with; one that is not there begins under this id.',
+  async: 'Answer when all of it is received and verified, and let a job publish it.',
 }
 
 type Described = { description: string; schema: JsonSchema; example: string }
@@ -62,6 +63,11 @@ const idParameters: Record<string, Described> = {
   },
   bundles: {
     description: 'The id of the file, as its plan says it.',
+    schema: { type: 'string', pattern: '^[0-9a-f]{64}$' },
+    example: '9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0',
+  },
+  exports: {
+    description: 'The export.',
     schema: { type: 'string', pattern: '^[0-9a-f]{64}$' },
     example: '9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0',
   },
