@@ -165,6 +165,17 @@ export async function reopenWhole(sql: Sql, id: string, error: object): Promise<
     where id = ${id} and state = 'publishing'`
 }
 
+/**
+ * Ends an import that was handed over and that nobody will publish: it has to be sent again. One that a process has
+ * locked is being published after all, and is left alone.
+ */
+export async function abandonWhole(tx: Transaction, id: string, error: object): Promise<void> {
+  await tx`
+    update imports i set state = 'failed', finished_at = now(), resume_at = 0, error = ${JSON.stringify(error)}::text::json
+    from (select id from imports where id::text = ${id} and state = 'publishing' for update skip locked) mine
+    where i.id = mine.id`
+}
+
 /** An import as it is told. `alive`: a process is at it, or will be by itself. `report`, `error`: JSON text. */
 export type ImportRow = {
   id: string
