@@ -1,9 +1,11 @@
 import cluster, { type Worker } from 'node:cluster'
 import { AggregatorRegistry, type Registry } from 'prom-client'
+import { RateLimiterClusterMaster } from 'rate-limiter-flexible'
 import type { Log } from './log.ts'
 
 // Several serving processes behind one address (node:cluster). The first process starts the others, hands each the
-// connections in turn, replaces one that ends, and joins their metrics; it serves nothing itself.
+// connections in turn, replaces one that ends, joins their metrics, and counts requests against limits for all of them
+// (http/limits.ts; the messages for that are the library's); it serves nothing itself.
 //
 //   worker → first   { ask: 'metrics', id }      a client asked this worker for /metrics
 //   first → workers  { tell: 'figures', id }     to each that listens
@@ -37,6 +39,7 @@ export function startWorkers(
   log: Log,
 ): Workers {
   const figures = openFigures(log)
+  new RateLimiterClusterMaster()
   let stopping = false
   const fork = (index: number) => {
     const worker = cluster.fork(environmentOf(index))

@@ -167,3 +167,15 @@ export async function expireExports(sql: Sql, limit: number): Promise<number> {
     delete from exports e using due where e.id = due.id returning e.id`
   return rows.length
 }
+
+/** Exports whose time is over, for a person to see, after one of them; at most `limit`. See expireExports. */
+export async function expiredExports(
+  sql: Sql,
+  { until, after, limit }: { until: string; after: { id: string } | undefined; limit: number },
+): Promise<{ id: string; size: number; since: Date }[]> {
+  const rows = await sql<{ id: string; size: number; since: Date }[]>`
+    select id, size, expires_at as since from exports
+    where expires_at <= ${until}::text::timestamptz and ${after ? sql`id > ${after.id}` : sql`true`}
+    order by id limit ${limit}`
+  return [...rows]
+}

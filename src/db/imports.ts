@@ -268,7 +268,7 @@ export async function expiredImports(
   const rows = await sql<{ id: string; size: number; since: Date }[]>`
     select i.id, sum(b.size)::bigint as size, i.expires_at as since from imports i
     join import_blobs b on b.import_id = i.id
-    where i.expires_at <= ${until}::timestamptz and i.leased_until <= ${until}::timestamptz
+    where i.expires_at <= ${until}::text::timestamptz and i.leased_until <= ${until}::text::timestamptz
       and ${after ? sql`i.id > ${after.id}` : sql`true`}
     group by i.id order by i.id limit ${limit}`
   return [...rows]
