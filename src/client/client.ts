@@ -59,6 +59,7 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Quotas, quotasOf } from './quotas.ts'
 import { type Retention, retentionOf } from './retention.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
 import { type Webhooks, webhooksOf } from './webhooks.ts'
@@ -95,6 +96,7 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type { Quota, Quotas } from './quotas.ts'
 export type {
   Hold,
   Keeping,
@@ -193,6 +195,7 @@ export type Client = {
   /** What bundles are signed and verified with. */
   readonly keys: Keys
   readonly tokens: Tokens
+  readonly quotas: Quotas
   readonly audit: Audit
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
   ping(options?: Cancellable): Promise<void>
@@ -276,6 +279,7 @@ export function openClient(options: ClientOptions): Client {
     url: connection.base,
     keys: keysOf(connection),
     tokens: tokensOf(connection),
+    quotas: quotasOf(connection),
     audit: auditOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
