@@ -68,6 +68,30 @@ export function openMetrics() {
       registers,
       aggregator: 'max',
     }),
+    scrubbedObjects: new Counter({
+      name: 'packs_scrub_objects_verified_total',
+      help: 'Objects of the blob store that were read and hashed',
+      registers,
+    }),
+    scrubbedBytes: new Counter({
+      name: 'packs_scrub_bytes_verified_total',
+      help: 'Bytes of the blob store that were read and hashed',
+      registers,
+    }),
+    findings: new Gauge({
+      name: 'packs_scrub_findings_open',
+      help: 'What scrubs found to be wrong and is not set right, by kind, in the whole registry',
+      labelNames: ['kind'] as const,
+      registers,
+      aggregator: 'max',
+    }),
+    scrubFinished: new Gauge({
+      name: 'packs_scrub_last_finished_timestamp_seconds',
+      help: 'When the last scrub of this mode was finished, in seconds since 1970; absent: never',
+      labelNames: ['mode'] as const,
+      registers,
+      aggregator: 'max',
+    }),
     blobs: new Histogram({
       name: 'packs_blob_store_duration_seconds',
       help: 'Calls to the blob store',

@@ -18,6 +18,7 @@ export const queues = {
   'seal-audit': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   mirror: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
   tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  scrub: { retries: 20, retryDelay: 30, lease: 60, exclusive: true },
   gc: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
 } as const satisfies Record<string, QueueOptions>
 

@@ -17,6 +17,7 @@ import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf, digestSoFar } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { type Body, cutOff, readWhole } from './body.ts'
+import { gone, reportDamage } from './damage.ts'
 
 /** Bodies up to this size are taken into memory and stored by one call; they may be cached too. In bytes. */
 export const smallBytes = 64 * 1024
@@ -42,7 +43,7 @@ export async function storeContent(deps: Deps, content: Content, held?: boolean)
   if (held ?? (await ask(deps.db, (sql) => isHeld(sql, digest)))) {
     const size = await hashOnly(content)
     if (await link(deps, arrivalOf(content, size))) return
-    // The collector was faster, and the bytes have gone by. The client's next try stores them.
+    // The collector was faster, or it was found damaged just now, and the bytes have gone by. The client's next try stores them.
     throw unavailable('blob store', new Error(`${digest} was collected while it was pushed again`))
   }
   await storeStream(deps, content)
@@ -130,19 +131,14 @@ export async function readSmall(
   const cached = deps.bytes.get(digest)
   if (cached) return cached
   const bytes = await deps.blobs.read(key)
-  if (!bytes) throw gone(deps, digest)
-  if (bytes.length !== size || digestOf(bytes, algorithmOf(digest)) !== digest) {
-    deps.log.error({ digest, key }, 'the stored bytes are not what their digest says')
-    throw unavailable('blob store', new Error(`${digest} is damaged`))
+  if (bytes?.length !== size) throw await gone(deps, digest, { key, size })
+  const actual = digestOf(bytes, algorithmOf(digest))
+  if (actual !== digest) {
+    await reportDamage(deps, { kind: 'wrong-bytes', digest, key, size, expected: digest, actual })
+    throw await gone(deps, digest)
   }
   deps.bytes.set(digest, bytes)
   return bytes
-}
-
-/** Linked, but without bytes: the collector was faster than this request, or the store has lost them. */
-export function gone(deps: Deps, digest: Digest): Failure {
-  deps.log.error({ digest }, 'a linked blob has no object in the store')
-  return new Failure('BLOB_UNKNOWN', { detail: { digest } })
 }
 
 /** Links content into a repository. False where the registry does not have it, or the session was cancelled. */

@@ -13,7 +13,7 @@ import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { PackId } from '../packs/pack.ts'
-import { gone } from './blobs.ts'
+import { gone } from './damage.ts'
 import { type BundleFile, digestsByPack, layoutOfFile } from './exports.ts'
 import { type Layout, readLayout } from './layout.ts'
 import { atOneMoment, type MayPull } from './resolve.ts'
@@ -81,7 +81,7 @@ export async function sha256Of(deps: Deps, layout: Layout): Promise<string> {
     if (Buffer.isBuffer(part)) hash.update(part)
     else {
       const stream = await deps.blobs.open(part.key, part.range)
-      if (!stream) throw gone(deps, part.digest)
+      if (!stream) throw await gone(deps, part.digest, part)
       for await (const piece of stream) hash.update(piece as Buffer)
     }
   }

@@ -2,6 +2,7 @@ import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
 import { collectGarbage } from './gc.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
+import { scrubStore, scrubTimes } from './scrub.ts'
 import { sealAuditEvents } from './seal-audit.ts'
 import { tidyUp } from './tidy.ts'
 
@@ -41,5 +42,6 @@ export const jobs: Record<QueueName, Job> = {
   'seal-audit': { run: sealAuditEvents, schedule: '* * * * *' },
   mirror: { run: mirror, schedule: mirrorTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
+  scrub: { run: scrubStore, schedule: scrubTimes, concurrency: 1 },
   gc: { run: collectGarbage, schedule: '*/5 * * * *' },
 }
