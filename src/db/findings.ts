@@ -98,7 +98,7 @@ export async function orphansOf(
 /** Ends what a whole pass did not see again: objects and manifests that are gone or right, blobs that are gone. */
 export async function resolveUnseen(sql: Sql | Transaction, runId: number): Promise<void> {
   await sql`
-    update scrub_findings f set resolved_at = now(), repaired = coalesce(repaired, 'not there any more')
+    update scrub_findings f set resolved_at = now(), repaired = 'not there any more'
     from scrub_runs r
     where r.id = ${runId} and f.resolved_at is null and f.last_seen < r.started_at
       and (f.kind in ('orphan-object', 'orphan-chunk', 'odd-object', 'wrong-manifest')

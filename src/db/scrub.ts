@@ -149,12 +149,12 @@ export async function checkManifests(
   position: string,
   limit: number,
 ): Promise<{ looked: number; wrong: WrongManifest[]; next: string | undefined }> {
-  const [id = '0', after = ''] = position.split(' ')
+  const [id, after = ''] = position.split(' ')
   const [row] = await sql<{ looked: number; wrong: WrongManifest[] | null; next: string | null }[]>`
     with page as materialized (
       select repository_id, digest, size, case when digest like 'sha512:%'
         then 'sha512:' || encode(sha512(payload), 'hex') else 'sha256:' || encode(sha256(payload), 'hex') end as actual
-      from manifests where (repository_id, digest) > (${id}::bigint, ${after}) order by repository_id, digest limit ${limit}
+      from manifests where (repository_id, digest) > (${id || '0'}::bigint, ${after}) order by repository_id, digest limit ${limit}
     )
     select count(*)::int as looked,
       (select json_agg(json_build_object('repository', r.name, 'digest', p.digest, 'size', p.size, 'actual', p.actual))
