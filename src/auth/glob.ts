@@ -2,10 +2,13 @@
 // all. `packs/net-*` are the packs whose id begins so, `mirror/**` everything below that folder, `**` the whole registry.
 
 const grammar = /^(?:[a-z0-9._/-]|\*\*?)+$/
+/** A regular expression tries every way in which the wildcards can share a name: with many, that takes for ever. */
+const mostWildcards = 3
 
-/** Whether the text is a glob over repository names. */
+/** Whether the text is a glob over repository names: with three wildcards at most. */
 export function isGlob(text: string): boolean {
-  return text.length <= 255 && grammar.test(text) && !text.includes('***')
+  const wildcards = text.split(/\*+/).length - 1
+  return text.length <= 255 && grammar.test(text) && !text.includes('***') && wildcards <= mostWildcards
 }
 
 /** The glob as a regular expression, in words that JavaScript and PostgreSQL read alike. */

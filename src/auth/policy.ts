@@ -20,7 +20,7 @@ import { isGlob } from './glob.ts'
 const claimValue = v.union([v.string(), v.number(), v.boolean()], 'must be text, a number, true or false')
 const globSchema = v.pipe(
   v.string('must be text'),
-  v.check(isGlob, 'must be a glob over repository names, such as packs/* or mirror/**'),
+  v.check(isGlob, 'must be a glob over repository names, such as packs/* or mirror/**, with three wildcards at most'),
 )
 const issuerUrl = v.pipe(
   v.string('must be text'),

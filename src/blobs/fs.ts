@@ -6,9 +6,8 @@ import { Directories } from './directories.ts'
 import { type Draft, Drafts } from './drafts.ts'
 import { consume } from './intake.ts'
 import { type ObjectKey, storedKey } from './keys.ts'
-import type { BlobStore, ByteRange } from './store.ts'
+import { type BlobStore, type ByteRange, NotDeleted } from './store.ts'
 
-const day = 24 * 60 * 60 * 1000
 /** Measured for a 64 MiB file over loopback: twice the throughput of the default 64 KiB. */
 const readBytes = 1024 * 1024
 
@@ -22,7 +21,6 @@ export async function openFolderStore(folder: string): Promise<BlobStore & { fil
   prepare(folder, temporary)
   const directories = new Directories(folder)
   const drafts = new Drafts(temporary)
-  const sweeping = sweep(temporary)
   const filePath = (key: ObjectKey) => join(folder, key)
 
   async function store(key: ObjectKey, fill: (draft: Draft) => Promise<void>): Promise<void> {
@@ -66,16 +64,37 @@ export async function openFolderStore(folder: string): Promise<BlobStore & { fil
     open: (key, range) => openFile(filePath(key), range),
     size: async (key) => (await found(fs.promises.stat(filePath(key))))?.size,
     async delete(keys) {
-      // Not synced: a file that comes back with a power cut is an orphan, which scrub finds.
-      for (const key of keys) {
-        await refused(fs.promises.rm(filePath(key), { force: true }))
-        if (isStaged(key)) leaveFolder(dirname(filePath(key)))
-      }
+      // Where the whole folder has gone away, as a mount can, nothing is deleted because no file is there.
+      await refused(fs.promises.access(temporary))
+      await deleteFiles(keys, filePath)
     },
+    unfinished: (before) => unfinished(temporary, before),
     list: (prefix) => list(folder, prefix),
     ping: () => refused(fs.promises.access(temporary, fs.constants.W_OK | fs.constants.X_OK)),
-    close: () => sweeping,
+    close: async () => undefined,
   }
+}
+
+/** Files that are deleted at once: as many as keep libuv's threads busy and leave room for reads. */
+const deletingAtOnce = 8
+
+async function deleteFiles(keys: readonly ObjectKey[], filePath: (key: ObjectKey) => string): Promise<void> {
+  const reasons = new Map<ObjectKey, string>()
+  const left = keys.values()
+  // Not synced: a file that comes back with a power cut is an orphan, which scrub finds.
+  const work = async () => {
+    for (const key of left) {
+      try {
+        await fs.promises.unlink(filePath(key))
+      } catch (error) {
+        const { code, message } = error as NodeJS.ErrnoException
+        if (code !== 'ENOENT') reasons.set(key, message)
+      }
+      if (isStaged(key)) leaveFolder(dirname(filePath(key)))
+    }
+  }
+  await Promise.all(Array.from({ length: deletingAtOnce }, work))
+  if (reasons.size > 0) throw unavailable('blob store', new NotDeleted(reasons))
 }
 
 /** A second name for the file; false where there is no such file, or the file system has no hard links. */
@@ -132,15 +151,19 @@ async function* walk(folder: string, under: string): AsyncGenerator<string> {
 }
 
 /**
- * Removes what crashed processes left in `tmp/`. By age, not by whether the writer lives: the process id in a name says
- * nothing where containers share the folder. A file that has not grown for a day has no live writer; an upload without
- * a byte is cut off long before.
+ * What crashed processes left in `tmp/`. By age, not by whether the writer lives: the process id in a name says nothing
+ * where containers share the folder. A file that has not grown for a day has no live writer; an upload without a byte is
+ * cut off long before.
  */
-async function sweep(temporary: string): Promise<void> {
-  for (const name of await fs.promises.readdir(temporary).catch(() => [])) {
+async function* unfinished(temporary: string, before: Date): ReturnType<BlobStore['unfinished']> {
+  const folder = await found(fs.promises.opendir(temporary))
+  if (!folder) return
+  for await (const { name } of folder) {
     const path = join(temporary, name)
-    const stats = await fs.promises.stat(path).catch(() => undefined)
-    if (stats && Date.now() - stats.mtimeMs > day) await fs.promises.rm(path, { force: true }).catch(() => {})
+    const stats = await found(fs.promises.stat(path))
+    if (!stats || stats.mtimeMs >= before.getTime()) continue
+    const remove = () => refused(fs.promises.rm(path, { recursive: true, force: true }))
+    yield { kind: 'file', name: path, size: stats.size, since: stats.mtime, remove }
   }
 }
 

@@ -42,6 +42,8 @@ export function openMemoryStore(): BlobStore {
     async delete(keys) {
       for (const key of keys) objects.delete(key)
     },
+    // A write that has not ended is in nobody's memory but its own.
+    async *unfinished() {},
     async *list(prefix) {
       for (const [key, { bytes, modifiedAt }] of objects) {
         if (key.startsWith(prefix)) yield { key: storedKey(key), size: bytes.length, modifiedAt }

@@ -1,6 +1,7 @@
 import { AbortMultipartUploadCommand, DeleteObjectCommand, ListMultipartUploadsCommand } from '@aws-sdk/client-s3'
 import { Failure } from '../errors.ts'
-import type { S3Connection } from './s3-connection.ts'
+import { answered, type S3Connection } from './s3-connection.ts'
+import type { BlobStore } from './store.ts'
 
 const longestDelayMs = 5 * 60 * 1000
 const mostKeys = 10_000
@@ -11,8 +12,7 @@ const mostKeys = 10_000
  * under the key is removed some time later, again and again until that has succeeded twice, the second time after
  * another pause for a request that was still stuck the first time. Safe because a key is never used for two writes.
  *
- * Lives with the process. What a process that died left behind is for scrub (objects) and for the bucket's rule
- * AbortIncompleteMultipartUpload (parts).
+ * Lives with the process. What a process that died left behind is for scrub (objects) and for `unfinished` (parts).
  */
 export class Leftovers {
   #s3: S3Connection
@@ -68,5 +68,30 @@ export class Leftovers {
       if (Key === key) await client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }))
     }
     await client.send(new DeleteObjectCommand({ Bucket, Key: key }))
+  }
+}
+
+/** Multipart uploads below our prefix that began before, page by page. A bucket's own rule may be faster. */
+export async function* unfinished(
+  { client, bucket: Bucket, prefix: Prefix }: S3Connection,
+  before: Date,
+): ReturnType<BlobStore['unfinished']> {
+  let place: { KeyMarker?: string | undefined; UploadIdMarker?: string | undefined } = {}
+  for (;;) {
+    const page = await answered(client.send(new ListMultipartUploadsCommand({ Bucket, Prefix, ...place })))
+    for (const { Key = '', UploadId, Initiated = new Date() } of page.Uploads ?? []) {
+      if (Initiated >= before || !Key.startsWith(Prefix)) continue
+      const remove = async () => {
+        const aborting = client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }))
+        await answered(
+          aborting.catch((error: Error) => {
+            if (error.name !== 'NoSuchUpload') throw error
+          }),
+        )
+      }
+      yield { kind: 'multipart upload', name: Key.slice(Prefix.length), size: undefined, since: Initiated, remove }
+    }
+    if (!page.IsTruncated) return
+    place = { KeyMarker: page.NextKeyMarker, UploadIdMarker: page.NextUploadIdMarker }
   }
 }

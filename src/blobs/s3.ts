@@ -14,9 +14,9 @@ import { unavailable } from '../errors.ts'
 import { type ObjectKey, storedKey } from './keys.ts'
 import { answered, checkBucket, connect, found, type S3Connection, type S3Location } from './s3-connection.ts'
 import { copyObject, type MultipartCopy } from './s3-copy.ts'
-import { Leftovers } from './s3-leftovers.ts'
+import { Leftovers, unfinished } from './s3-leftovers.ts'
 import { putObject, S3Upload } from './s3-upload.ts'
-import type { BlobStore, ByteRange } from './store.ts'
+import { type BlobStore, type ByteRange, NotDeleted } from './store.ts'
 
 const deleteBatch = 1000
 const pingTimeoutMs = 3_000
@@ -37,14 +37,16 @@ export async function openS3Store(location: S3Location, copying: MultipartCopy =
   }
 
   async function remove(keys: readonly ObjectKey[]): Promise<void> {
+    const reasons = new Map<ObjectKey, string>()
     for (let first = 0; first < keys.length; first += deleteBatch) {
       const Objects = keys.slice(first, first + deleteBatch).map((key) => ({ Key: prefix + key }))
       // Every server takes Content-MD5 for this call; the CRC32 the SDK would send is newer than some.
       const call = { Bucket, Delete: { Quiet: true, Objects }, ChecksumAlgorithm: 'MD5' as const }
       const { Errors = [] } = await answered(client.send(new DeleteObjectsCommand(call)))
-      const failed = Errors.find(({ Code }) => Code !== 'NoSuchKey')
-      if (failed) throw unavailable('blob store', new Error(`cannot delete ${failed.Key}: ${failed.Code}`))
+      for (const { Key = '', Code = '' } of Errors)
+        if (Code !== 'NoSuchKey') reasons.set(storedKey(Key.slice(prefix.length)), Code)
     }
+    if (reasons.size > 0) throw unavailable('blob store', new NotDeleted(reasons))
   }
 
   try {
@@ -79,6 +81,7 @@ export async function openS3Store(location: S3Location, copying: MultipartCopy =
     },
     delete: remove,
     list: (under) => list(s3, under),
+    unfinished: (before) => unfinished(s3, before),
     async ping() {
       const abortSignal = AbortSignal.timeout(Math.min(pingTimeoutMs, s3.idleTimeoutMs))
       await answered(client.send(new HeadBucketCommand({ Bucket }), { abortSignal }))

@@ -4,6 +4,26 @@ import type { ObjectKey } from './keys.ts'
 /** Bytes `first` to `last`, both included, counted from 0. */
 export type ByteRange = { first: number; last: number }
 
+/** See `unfinished`. `size` in bytes, where the store can tell. */
+export type Unfinished = {
+  kind: 'file' | 'multipart upload'
+  name: string
+  size: number | undefined
+  since: Date
+  remove(): Promise<void>
+}
+
+/** Objects that could not be deleted, each with the reason. All others of the call are deleted. */
+export class NotDeleted extends Error {
+  override name = 'NotDeleted'
+  readonly reasons: ReadonlyMap<ObjectKey, string>
+  constructor(reasons: ReadonlyMap<ObjectKey, string>) {
+    const [first] = reasons
+    super(`cannot delete ${first?.[0]}: ${first?.[1]}${reasons.size > 1 ? `, nor ${reasons.size - 1} more` : ''}`)
+    this.reasons = reasons
+  }
+}
+
 /**
  * The one port to bytes. What every implementation promises (`suite.ts` holds each to it):
  *
@@ -55,8 +75,17 @@ export type BlobStore = {
   /** The object's size in bytes, or undefined where there is none. */
   size(key: ObjectKey): Promise<number | undefined>
 
-  /** Deletes objects; ones that are not there are no error. */
+  /**
+   * Deletes objects; ones that are not there are no error. One that cannot be deleted does not keep the others: where
+   * some are left the cause of the failure is `NotDeleted`, and all others are gone.
+   */
   delete(keys: readonly ObjectKey[]): Promise<void>
+
+  /**
+   * What writes have left that never ended, and that nobody has touched since `before`: files that never got their name,
+   * uploads of parts. `name` says where, for a person. To remove what is there no more is no error.
+   */
+  unfinished(before: Date): AsyncIterable<Unfinished>
 
   /** Every key under a prefix (`blobs/`, `uploads/<id>/`), in no promised order. */
   list(prefix: string): AsyncIterable<{ key: ObjectKey; size: number; modifiedAt: Date }>

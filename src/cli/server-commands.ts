@@ -1,5 +1,7 @@
-import type { Command } from 'commander'
+import { type Command, InvalidArgumentError } from 'commander'
 import { describeSettings, readConfig, type SettingName, settings } from '../config.ts'
+import type { GcFlags } from './gc.ts'
+import { openOutput } from './output.ts'
 import type { RebuildFlags } from './rebuild.ts'
 
 /**
@@ -57,6 +59,21 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
       const { rebuild } = await import('./rebuild.ts')
       finish(await rebuild(readConfig(overlaid(env, flags)), flags, (text) => process.stdout.write(text)))
     })
+  withSettings(packs.command('gc').description('collect now what nothing refers to, beside servers that are running'))
+    .option('--dry-run', 'say what would go and why, and change nothing')
+    .option('--json', 'as one JSON object')
+    .option('--rate <rows>', 'rows and objects a second; 0: as many as it can (default: GC_RATE)', rateOf)
+    .addHelpText('after', '\nExample:\n  packs gc --dry-run')
+    .action(async (flags: Flags & GcFlags & { json?: boolean }) => {
+      const { gc } = await import('./gc.ts')
+      const output = openOutput(env, { json: flags.json === true })
+      finish(await gc(readConfig(overlaid(env, flags)), flags, output))
+    })
+}
+
+function rateOf(text: string): number {
+  if (/^\d{1,7}$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('It is a whole number; 0 is without a limit.')
 }
 
 async function migrateOnce(source: NodeJS.ProcessEnv): Promise<void> {
@@ -72,7 +89,7 @@ async function migrateOnce(source: NodeJS.ProcessEnv): Promise<void> {
   }
 }
 
-type Flags = Record<string, string | boolean | undefined>
+type Flags = Record<string, string | number | boolean | undefined>
 
 /** Every setting as a flag: DATA_DIR is --data-dir. */
 function withSettings(command: Command): Command {

@@ -1,7 +1,7 @@
 import { type ObjectKey, storedKey } from '../blobs/keys.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import type { Fragment, Sql, Transaction } from './client.ts'
+import type { Fragment, Sql } from './client.ts'
 import { healBlobs } from './damage.ts'
 
 /** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at its link; undefined: it will not. */
@@ -218,32 +218,13 @@ export async function unlinkBlob(
   return rows.length > 0
 }
 
-/** Queues objects for deletion: no row names them. */
-export async function queueDeletions(sql: Sql | Transaction, keys: readonly ObjectKey[]): Promise<void> {
-  if (keys.length === 0) return
-  await sql`insert into blob_deletions (storage_key) select unnest(${[...keys]}::text[]) on conflict do nothing`
-}
-
-/** These objects are deleted. */
-export async function forgetDeletions(sql: Sql, keys: readonly ObjectKey[]): Promise<void> {
-  await sql`delete from blob_deletions where storage_key = any(${[...keys]}::text[])`
-}
-
-/** Whether the registry holds content of this digest in any repository, undamaged. Never told to a client. */
-export async function isHeld(sql: Sql, digest: Digest): Promise<boolean> {
-  const [row] = await sql<{ held: boolean }[]>`
-    select exists (select from blobs where digest = ${digest} and damaged_at is null) as held`
-  return row?.held ?? false
-}
-
 /**
- * The oldest queued objects; none while a backup is made (registry/backup.ts). They stay queued until `forgetDeletions`; to
- * delete one twice does no harm.
+ * Whether the registry holds content of this digest in any repository, undamaged; never told to a client. If so it stays for the
+ * grace from now on, whatever becomes of its links.
  */
-export async function queuedDeletions(sql: Sql, limit: number): Promise<ObjectKey[]> {
-  const rows = await sql<{ key: string }[]>`
-    select storage_key as key from blob_deletions
-    where not exists (select from backup_holds where until > now())
-    order by queued_at limit ${limit}`
-  return rows.map((row) => storedKey(row.key))
+export async function holdBlob(sql: Sql, digest: Digest, graceSeconds: number): Promise<boolean> {
+  const rows = await sql`
+    update blobs set review_at = greatest(review_at, now() + make_interval(secs => ${graceSeconds}))
+    where digest = ${digest} and damaged_at is null returning 1`
+  return rows.length > 0
 }

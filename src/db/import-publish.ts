@@ -123,8 +123,15 @@ export async function linkBlobs(tx: Transaction, placed: readonly PlacedManifest
     from unnest(${pairs.map(({ packId }) => packId as string)}::text[], ${pairs.map(({ other }) => other as string)}::text[]) as w (pack_id, blob)
     join packs p on p.pack_id = w.pack_id
     order by 1, 2
-    -- One that is there is locked: the collector leaves it alone until its edges are there too.
-    on conflict (repository_id, digest) do update set review_at = excluded.review_at where false`
+    on conflict do nothing`
+  // One that was there may be due: it is locked against the collector until its edges are there too.
+  await tx`
+    select from repository_blobs l
+    where l.review_at is not null and (l.repository_id, l.digest) in (
+      select p.repository_id, w.blob collate "C"
+      from unnest(${pairs.map(({ packId }) => packId as string)}::text[], ${pairs.map(({ other }) => other as string)}::text[]) as w (pack_id, blob)
+      join packs p on p.pack_id = w.pack_id)
+    order by l.repository_id, l.digest for key share`
 }
 
 /** Stores manifests. Answers how many are new; those that are here are left as they are. */

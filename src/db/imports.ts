@@ -339,3 +339,17 @@ export async function forgetImports(sql: Sql, afterSeconds: number, limit: numbe
     returning id`
   return rows.length
 }
+
+/** Imports whose content is to be thrown away, for a person to see, after one of them; at most `limit`. See expireImports. */
+export async function expiredImports(
+  sql: Sql,
+  { until, after, limit }: { until: string; after: { id: string } | undefined; limit: number },
+): Promise<{ id: string; size: number; since: Date }[]> {
+  const rows = await sql<{ id: string; size: number; since: Date }[]>`
+    select i.id, sum(b.size)::bigint as size, i.expires_at as since from imports i
+    join import_blobs b on b.import_id = i.id
+    where i.expires_at <= ${until}::timestamptz and i.leased_until <= ${until}::timestamptz
+      and ${after ? sql`i.id > ${after.id}` : sql`true`}
+    group by i.id order by i.id limit ${limit}`
+  return [...rows]
+}

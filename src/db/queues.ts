@@ -20,6 +20,7 @@ export const queues = {
   tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   scrub: { retries: 20, retryDelay: 30, lease: 60, exclusive: true },
   gc: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  sweep: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
 } as const satisfies Record<string, QueueOptions>
 
 export type QueueName = keyof typeof queues

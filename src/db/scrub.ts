@@ -116,7 +116,7 @@ export async function namedObjects(sql: Sql, keys: readonly ObjectKey[], chunkUp
     union all select copy_key from scrub_findings where copy_key = any(${wanted})
     union all select quarantine_key from scrub_findings where quarantine_key = any(${wanted})
     union all select chunk ->> 'key' from uploads u, jsonb_array_elements(u.chunks) as chunk
-      where u.id = any(${chunkUploads as string[]}::uuid[])`
+      where u.id = any(${chunkUploads as string[]}::text[]::uuid[])`
   return new Set(rows.map(({ key }) => key))
 }
 

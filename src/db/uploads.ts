@@ -161,3 +161,23 @@ export async function expireUploads(sql: Sql, limit: number): Promise<number> {
     select 1 from gone`
   return rows.length
 }
+
+/** The staged objects that these sessions name. */
+export async function stagedChunks(sql: Sql, ids: readonly string[]): Promise<Set<ObjectKey>> {
+  const rows = await sql<{ key: string }[]>`
+    select chunk ->> 'key' as key from uploads u, jsonb_array_elements(u.chunks) as chunk
+    where u.id = any(${ids as string[]}::text[]::uuid[])`
+  return new Set(rows.map(({ key }) => storedKey(key)))
+}
+
+/** Sessions that expired by `until`, for a person to see, after one of them; at most `limit`. */
+export async function expiredUploads(
+  sql: Sql,
+  { until, after, limit }: { until: string; after: { id: string } | undefined; limit: number },
+): Promise<{ id: string; repository: string; size: number; since: Date }[]> {
+  const rows = await sql<{ id: string; repository: string; size: number; since: Date }[]>`
+    select id, repository, "offset" as size, expires_at as since from uploads
+    where state = 'open' and expires_at <= ${until}::timestamptz and ${after ? sql`id > ${after.id}` : sql`true`}
+    order by id limit ${limit}`
+  return [...rows]
+}

@@ -98,18 +98,32 @@ export async function awaitBlobs(
     on conflict do nothing`
 }
 
-/** A blob has been linked: the manifests that waited for it hold it from now on. */
+/**
+ * A blob has been linked: the manifests that waited for it hold it from now on. False where the link is gone again. It
+ * is locked against the collector, and then the manifests, as those who delete them do, before what hangs on them.
+ */
 export async function settleBlob(
   sql: Sql,
   { repository, digest }: { repository: RepositoryName; digest: Digest },
-): Promise<void> {
-  await sql`
-    with settled as (
-      delete from awaited_blobs a using repositories r
-      where r.name = ${repository} and a.repository_id = r.id and a.blob_digest = ${digest}
-      returning a.*
+): Promise<boolean> {
+  const rows = await sql`
+    with link as materialized (
+      select l.repository_id, l.digest from repositories r
+      join repository_blobs l on l.repository_id = r.id and l.digest = ${digest}
+      where r.name = ${repository} for key share of l
+    ), waiting as materialized (
+      select a.repository_id, a.manifest_digest, a.blob_digest from link l
+      join awaited_blobs a on a.repository_id = l.repository_id and a.blob_digest = l.digest
+      join manifests m on m.repository_id = a.repository_id and m.digest = a.manifest_digest
+      order by m.digest for key share of m
+    ), settled as (
+      delete from awaited_blobs a using waiting w
+      where a.repository_id = w.repository_id and a.manifest_digest = w.manifest_digest and a.blob_digest = w.blob_digest
+    ), held as (
+      insert into manifest_blobs (repository_id, manifest_digest, blob_digest)
+      select repository_id, manifest_digest, blob_digest from waiting order by manifest_digest
+      on conflict do nothing
     )
-    insert into manifest_blobs (repository_id, manifest_digest, blob_digest)
-    select repository_id, manifest_digest, blob_digest from settled order by manifest_digest
-    on conflict do nothing`
+    select 1 from link`
+  return rows.length > 0
 }

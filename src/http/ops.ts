@@ -1,4 +1,5 @@
 import { ask, type Database } from '../db/client.ts'
+import { readBacklog } from '../db/collect-plan.ts'
 import { countJobs } from '../db/jobs.ts'
 import { countOpenUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
@@ -63,6 +64,14 @@ async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void>
   const open = await ask(db, (sql) => countOpenUploads(sql)).catch(() => undefined)
   if (open === undefined) metrics.uploadsOpen.reset()
   else metrics.uploadsOpen.set(open)
+  const backlog = await ask(db, readBacklog).catch(() => undefined)
+  metrics.backlog.reset()
+  metrics.backlogAge.set(backlog?.oldestDueSeconds ?? 0)
+  metrics.collectedAt.set(backlog?.lastRunAt ?? 0)
+  if (backlog) {
+    metrics.backlog.labels('due').set(backlog.due)
+    metrics.backlog.labels('queued').set(backlog.queued)
+  }
   const jobs = await ask(db, countJobs).catch(() => [])
   metrics.jobsByState.reset()
   metrics.jobsWaited.reset()

@@ -3,15 +3,15 @@ import { blobKey, type ObjectKey } from '../blobs/keys.ts'
 import {
   type Arrival,
   ensureRepository,
-  isHeld,
+  holdBlob,
   type LinkedBlob,
   mountBlob,
   postponeReview,
-  queueDeletions,
   repositoriesWithBlob,
   unlinkBlob,
 } from '../db/blobs.ts'
 import { ask, violated } from '../db/client.ts'
+import { queueDeletions } from '../db/deletions.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf, digestSoFar } from '../oci/digest.ts'
@@ -26,9 +26,9 @@ type Content = { repository: RepositoryName; digest: Digest; body: Body; uploadI
 
 /**
  * Takes content whose digest is known beforehand, and makes it readable in the repository.
- * Content that the registry has already is hashed and linked, and not stored again. Whether it has it is `held` or,
- * where the caller has not asked, for a small body a guess, for a large one a question: that only saves work, and the
- * statement that links it decides.
+ * Content that the registry has already is hashed and linked, and not stored again. Whether it has it is for a small
+ * body `held` or a guess: where that was wrong, the bytes are still at hand. A large body goes by once, so what it is
+ * compared with is kept from the collector meanwhile.
  * Throws DIGEST_INVALID where the bytes are not what the digest says, SIZE_INVALID where they are not as many as
  * announced; then nothing is stored.
  */
@@ -40,10 +40,13 @@ export async function storeContent(deps: Deps, content: Content, held?: boolean)
     requireDigest(digest, digestOf(bytes, algorithmOf(digest)))
     return storeSmall(deps, content, bytes, held ?? deps.bytes.has(digest))
   }
-  if (held ?? (await ask(deps.db, (sql) => isHeld(sql, digest)))) {
-    const size = await hashOnly(content)
+  const grace = deps.config.gcGraceSeconds
+  const hold = () => ask(deps.db, (sql) => holdBlob(sql, digest, grace))
+  if (held !== false && (await hold())) {
+    const size = await hashOnly(content, hold, grace / 3)
     if (await link(deps, arrivalOf(content, size))) return
-    // The collector was faster, or it was found damaged just now, and the bytes have gone by. The client's next try stores them.
+    // The body stood still for longer than the grace, or the content was found damaged just now, and the bytes have gone
+    // by. The client's next try stores them.
     throw unavailable('blob store', new Error(`${digest} was collected while it was pushed again`))
   }
   await storeStream(deps, content)
@@ -88,12 +91,18 @@ export function requireDigest(wanted: Digest, actual: Digest): void {
   if (wanted !== actual) throw new Failure('DIGEST_INVALID', { detail: { digest: wanted, actual } })
 }
 
-async function hashOnly({ digest, body }: Content): Promise<number> {
+/** Reads and compares; as long as bytes come, `hold` is called every so often. */
+async function hashOnly({ digest, body }: Content, hold: () => Promise<unknown>, seconds: number): Promise<number> {
   const check = checker(digest, body.length)
   let size = 0
+  let next = performance.now() + seconds * 1000
   try {
     for await (const piece of body.stream) {
       check.add(piece)
+      if (performance.now() > next) {
+        await hold()
+        next = performance.now() + seconds * 1000
+      }
       size += piece.length
     }
   } catch (cause) {

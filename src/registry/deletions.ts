@@ -1,9 +1,19 @@
 import type { ObjectKey } from '../blobs/keys.ts'
-import { forgetDeletions, queuedDeletions } from '../db/blobs.ts'
+import { type BlobStore, NotDeleted } from '../blobs/store.ts'
 import { ask } from '../db/client.ts'
+import { reviewClock } from '../db/collect.ts'
+import { type Deletion, dueDeletions, forgetDeletions, postponeDeletions } from '../db/deletions.ts'
 import { expireImports, forgetImports } from '../db/imports.ts'
 import { expireUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
+import { Failure } from '../errors.ts'
+import { type Pace, unpaced } from './collect-pace.ts'
+
+// The deletion queue. Whoever takes the last row that names an object away puts its key there, in the same transaction
+// and durably; nobody ever names that key again, for new content gets a new one. So an object may be deleted at any time
+// after, any number of times, by any process: first the object, then its row in the queue. A process that dies between
+// the two leaves a row whose object is gone, which the next one deletes again. An object that the store would not delete
+// keeps its row, with the reason, and does not stand in the way of the others.
 
 /**
  * Deletes objects that stand in the deletion queue already, now rather than at the worker's next round. The queue is
@@ -14,31 +24,88 @@ export function discardSoon(deps: Deps, keys: readonly ObjectKey[]): void {
   discard(deps, keys).catch((error) => deps.log.warn({ error, keys: keys.length }, 'objects left for a later deletion'))
 }
 
-async function discard(deps: Deps, keys: readonly ObjectKey[]): Promise<void> {
-  await deps.blobs.delete(keys)
-  await ask(deps.db, (_, relaxed) => forgetDeletions(relaxed, keys))
+/** Answers how many are deleted. Throws UNAVAILABLE where the store does not answer at all; then all stay queued. */
+export async function discard(deps: Deps, keys: readonly ObjectKey[]): Promise<number> {
+  const reasons = await deleteObjects(deps.blobs, keys)
+  const gone = keys.filter((key) => !reasons.has(key))
+  await ask(deps.db, (_, relaxed) => forgetDeletions(relaxed, gone))
+  if (reasons.size === 0) return gone.length
+  await ask(deps.db, (_, relaxed) => postponeDeletions(relaxed, reasons))
+  const [[key, reason] = []] = reasons
+  deps.log.warn(
+    { objects: reasons.size, key, reason },
+    'the store would not delete objects; they are tried again later',
+  )
+  return gone.length
+}
+
+/** Deletes what can be deleted; answers the others, each with the reason. */
+async function deleteObjects(blobs: BlobStore, keys: readonly ObjectKey[]): Promise<ReadonlyMap<ObjectKey, string>> {
+  try {
+    await blobs.delete(keys)
+    return new Map()
+  } catch (error) {
+    if (error instanceof Failure && error.cause instanceof NotDeleted) return error.cause.reasons
+    throw error
+  }
 }
 
 /** As many objects as S3 deletes in one call. */
 const batch = 1000
+/** Calls at once: to delete a thousand objects takes S3 longer than it takes us to ask for it. */
+const batchesAtOnce = 4
+
+/** What became of the queue. `failed`: objects that the store would not delete; they stay queued. */
+export type Emptied = { objects: number; failed: number }
+
+export type EmptyOptions = {
+  signal?: AbortSignal | undefined
+  pace?: Pace
+  onProgress?: ((emptied: Emptied) => void) | undefined
+}
+
+/** Deletes every object that is queued and due now. Throws UNAVAILABLE where the store does not answer. */
+export async function emptyQueue(deps: Deps, options: EmptyOptions = {}): Promise<Emptied> {
+  const { signal, pace = unpaced, onProgress } = options
+  const emptied = { objects: 0, failed: 0 }
+  const until = await ask(deps.db, reviewClock)
+  const limit = batch * batchesAtOnce
+  let after: Deletion | undefined
+  for (;;) {
+    const from = after
+    const due = await ask(deps.db, (sql) => dueDeletions(sql, { until, after: from, limit }))
+    await pace(due.length, signal)
+    const keys = due.map(({ key }) => key)
+    const batches = Array.from({ length: Math.ceil(keys.length / batch) }, (_, i) =>
+      keys.slice(i * batch, (i + 1) * batch),
+    )
+    const deleted = (await Promise.all(batches.map((some) => discard(deps, some)))).reduce((sum, n) => sum + n, 0)
+    emptied.objects += deleted
+    emptied.failed += keys.length - deleted
+    onProgress?.(emptied)
+    if (due.length < limit) return emptied
+    after = due.at(-1)
+  }
+}
 
 /** Each may have a hundred thousand objects. */
 const fewImports = 5
 /** How long the report of an import is kept after what it had stored is thrown away, in seconds. */
 const reportSeconds = 30 * 24 * 60 * 60
 
-/** Ends the uploads and imports that nobody came back to, and deletes what is queued. Harmless in several processes at once. */
-export async function tidy(deps: Deps): Promise<{ expired: number; deleted: number }> {
-  let expired = 0
-  for (let more = batch; more === batch; expired += more) more = await ask(deps.db, (sql) => expireUploads(sql, batch))
-  for (let more = fewImports; more === fewImports; expired += more)
+/** Ends the uploads and imports that nobody came back to, and forgets old reports. Answers how many were ended. */
+export async function endForgotten(deps: Deps): Promise<number> {
+  let ended = 0
+  for (let more = batch; more === batch; ended += more) more = await ask(deps.db, (sql) => expireUploads(sql, batch))
+  for (let more = fewImports; more === fewImports; ended += more)
     more = await ask(deps.db, (sql) => expireImports(sql, fewImports))
   for (let more = batch; more === batch; ) more = await ask(deps.db, (sql) => forgetImports(sql, reportSeconds, batch))
-  let deleted = 0
-  for (let more = batch; more === batch; deleted += more) {
-    const keys = await ask(deps.db, (sql) => queuedDeletions(sql, batch))
-    if (keys.length > 0) await discard(deps, keys)
-    more = keys.length
-  }
-  return { expired, deleted }
+  return ended
+}
+
+/** Ends what was forgotten, and deletes what is queued. Harmless in several processes at once. */
+export async function tidy(deps: Deps): Promise<{ expired: number; deleted: number }> {
+  const expired = await endForgotten(deps)
+  const { objects } = await emptyQueue(deps)
+  return { expired, deleted: objects }
 }

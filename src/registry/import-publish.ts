@@ -1,6 +1,6 @@
 import type { ObjectKey } from '../blobs/keys.ts'
-import { queueDeletions } from '../db/blobs.ts'
 import { ask, type Transaction, violated } from '../db/client.ts'
+import { queueDeletions } from '../db/deletions.ts'
 import { type NewEvent, recordEvents } from '../db/events.ts'
 import {
   enterBlobs,

@@ -1,6 +1,6 @@
 import { hashObject } from '../blobs/hash.ts'
 import { blobKey, generationsOf, type ObjectKey, parseKey, quarantineKey } from '../blobs/keys.ts'
-import { queueDeletions } from '../db/blobs.ts'
+import { queueDeletions } from '../db/deletions.ts'
 import { ask } from '../db/client.ts'
 import { correctSize, markVerified, repoint } from '../db/damage.ts'
 import { type Noted, nameObject, resolveFinding } from '../db/findings.ts'

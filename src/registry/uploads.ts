@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { blobKey, chunkKey } from '../blobs/keys.ts'
-import { queueDeletions } from '../db/blobs.ts'
 import { ask } from '../db/client.ts'
+import { queueDeletions } from '../db/deletions.ts'
 import {
   appendChunk,
   type Chunk,
@@ -16,7 +16,7 @@ import { Failure, unavailable } from '../errors.ts'
 import { type Algorithm, algorithmOf, type Digest, digestSoFar } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { ByteRange } from '../oci/range.ts'
-import { checker, commit, link, requireDigest, smallBytes, storeContent } from './blobs.ts'
+import { checker, commit, confirmBlob, link, requireDigest, smallBytes, storeContent } from './blobs.ts'
 import type { Body } from './body.ts'
 import { discardSoon } from './deletions.ts'
 import { newSessionId, parseSessionId, type SessionId } from './session-ids.ts'
@@ -114,8 +114,8 @@ export async function finish(
   // The whole of a small blob under a fresh id: what else there may be of this session does not matter.
   if (fresh && body.length && body.length <= smallBytes && !range) return storeContent(deps, content)
   const { session: row, held } = await deps.together.upload.load({ id, repository, digest })
-  // The client did not get our answer and asks again.
-  if (row?.closedAs === digest) return
+  // The client did not get our answer and asks again: the same answer, as long as it is true.
+  if (row?.closedAs === digest && (await confirmBlob(deps, repository, digest))) return
   const session = openSession(sessionId, row)
   requireInOrder(session, range)
   if (session.offset === 0) return storeContent(deps, content, held)
@@ -192,7 +192,7 @@ function concatenated(deps: Deps, chunks: readonly Chunk[]): Readable {
   return Readable.from(pieces(), { objectMode: false })
 }
 
-/** Queues staged objects for deletion, durably, and deletes them when there is time. */
+/** Queues staged objects for deletion, and deletes them when there is time. What a crash makes of it, age tells. */
 async function drop(deps: Deps, chunks: readonly Chunk[]): Promise<void> {
   const keys = chunks.map((chunk) => chunk.key)
   await ask(deps.db, (_, relaxed) => queueDeletions(relaxed, keys))

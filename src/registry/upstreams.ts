@@ -135,10 +135,14 @@ export async function fetchMissedBlob(deps: Deps, repository: RepositoryName, di
   if (!upstream) return false
   return once(deps, `${repository} blob ${digest}`, async () => {
     const { remote, place } = wayTo(deps, upstream, repository)
-    if ((await fetchBlob(deps, remote, { repository, place, digest })) === undefined) return false
-    await ask(deps.db, (sql) => settleBlob(sql, { repository, digest }))
-    deps.log.info({ repository, digest, upstream: upstream.prefix }, 'blob fetched from its upstream')
-    return true
+    // With a very short grace the collector may come before the manifests that wait for it have it: then once more.
+    for (let tries = 0; tries < 3; tries++) {
+      if ((await fetchBlob(deps, remote, { repository, place, digest })) === undefined) return false
+      if (!(await ask(deps.db, (sql) => settleBlob(sql, { repository, digest })))) continue
+      deps.log.info({ repository, digest, upstream: upstream.prefix }, 'blob fetched from its upstream')
+      return true
+    }
+    throw unavailable('blob store', new Error(`${digest} was collected as soon as it was fetched`))
   })
 }
 

@@ -1,6 +1,6 @@
 import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
-import { collectGarbage } from './gc.ts'
+import { gc, sweep } from './gc.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
 import { scrubStore, scrubTimes } from './scrub.ts'
 import { sealAuditEvents } from './seal-audit.ts'
@@ -43,5 +43,6 @@ export const jobs: Record<QueueName, Job> = {
   mirror: { run: mirror, schedule: mirrorTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
   scrub: { run: scrubStore, schedule: scrubTimes, concurrency: 1 },
-  gc: { run: collectGarbage, schedule: '*/5 * * * *' },
+  gc: { run: gc, schedule: '*/5 * * * *' },
+  sweep: { run: sweep, schedule: '17 * * * *' },
 }
