@@ -19,6 +19,7 @@ import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { setSafe } from './http/safety.ts'
+import { addScrubRoutes } from './http/scrub.ts'
 import { addTokenRoutes } from './http/token.ts'
 import { addApiTokenRoutes } from './http/tokens.ts'
 import { addUpstreamRoutes } from './http/upstreams.ts'
@@ -90,6 +91,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addTokenRoutes(routes, deps)
   addApiTokenRoutes(routes, deps)
   addAuditRoutes(routes, deps)
+  addScrubRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)

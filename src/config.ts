@@ -151,7 +151,11 @@ export const settings = {
   },
   ANONYMOUS_PULL: {
     help: 'repositories that everybody may read, by globs separated by commas: packs/*, mirror/**',
-    schema: v.pipe(text, v.transform(wordsOf), v.everyItem(isGlob, 'must be globs such as packs/* or mirror/**, with three wildcards at most')),
+    schema: v.pipe(
+      text,
+      v.transform(wordsOf),
+      v.everyItem(isGlob, 'must be globs such as packs/* or mirror/**, with three wildcards at most'),
+    ),
   },
   PUBLIC_URL: {
     help: 'address that clients know this registry by, for challenges; unset: the one they ask',

@@ -21,6 +21,7 @@ import { addResolve } from './resolve.ts'
 import { addSearch } from './search.ts'
 import { addServerCommands } from './server-commands.ts'
 import { addToken } from './token.ts'
+import { addUpkeep } from './upkeep.ts'
 import { addValidate } from './validate.ts'
 import { version } from './version.ts'
 
@@ -63,6 +64,7 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
+  addUpkeep(packs, here)
   addToken(packs, here)
   addPolicy(packs, here)
   addAudit(packs, here)

@@ -3,6 +3,8 @@ import { describeSettings, readConfig, type SettingName, settings } from '../con
 import type { GcFlags } from './gc.ts'
 import { openOutput } from './output.ts'
 import type { RebuildFlags } from './rebuild.ts'
+import type { RebuildStoreFlags } from './rebuild-store.ts'
+import { secondsOf } from './seconds.ts'
 
 /**
  * The commands that run a registry. What they stand on (server, database, S3) is loaded when one of them runs: the
@@ -53,9 +55,26 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
     })
   withSettings(packs.command('rebuild').description('make what the facade says of packs again from their manifests'))
     .option('--dry-run', 'say what differs, and change nothing')
+    .option(
+      '--from-store',
+      'instead: make the rows of blobs again from the objects of the store, whose database is lost',
+    )
+    .option('--trust', 'with --from-store: take digests from the names of objects, and read none')
+    .option(
+      '--keep <time>',
+      'with --from-store: keep content for so long that nothing refers to (default: 30d)',
+      secondsOf,
+    )
+    .option('--link <repository>', 'with --from-store: make the content readable in this repository')
     .option('--json', 'as one JSON object')
-    .addHelpText('after', '\nExample:\n  packs rebuild --dry-run')
-    .action(async (flags: Flags & RebuildFlags) => {
+    .addHelpText('after', '\nExamples:\n  packs rebuild --dry-run\n  packs rebuild --from-store --link recovered')
+    .action(async (flags: Flags & RebuildFlags & RebuildStoreFlags & { fromStore?: boolean }) => {
+      if (flags.fromStore) {
+        const { rebuildStore } = await import('./rebuild-store.ts')
+        const output = openOutput(env, { json: flags.json === true })
+        finish(await rebuildStore(readConfig(overlaid(env, flags)), flags, output))
+        return
+      }
       const { rebuild } = await import('./rebuild.ts')
       finish(await rebuild(readConfig(overlaid(env, flags)), flags, (text) => process.stdout.write(text)))
     })
@@ -89,10 +108,10 @@ async function migrateOnce(source: NodeJS.ProcessEnv): Promise<void> {
   }
 }
 
-type Flags = Record<string, string | number | boolean | undefined>
+export type Flags = Record<string, string | number | boolean | undefined>
 
 /** Every setting as a flag: DATA_DIR is --data-dir. */
-function withSettings(command: Command): Command {
+export function withSettings(command: Command): Command {
   for (const [name, setting] of Object.entries(settings)) {
     const fallback = 'fallback' in setting ? ` (default: ${setting.fallback})` : ''
     command.option(`--${flagOf(name)} <value>`, `${setting.help}${fallback}; or ${name} in the environment`)
@@ -105,7 +124,7 @@ function flagOf(name: string): string {
 }
 
 /** The environment with the flags that were given over it. */
-function overlaid(env: NodeJS.ProcessEnv, flags: Flags): NodeJS.ProcessEnv {
+export function overlaid(env: NodeJS.ProcessEnv, flags: Flags): NodeJS.ProcessEnv {
   const given: NodeJS.ProcessEnv = {}
   for (const name of Object.keys(settings) as SettingName[]) {
     const camel = flagOf(name).replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())

@@ -57,6 +57,7 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Scrubs, scrubsOf } from './scrub.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
 
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
@@ -89,6 +90,7 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type { ScrubFinding, ScrubPass, ScrubState, Scrubs } from './scrub.ts'
 export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
 export { PacksError, parseLock }
 
@@ -167,6 +169,7 @@ export type Client = {
   readonly keys: Keys
   readonly tokens: Tokens
   readonly audit: Audit
+  readonly scrubs: Scrubs
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
   ping(options?: Cancellable): Promise<void>
   /** Packs, page by page as they are consumed. */
@@ -241,6 +244,7 @@ export function openClient(options: ClientOptions): Client {
     keys: keysOf(connection),
     tokens: tokensOf(connection),
     audit: auditOf(connection),
+    scrubs: scrubsOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },

@@ -40,10 +40,7 @@ export type Noted = { id: number; isNew: boolean; isQuarantined: boolean }
  * Writes a finding down, or that it was seen again. Content in quarantine keeps what was found first: its object is
  * missing since.
  */
-export async function noteFinding(
-  sql: Sql | Transaction,
-  finding: NewFinding,
-): Promise<Noted> {
+export async function noteFinding(sql: Sql | Transaction, finding: NewFinding): Promise<Noted> {
   const { kind, digest, key, repository, size, expected, actual } = finding
   const [row] = await sql<Noted[]>`
     insert into scrub_findings as f (kind, subject, digest, storage_key, repository_id, size, expected, actual)
@@ -129,7 +126,12 @@ const mostManifests = 5
 /** Findings, the newest first: the open ones, or all. */
 export async function listFindings(
   sql: Sql,
-  { all, kind, before, limit }: { all: boolean; kind?: FindingKind | undefined; before?: number | undefined; limit: number },
+  {
+    all,
+    kind,
+    before,
+    limit,
+  }: { all: boolean; kind?: FindingKind | undefined; before?: number | undefined; limit: number },
 ): Promise<FindingRow[]> {
   const time = (name: string) => sql`to_char(${sql(name)} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
   const rows = await sql<FindingRow[]>`

@@ -107,7 +107,11 @@ export async function blobsAfter(sql: Sql, digest: string, limit: number): Promi
 }
 
 /** Which of these objects some row names: content, chunks, imports, objects of repairs, and what is to be deleted. */
-export async function namedObjects(sql: Sql, keys: readonly ObjectKey[], chunkUploads: readonly string[]): Promise<Set<string>> {
+export async function namedObjects(
+  sql: Sql,
+  keys: readonly ObjectKey[],
+  chunkUploads: readonly string[],
+): Promise<Set<string>> {
   const wanted = sql`${keys as readonly string[]}::text[]`
   const rows = await sql<{ key: string }[]>`
     select storage_key as key from blobs where storage_key = any(${wanted})

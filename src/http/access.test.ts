@@ -85,6 +85,7 @@ const rows: Record<string, Need> = {
   'delete /tokens/:id': 'admin',
   'get /audit': 'admin',
   'get /audit/verify': 'admin',
+  'get /scrub': 'admin',
   'get /healthz': 'nothing',
   'get /readyz': 'nothing',
   'get /metrics': 'registry',

@@ -1,6 +1,8 @@
 import { ask, type Database } from '../db/client.ts'
 import { readBacklog } from '../db/collect-plan.ts'
+import { countFindings, findingKinds } from '../db/findings.ts'
 import { countJobs } from '../db/jobs.ts'
+import { listRuns } from '../db/scrub.ts'
 import { countOpenUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -72,6 +74,7 @@ async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void>
     metrics.backlog.labels('due').set(backlog.due)
     metrics.backlog.labels('queued').set(backlog.queued)
   }
+  await showScrubs(db, metrics)
   const jobs = await ask(db, countJobs).catch(() => [])
   metrics.jobsByState.reset()
   metrics.jobsWaited.reset()
@@ -79,6 +82,17 @@ async function refresh({ db, metrics }: Deps, state: ServerState): Promise<void>
     metrics.jobsByState.labels(name, state).set(count)
     if (state === 'waiting') metrics.jobsWaited.labels(name).set(waitedSeconds)
   }
+}
+
+async function showScrubs(db: Database, { findings, scrubFinished }: Deps['metrics']): Promise<void> {
+  const open = await ask(db, countFindings).catch(() => undefined)
+  findings.reset()
+  // A kind that is not there is a nought: an alert can tell that from a registry that does not answer.
+  if (open) for (const kind of findingKinds) findings.labels(kind).set(open.get(kind) ?? 0)
+  const runs = await ask(db, listRuns).catch(() => [])
+  scrubFinished.reset()
+  for (const { mode, finishedAt } of runs)
+    if (finishedAt !== null) scrubFinished.labels(mode).set(Date.parse(finishedAt) / 1000)
 }
 
 function showPool({ use }: Database, { pool }: Deps['metrics']): void {

@@ -13,7 +13,10 @@ const globs = v.optional(
   v.array(
     v.pipe(
       v.string('must be text'),
-      v.check(isGlob, 'must be a glob over repository names, such as packs/* or mirror/**, with three wildcards at most'),
+      v.check(
+        isGlob,
+        'must be a glob over repository names, such as packs/* or mirror/**, with three wildcards at most',
+      ),
     ),
     'must be a list of globs',
   ),

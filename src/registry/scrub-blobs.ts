@@ -60,7 +60,8 @@ async function judge(pass: Pass, blob: BlobRow): Promise<Verdict> {
   const read = await readObject(pass, key, digest)
   if (read === undefined) return wrong('object-missing', `${size} bytes`, 'no object')
   if (read instanceof Error) return wrong('unreadable', digest, inWords(read))
-  if (read.digest !== digest) return wrong('wrong-bytes', `${digest}, ${size} bytes`, `${read.digest}, ${read.size} bytes`)
+  if (read.digest !== digest)
+    return wrong('wrong-bytes', `${digest}, ${size} bytes`, `${read.digest}, ${read.size} bytes`)
   if (read.size !== size) return wrong('wrong-size', `${size} bytes`, `${read.size} bytes`)
   if (!isProper(blob)) return wrong('odd-key', 'a key of its digest', key)
   return { is: 'verified', blob }

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { after, before, describe, it } from 'node:test'
-import { openMemoryStore } from '../blobs/memory.ts'
 import { blobKey, chunkKey, type ObjectKey, storedKey } from '../blobs/keys.ts'
+import { openMemoryStore } from '../blobs/memory.ts'
 import type { BlobStore } from '../blobs/store.ts'
 import { countFindings, listFindings } from '../db/findings.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
@@ -10,7 +10,7 @@ import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { codeOf, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { noS3, startS3, type TestS3 } from '../testing/s3.ts'
 import { tidy } from './deletions.ts'
-import { scrub, type ScrubOptions } from './scrub.ts'
+import { type ScrubOptions, scrub } from './scrub.ts'
 
 let databases: TestDatabases
 let s3: TestS3 | undefined
@@ -78,7 +78,13 @@ async function objects({ deps }: TestRegistry, prefix = ''): Promise<string[]> {
 }
 
 /** What is done to a blob, and what a pass makes of it. `healed`: what another generation does about it. */
-const damages: { name: string; kind: string; quick: boolean; aside: boolean; harm(bytes: Buffer): Buffer | undefined }[] = [
+const damages: {
+  name: string
+  kind: string
+  quick: boolean
+  aside: boolean
+  harm(bytes: Buffer): Buffer | undefined
+}[] = [
   {
     name: 'a flipped bit',
     kind: 'wrong-bytes',
@@ -90,7 +96,13 @@ const damages: { name: string; kind: string; quick: boolean; aside: boolean; har
       return other
     },
   },
-  { name: 'a truncated object', kind: 'wrong-bytes', quick: true, aside: true, harm: (bytes) => bytes.subarray(0, 100_000) },
+  {
+    name: 'a truncated object',
+    kind: 'wrong-bytes',
+    quick: true,
+    aside: true,
+    harm: (bytes) => bytes.subarray(0, 100_000),
+  },
   { name: 'a deleted object', kind: 'object-missing', quick: true, aside: false, harm: () => undefined },
 ]
 
@@ -104,8 +116,7 @@ for (const where of ['memory', 'folder', 'S3'] as const)
     after(async () => {
       await registry?.stop()
     })
-    const promise = (what: string, body: () => Promise<void>) =>
-      it(what, async (t) => (skip() ? t.skip(noS3) : body()))
+    const promise = (what: string, body: () => Promise<void>) => it(what, async (t) => (skip() ? t.skip(noS3) : body()))
 
     promise('finds nothing where nothing is wrong, and says when it looked', async () => {
       const { digest } = await push(registry)
@@ -164,7 +175,10 @@ for (const where of ['memory', 'folder', 'S3'] as const)
         const [live, ...rest] = await objects(registry, `blobs/sha256/${digest.slice(7, 9)}/${digest.slice(7)}`)
         assert.equal(live, await keyOf(registry, digest))
         assert.deepEqual(rest, [])
-        assert.equal((await found(registry, true)).some(({ repaired }) => repaired === `re-linked from ${other}`), true)
+        assert.equal(
+          (await found(registry, true)).some(({ repaired }) => repaired === `re-linked from ${other}`),
+          true,
+        )
         const quarantined = await objects(registry, `quarantine/sha256/${digest.slice(7)}`)
         assert.equal(quarantined.length, aside ? 1 : 0)
         assert.equal((await objects(registry)).includes(key), false)

@@ -9,6 +9,7 @@ import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
+import { scrubOperations } from './scrub.ts'
 import { writeOperations } from './writes.ts'
 
 const part = v.picklist(['ok', 'down'])
@@ -85,5 +86,6 @@ export const operations: readonly Operation[] = [
   ...importOperations,
   ...mirrorOperations,
   ...jobOperations,
+  ...scrubOperations,
   ...servingOperations,
 ]
