@@ -47,6 +47,21 @@ export function openMetrics() {
       labelNames: ['state'] as const,
       registers,
     }),
+    ...jobMetrics(registers),
+    ...gcMetrics(registers),
+    ...scrubMetrics(registers),
+    blobs: new Histogram({
+      name: 'packs_blob_store_duration_seconds',
+      help: 'Calls to the blob store',
+      labelNames: ['operation', 'outcome'] as const,
+      buckets: latencyBuckets,
+      registers,
+    }),
+  }
+}
+
+function jobMetrics(registers: Registry[]) {
+  return {
     jobs: new Histogram({
       name: 'packs_job_duration_seconds',
       help: 'Attempts at jobs by their outcome: completed, failed, given back (the worker stopped), lost (to another worker)',
@@ -68,23 +83,11 @@ export function openMetrics() {
       registers,
       aggregator: 'max',
     }),
-    scrubbedObjects: new Counter({
-      name: 'packs_scrub_objects_verified_total',
-      help: 'Objects of the blob store that were read and hashed',
-      registers,
-    }),
-    scrubbedBytes: new Counter({
-      name: 'packs_scrub_bytes_verified_total',
-      help: 'Bytes of the blob store that were read and hashed',
-      registers,
-    }),
-    findings: new Gauge({
-      name: 'packs_scrub_findings_open',
-      help: 'What scrubs found to be wrong and is not set right, by kind, in the whole registry',
-      labelNames: ['kind'] as const,
-      registers,
-      aggregator: 'max',
-    }),
+  }
+}
+
+function gcMetrics(registers: Registry[]) {
+  return {
     collected: new Counter({
       name: 'packs_gc_collected_total',
       help: 'What garbage collection has taken away in this process: links of repositories to blobs, blobs, objects of the store',
@@ -103,13 +106,6 @@ export function openMetrics() {
       registers,
       aggregator: 'max',
     }),
-    scrubFinished: new Gauge({
-      name: 'packs_scrub_last_finished_timestamp_seconds',
-      help: 'When the last scrub of this mode was finished, in seconds since 1970; absent: never',
-      labelNames: ['mode'] as const,
-      registers,
-      aggregator: 'max',
-    }),
     backlogAge: new Gauge({
       name: 'packs_gc_oldest_due_seconds',
       help: 'How long the oldest row that is due for review has waited for it',
@@ -122,12 +118,34 @@ export function openMetrics() {
       registers,
       aggregator: 'max',
     }),
-    blobs: new Histogram({
-      name: 'packs_blob_store_duration_seconds',
-      help: 'Calls to the blob store',
-      labelNames: ['operation', 'outcome'] as const,
-      buckets: latencyBuckets,
+  }
+}
+
+function scrubMetrics(registers: Registry[]) {
+  return {
+    scrubbedObjects: new Counter({
+      name: 'packs_scrub_objects_verified_total',
+      help: 'Objects of the blob store that were read and hashed',
       registers,
+    }),
+    scrubbedBytes: new Counter({
+      name: 'packs_scrub_bytes_verified_total',
+      help: 'Bytes of the blob store that were read and hashed',
+      registers,
+    }),
+    findings: new Gauge({
+      name: 'packs_scrub_findings_open',
+      help: 'What scrubs found to be wrong and is not set right, by kind, in the whole registry',
+      labelNames: ['kind'] as const,
+      registers,
+      aggregator: 'max',
+    }),
+    scrubFinished: new Gauge({
+      name: 'packs_scrub_last_finished_timestamp_seconds',
+      help: 'When the last scrub of this mode was finished, in seconds since 1970; absent: never',
+      labelNames: ['mode'] as const,
+      registers,
+      aggregator: 'max',
     }),
   }
 }

@@ -39,7 +39,7 @@ export async function backup(config: Config, flags: BackupFlags, output: Output)
       await rm(draft, { force: true })
     }
   }
-  return beside(config, openLog('warn'), work, () => output.note('stopped; nothing was written'))
+  return beside(config, openLog('silent'), work, () => output.note('stopped; nothing was written'))
 }
 
 async function pathOf(given: string): Promise<string> {

@@ -23,7 +23,7 @@ export async function rebuildStore(config: Config, flags: RebuildStoreFlags, out
   const link = flags.link === undefined ? undefined : parseName(flags.link)
   if (flags.link !== undefined && !link)
     throw new PacksError('USAGE', `--link: ${JSON.stringify(flags.link)} is no name of a repository`)
-  return beside(config, openLog('warn'), async ({ deps, signal }) => {
+  return beside(config, openLog('silent'), async ({ deps, signal }) => {
     let next = performance.now() + progressMs
     const onProgress = ({ objects, bytes, added }: StoreRebuild) => {
       if (performance.now() < next) return

@@ -8,7 +8,7 @@ import { startEmbedded } from '../db/embedded.ts'
 import { closeDeps, openDeps } from '../deps.ts'
 import { type Log, openLog } from '../log.ts'
 import type { BackupFile } from '../registry/backup.ts'
-import { type Restored, RestoreRefused, restoreBackup } from '../registry/restore.ts'
+import { type Restored, restoreBackup } from '../registry/restore.ts'
 import { type Scrubbed, scrub } from '../registry/scrub.ts'
 import { exitCodes } from './failure.ts'
 import { bytesText, type Output } from './output.ts'
@@ -18,7 +18,7 @@ import { bytesText, type Output } from './output.ts'
  * where something is missing. No server may be running.
  */
 export async function restore(config: Config, path: string, output: Output): Promise<number> {
-  const log = openLog('error')
+  const log = openLog('silent')
   const embedded = config.databaseUrl ? undefined : await startEmbedded({ dataDir: config.dataDir, log })
   try {
     const databaseUrl = config.databaseUrl ?? embedded?.url ?? ''
@@ -34,9 +34,6 @@ async function load(config: Config, databaseUrl: string, path: string): Promise<
   const blobs = await openBlobStore(config.blobStore)
   try {
     return await restoreBackup({ databaseUrl, blobs }, filesOf(path))
-  } catch (error) {
-    if (!(error instanceof RestoreRefused)) throw error
-    throw new PacksError('RESTORE_REFUSED', error.message, { cause: error })
   } finally {
     await blobs.close()
   }
@@ -46,13 +43,20 @@ async function* filesOf(path: string): AsyncGenerator<BackupFile> {
   const tar = extract()
   const file = createReadStream(path, { highWaterMark: 1024 * 1024 })
   let failed: Error | undefined
+  const told = async function* (content: AsyncIterable<Buffer>) {
+    try {
+      yield* content
+    } catch (error) {
+      throw refusal(path, failed ?? (error as Error))
+    }
+  }
   pipeline(file, tar, (error) => {
     failed ??= error ?? undefined
   })
   try {
     for await (const entry of tar) {
       const { name, size = 0 } = (entry as unknown as { header: Header }).header
-      yield { name, size, content: entry as unknown as AsyncIterable<Buffer> }
+      yield { name, size, content: told(entry as unknown as AsyncIterable<Buffer>) }
     }
   } catch (error) {
     throw refusal(path, failed ?? (error as Error))

@@ -53,11 +53,19 @@ export async function scrub(config: Config, flags: ScrubFlags, output: Output): 
   )
 }
 
-function inWords({ blobs, bytes, objects, manifests, found, repaired, open }: Scrubbed, repair: boolean): string {
+function inWords(
+  { blobs, bytes, objects, manifests, found, repaired, open, spared }: Scrubbed,
+  repair: boolean,
+): string {
   const kinds = Object.entries(open)
   return [
     `${blobs} blobs looked at, ${bytesText(bytes)} hashed; ${objects} objects and ${manifests} manifests held against the database`,
     `${found} found to be wrong${repair ? `, ${repaired} of them set right` : ''}`,
+    ...(spared === 0
+      ? []
+      : [
+          `${spared} orphans were left: so many that this may not be the database of this store. If it is: --drop-many; if the database was lost: packs rebuild --from-store`,
+        ]),
     ...kinds.map(([kind, count]) => `open: ${count} ${kind}: ${adviceFor[kind] ?? ''}`),
     ...(kinds.length === 0 ? ['nothing is wrong'] : ['"packs scrub findings" names them.']),
   ].join('\n')

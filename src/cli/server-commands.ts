@@ -2,9 +2,6 @@ import { type Command, InvalidArgumentError } from 'commander'
 import { describeSettings, readConfig, type SettingName, settings } from '../config.ts'
 import type { GcFlags } from './gc.ts'
 import { openOutput } from './output.ts'
-import type { RebuildFlags } from './rebuild.ts'
-import type { RebuildStoreFlags } from './rebuild-store.ts'
-import { secondsOf } from './seconds.ts'
 
 /**
  * The commands that run a registry. What they stand on (server, database, S3) is loaded when one of them runs: the
@@ -52,31 +49,6 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
           : all.map(({ name, value }) => `${name.padEnd(18)} ${value || '(not set)'}\n`).join(''),
       )
       finish(0)
-    })
-  withSettings(packs.command('rebuild').description('make what the facade says of packs again from their manifests'))
-    .option('--dry-run', 'say what differs, and change nothing')
-    .option(
-      '--from-store',
-      'instead: make the rows of blobs again from the objects of the store, whose database is lost',
-    )
-    .option('--trust', 'with --from-store: take digests from the names of objects, and read none')
-    .option(
-      '--keep <time>',
-      'with --from-store: keep content for so long that nothing refers to (default: 30d)',
-      secondsOf,
-    )
-    .option('--link <repository>', 'with --from-store: make the content readable in this repository')
-    .option('--json', 'as one JSON object')
-    .addHelpText('after', '\nExamples:\n  packs rebuild --dry-run\n  packs rebuild --from-store --link recovered')
-    .action(async (flags: Flags & RebuildFlags & RebuildStoreFlags & { fromStore?: boolean }) => {
-      if (flags.fromStore) {
-        const { rebuildStore } = await import('./rebuild-store.ts')
-        const output = openOutput(env, { json: flags.json === true })
-        finish(await rebuildStore(readConfig(overlaid(env, flags)), flags, output))
-        return
-      }
-      const { rebuild } = await import('./rebuild.ts')
-      finish(await rebuild(readConfig(overlaid(env, flags)), flags, (text) => process.stdout.write(text)))
     })
   withSettings(packs.command('gc').description('collect now what nothing refers to, beside servers that are running'))
     .option('--dry-run', 'say what would go and why, and change nothing')

@@ -2,6 +2,8 @@ import { type Command, InvalidArgumentError } from 'commander'
 import { bytesPerSecond, readConfig } from '../config.ts'
 import type { BackupFlags } from './backup.ts'
 import { openOutput } from './output.ts'
+import type { RebuildFlags } from './rebuild.ts'
+import type { RebuildStoreFlags } from './rebuild-store.ts'
 import type { Here } from './run.ts'
 import type { ScrubFlags } from './scrub.ts'
 import { addFindings } from './scrub-findings.ts'
@@ -11,6 +13,7 @@ import { type Flags, overlaid, withSettings } from './server-commands.ts'
 /** The commands that look after what is stored, beside a server that may be running. */
 export function addUpkeep(packs: Command, here: Here): void {
   addScrub(packs, here)
+  addRebuild(packs, here)
   addBackup(packs, here)
 }
 
@@ -49,6 +52,34 @@ function addScrub(packs: Command, here: Here): void {
       )
     })
   addFindings(command, here)
+}
+
+function addRebuild(packs: Command, here: Here): void {
+  withSettings(packs.command('rebuild').description('make what the facade says of packs again from their manifests'))
+    .option('--dry-run', 'say what differs, and change nothing')
+    .option(
+      '--from-store',
+      'instead: make the rows of blobs again from the objects of the store, whose database is lost',
+    )
+    .option('--trust', 'with --from-store: take digests from the names of objects, and read none')
+    .option(
+      '--keep <time>',
+      'with --from-store: keep content for so long that nothing refers to (default: 30d)',
+      secondsOf,
+    )
+    .option('--link <repository>', 'with --from-store: make the content readable in this repository')
+    .option('--json', 'as one JSON object')
+    .addHelpText('after', '\nExamples:\n  packs rebuild --dry-run\n  packs rebuild --from-store --link recovered')
+    .action(async (flags: Flags & RebuildFlags & RebuildStoreFlags & { fromStore?: boolean }) => {
+      if (flags.fromStore) {
+        const { rebuildStore } = await import('./rebuild-store.ts')
+        const output = openOutput(here.env, { json: flags.json === true })
+        here.finish(await rebuildStore(readConfig(overlaid(here.env, flags)), flags, output))
+        return
+      }
+      const { rebuild } = await import('./rebuild.ts')
+      here.finish(await rebuild(readConfig(overlaid(here.env, flags)), flags, (text) => process.stdout.write(text)))
+    })
 }
 
 function addBackup(packs: Command, here: Here): void {

@@ -26,6 +26,7 @@ import { checker } from './blobs.ts'
 /** Why a backup cannot be restored, in words that say what to do. */
 export class RestoreRefused extends Error {
   override name = 'RestoreRefused'
+  readonly code = 'RESTORE_REFUSED'
 }
 
 export type Restored = {

@@ -33,6 +33,7 @@ export async function reconcileObjects(pass: Pass): Promise<void> {
   await flush()
   if (!pass.repair || orphans === 0) return
   if (orphans > fewOrphans && orphans > run.objects / 10 && !pass.dropMany) {
+    pass.spared = orphans
     deps.log.error(
       { orphans, objects: run.objects },
       'so many objects are unknown to this database that it may not be the one of this store: none of them was dropped',

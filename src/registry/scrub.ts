@@ -79,10 +79,17 @@ export type Pass = {
   pace: (bytes: number) => Promise<void> | undefined
   /** Writes down how far it is. Throws where another process has taken the pass up. */
   save(): Promise<void>
+  /** Orphans that were left where they are, because they are too many. */
+  spared: number
 }
 
 /** What a pass did, and how many findings of each kind are open now. */
-export type Scrubbed = ScrubCounts & { mode: ScrubMode; open: Partial<Record<FindingKind, number>> }
+export type Scrubbed = ScrubCounts & {
+  mode: ScrubMode
+  open: Partial<Record<FindingKind, number>>
+  /** Orphans that a repair left where they are: so many that this may not be the database of this store. */
+  spared: number
+}
 
 const renewMs = 10_000
 
@@ -105,7 +112,7 @@ export async function scrub(deps: Deps, options: ScrubOptions): Promise<Scrubbed
     onProgress?.({ ...run })
   }
   const pace = openPace(rate, signal)
-  const pass: Pass = { deps, run, mode, repair, dropMany, orphanAgeSeconds, signal, pace, save }
+  const pass: Pass = { deps, run, mode, repair, dropMany, orphanAgeSeconds, signal, pace, save, spared: 0 }
   const heart = setInterval(() => {
     ask(deps.db, (sql) => renewRun(sql, run)).then(
       (held) => held || lose(),
@@ -130,7 +137,7 @@ export async function scrub(deps: Deps, options: ScrubOptions): Promise<Scrubbed
   }
 }
 
-async function finish({ deps, run, mode }: Pass): Promise<Scrubbed> {
+async function finish({ deps, run, mode, spared }: Pass): Promise<Scrubbed> {
   await ask(deps.db, (sql) =>
     sql.begin(async (tx) => {
       if (!(await advanceRun(tx, run))) throw new Error('another process has taken this pass up')
@@ -141,7 +148,7 @@ async function finish({ deps, run, mode }: Pass): Promise<Scrubbed> {
   const open = Object.fromEntries(await ask(deps.db, countFindings))
   const { blobs, bytes, objects, manifests, found, repaired } = run
   deps.log.info({ mode, blobs, bytes, objects, manifests, found, repaired, open }, 'scrubbed')
-  return { mode, blobs, bytes, objects, manifests, found, repaired, open }
+  return { mode, blobs, bytes, objects, manifests, found, repaired, open, spared }
 }
 
 /** Waits, after so many bytes, until `rate` bytes a second allow for more. */
