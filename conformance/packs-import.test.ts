@@ -7,8 +7,12 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
+import { waitFor } from '../scripts/services/processes.ts'
+import { connect } from '../src/db/client.ts'
 import { sampleBundle } from '../src/testing/bundle.ts'
+import { startDatabases } from '../src/testing/database.ts'
 import { call, sha256 } from './registry-client.ts'
+import { startObjectStore } from './s3.ts'
 import { type Server, startServer, temporaryFolder } from './server.ts'
 
 const packs = Array.from({ length: 150 }, (_, i) => ({
@@ -100,6 +104,61 @@ describe('an import under which the server is killed', () => {
     }
     assert.ok([200, 201].includes((await sending(server, async () => undefined)) ?? 0), 'told again')
   })
+})
+
+describe('an import that is whole when the server is killed', () => {
+  const stores = [
+    { name: 'in a folder', open: async () => ({ env: () => ({}), stop: async () => undefined }) },
+    { name: 'in S3', open: startObjectStore },
+  ]
+  for (const { name, open } of stores)
+    it(`is published by the next one, and nobody comes back for it: ${name}`, async () => {
+      const store = await open()
+      const databases = await startDatabases()
+      const dataDir = temporaryFolder()
+      const env = { DATABASE_URL: await databases.fresh(), ...store.env('import') }
+      const sql = connect(env.DATABASE_URL, { max: 2 })
+      let server = await startServer({ dataDir, env })
+      try {
+        // Who holds this lock keeps it in the middle of publishing: rows are written, and nothing is committed.
+        let release = () => {}
+        const held = new Promise<void>((resolve) => {
+          release = resolve
+        })
+        const holding = sql.begin(async (tx) => {
+          await tx`lock table tags in exclusive mode`
+          await held
+        })
+        const status = sending(server, async () => undefined)
+        await waitFor('the import to wait in the middle of publishing', async () => {
+          const waiting = await sql`select 1 from pg_locks where relation = 'tags'::regclass and not granted`
+          return waiting.length > 0
+        })
+        assert.equal(await listed(server), 0)
+        await server.kill()
+        assert.equal(await status, undefined)
+        release()
+        await holding
+        server = await startServer({ dataDir, env })
+        await waitFor('a worker to publish it', async () => (await listed(server)) === packs.length)
+        const { body } = await call('GET', `${server.url}/bundles/imports/${id}`)
+        const told = JSON.parse(body.toString()) as { import: { state: string; report: { packs: unknown[] } } }
+        assert.deepEqual([told.import.state, told.import.report.packs.length], ['published', packs.length])
+        for (const { packId, content } of packs.slice(0, 3)) {
+          const got = await fetch(`${server.url}/packs/${packId}/latest`)
+          assert.equal(sha256(Buffer.from(await got.arrayBuffer())), sha256(content), packId)
+        }
+        const file = await fetch(`${server.url}/bundles`, { method: 'POST', body: '{"all":true}' })
+        const again = Buffer.from(await file.arrayBuffer())
+        assert.ok(again.length > 30_000_000, 'and it leaves again')
+      } finally {
+        await server.kill()
+        await sql.end({ timeout: 1 })
+        await databases.stop()
+        await store.stop()
+        rmSync(dataDir, { recursive: true, force: true })
+      }
+    })
 })
 
 describe('layouts of real clients', () => {

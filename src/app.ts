@@ -3,6 +3,8 @@ import { Failure } from './errors.ts'
 import { admit, challenged, openGate } from './http/access.ts'
 import { addAuditRoutes, audit, mayBeAudited } from './http/audit.ts'
 import { addBundleRoutes } from './http/bundles.ts'
+import { addEventRoutes } from './http/events.ts'
+import { addExportRoutes } from './http/exports.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
@@ -17,6 +19,7 @@ import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
+import { addRetentionRoutes } from './http/retention.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { setSafe } from './http/safety.ts'
 import { addScrubRoutes } from './http/scrub.ts'
@@ -28,14 +31,15 @@ import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
 import { addManifestRoutes } from './http/v2/manifests.ts'
 import { addUploadRoutes } from './http/v2/uploads.ts'
+import { addWebhookRoutes } from './http/webhooks.ts'
 
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
-/** Mounts every surface behind the gate. Does not listen. */
-export function buildApp(deps: Deps, state: ServerState): Fetch {
+/** Mounts what `add` adds behind the gate. Does not listen. */
+export function buildApp(deps: Deps, add: (routes: Routes) => void): Fetch {
   const app = newApp()
-  addRoutes(routesOf(app), deps, state)
+  add(routesOf(app))
   app.notFound((c) => {
     const allowed = allowedMethods(app, c.req.path)
     const detail = { method: c.req.method, path: c.req.path }
@@ -86,6 +90,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addPackResolve(routes, deps)
   addKeyRoutes(routes, deps)
   addBundleRoutes(routes, deps)
+  addExportRoutes(routes, deps)
   addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addTokenRoutes(routes, deps)
@@ -94,6 +99,9 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addScrubRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)
+  addEventRoutes(routes, deps, state)
+  addWebhookRoutes(routes, deps)
+  addRetentionRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)
 }

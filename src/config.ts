@@ -91,11 +91,15 @@ export const settings = {
   PROCESSES: { fallback: '1', help: 'processes that serve requests', schema: wholeNumber(1, 256) },
   WORKER: {
     fallback: 'true',
-    help: 'run jobs (imports, mirrors, tidying up) beside serving, in one of the processes; false: run "packs worker" for them',
+    help: 'run jobs (garbage collection, imports, mirrors) beside serving, in one of the processes; false: run "packs worker" for them',
     schema: v.pipe(
       oneOf('true', 'false'),
       v.transform((value) => value === 'true'),
     ),
+  },
+  WORKER_PORT: {
+    help: 'where "packs worker" answers /healthz, /readyz and /metrics, on HOST; 0 takes a free one; unset: nowhere',
+    schema: wholeNumber(0, 65535),
   },
   WORKER_CONCURRENCY: { fallback: '4', help: 'jobs that a worker runs at a time', schema: wholeNumber(1, 100) },
   GC_GRACE: {
@@ -197,6 +201,8 @@ export type Config = {
   /** Whether serving includes running jobs. */
   worker: boolean
   workerConcurrency: number
+  /** Where a worker of its own answers probes; absent: it listens nowhere. */
+  workerPort?: number
   /** How long content that nothing refers to is left alone. */
   gcGraceSeconds: number
   /** Rows and objects a second that the collector goes through; 0: no limit. */
@@ -276,6 +282,7 @@ function assemble(values: Values, problems: string[]): Config {
     processes: values.PROCESSES ?? 1,
     worker: values.WORKER ?? true,
     workerConcurrency: values.WORKER_CONCURRENCY ?? 4,
+    ...(values.WORKER_PORT === undefined ? {} : { workerPort: values.WORKER_PORT }),
     gcGraceSeconds: values.GC_GRACE ?? 24 * 60 * 60,
     gcRate: values.GC_RATE ?? 10_000,
     ...(values.SCRUB_SCHEDULE && values.SCRUB_SCHEDULE !== 'off' ? { scrubSchedule: values.SCRUB_SCHEDULE } : {}),

@@ -11,6 +11,7 @@ import { ask, type Database, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
 import { listPacks, type PackQuery } from './db/pack-list.ts'
 import { findContents, findDescriptions, findVersions } from './db/packs.ts'
+import { openRelay, type Relay } from './db/relay.ts'
 import { findLiveTokens, haveTokenKeys } from './db/tokens.ts'
 import { findUploads, uploadSecret } from './db/uploads.ts'
 import { type Log, openLog } from './log.ts'
@@ -23,6 +24,8 @@ export type Deps = {
   log: Log
   metrics: Metrics
   db: Database
+  /** Gives events that were written here their places. */
+  relay: Relay
   auth: Auth
   blobs: BlobStore
   /** The statements that many requests ask at the same moment, joined into one. */
@@ -84,12 +87,16 @@ export async function openDeps(
   const blobs = timed(await openBlobStore(config.blobStore), metrics)
   const db = openDatabase(databaseUrl, { max: config.databasePool })
   db.onAnswer = (seconds) => metrics.database.observe(seconds)
+  const relay = openRelay(db, (error) => log.warn({ error }, 'events wait to be relayed'))
+  db.onEvents = relay.ring
+  metrics.sources.pool = () => db.use
   return {
     uploadSecret: await ask(db, uploadSecret),
     config,
     log,
     metrics,
     db,
+    relay,
     auth,
     blobs,
     together: openTogether(db, config),
@@ -100,5 +107,6 @@ export async function openDeps(
 
 export async function closeDeps(deps: Deps): Promise<void> {
   deps.auth.close()
+  await deps.relay.close()
   await Promise.all([deps.db.close(), deps.blobs.close()])
 }

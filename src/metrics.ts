@@ -4,11 +4,40 @@ const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 
 export type Metrics = ReturnType<typeof openMetrics>
 
-/** What `/metrics` shows, one instance a process. Names and units follow Prometheus' conventions (seconds, bytes). */
+/** Where figures come from that are looked up when somebody asks, rather than counted. Set by whoever has them. */
+export type Sources = {
+  pool?: () => { active: number; waiting: number; max: number }
+  /** Bytes over all connections so far. */
+  traffic?: () => { read: number; written: number }
+  /** Jobs that run in this process, and how many may. */
+  slots?: () => { busy: number; max: number }
+  /** When the certificate that is served ends, in seconds since 1970. */
+  certificateEnds?: () => number
+}
+
+/**
+ * What `/metrics` shows. Names and units follow Prometheus' conventions (seconds, bytes). `register` has the figures of
+ * this process; those of several processes that serve together are added up. `shared()` makes those of the whole
+ * registry, which every process reads from the same database (http/figures.ts): new ones for each scrape, since only
+ * whoever is asked looks, and they are never added up.
+ */
 export function openMetrics() {
   const register = new Registry()
   collectDefaultMetrics({ register })
-  const registers = [register]
+  const sources: Sources = {}
+  return {
+    register,
+    sources,
+    ...requestMetrics([register], sources),
+    ...partMetrics([register], sources),
+    ...jobMetrics([register], sources),
+    ...eventMetrics([register]),
+    ...scrubMetrics([register]),
+    shared: sharedMetrics,
+  }
+}
+
+function requestMetrics(registers: Registry[], sources: Sources) {
   const requests = new Histogram({
     name: 'packs_http_request_duration_seconds',
     help: 'Requests by route, method and status, from the head of the request to the end of the answer',
@@ -18,7 +47,6 @@ export function openMetrics() {
   })
   const timers = new Map<string, { observe(seconds: number): void }>()
   return {
-    register,
     /** The histogram of these labels, remembered: looking it up by its labels costs more than observing it. */
     timerOf(route: string, method: string, status: number) {
       const place = `${status} ${method} ${route}`
@@ -27,14 +55,29 @@ export function openMetrics() {
       return timer
     },
     inFlight: new Gauge({ name: 'packs_http_requests_in_flight', help: 'Requests being answered', registers }),
-    received: new Counter({ name: 'packs_http_received_bytes_total', help: 'Bytes received from clients', registers }),
-    sent: new Counter({ name: 'packs_http_sent_bytes_total', help: 'Bytes sent to clients', registers }),
-    uploadsOpen: new Gauge({
-      name: 'packs_uploads_open',
-      help: 'Upload sessions that are neither finished nor expired, in the whole registry',
+    received: new Counter({
+      name: 'packs_http_received_bytes_total',
+      help: 'Bytes received from clients',
       registers,
-      aggregator: 'max',
+      collect() {
+        this.reset()
+        this.inc(sources.traffic?.().read ?? 0)
+      },
     }),
+    sent: new Counter({
+      name: 'packs_http_sent_bytes_total',
+      help: 'Bytes sent to clients',
+      registers,
+      collect() {
+        this.reset()
+        this.inc(sources.traffic?.().written ?? 0)
+      },
+    }),
+  }
+}
+
+function partMetrics(registers: Registry[], sources: Sources) {
+  return {
     database: new Histogram({
       name: 'packs_database_duration_seconds',
       help: 'Statements and transactions, without the wait for a connection',
@@ -46,10 +89,22 @@ export function openMetrics() {
       help: 'Database connections: in use, the most there may be, and statements that wait for one',
       labelNames: ['state'] as const,
       registers,
+      collect() {
+        for (const [state, count] of Object.entries(sources.pool?.() ?? {})) this.labels(state).set(count)
+      },
     }),
-    ...jobMetrics(registers),
-    ...gcMetrics(registers),
-    ...scrubMetrics(registers),
+    certificate: new Gauge({
+      name: 'packs_tls_certificate_expiry_timestamp_seconds',
+      help: 'When the certificate that is served ends, in seconds since 1970; absent without TLS here',
+      labelNames: ['file'] as const,
+      registers,
+      aggregator: 'min',
+      collect() {
+        const ends = sources.certificateEnds?.()
+        if (ends !== undefined) this.labels('TLS_CERT_FILE').set(ends)
+      },
+    }),
+    ...collectionMetrics(registers),
     blobs: new Histogram({
       name: 'packs_blob_store_duration_seconds',
       help: 'Calls to the blob store',
@@ -60,33 +115,7 @@ export function openMetrics() {
   }
 }
 
-function jobMetrics(registers: Registry[]) {
-  return {
-    jobs: new Histogram({
-      name: 'packs_job_duration_seconds',
-      help: 'Attempts at jobs by their outcome: completed, failed, given back (the worker stopped), lost (to another worker)',
-      labelNames: ['job', 'outcome'] as const,
-      buckets: [0.01, 0.1, 1, 10, 60, 300, 1800, 7200],
-      registers,
-    }),
-    jobsByState: new Gauge({
-      name: 'packs_jobs',
-      help: 'Jobs by queue and state, in the whole registry; finished ones as long as they are kept',
-      labelNames: ['job', 'state'] as const,
-      registers,
-      aggregator: 'max',
-    }),
-    jobsWaited: new Gauge({
-      name: 'packs_jobs_oldest_waiting_seconds',
-      help: 'How long the oldest job that is due has waited for a worker',
-      labelNames: ['job'] as const,
-      registers,
-      aggregator: 'max',
-    }),
-  }
-}
-
-function gcMetrics(registers: Registry[]) {
+function collectionMetrics(registers: Registry[]) {
   return {
     collected: new Counter({
       name: 'packs_gc_collected_total',
@@ -99,28 +128,37 @@ function gcMetrics(registers: Registry[]) {
       help: 'Size of the blobs that garbage collection has taken away in this process',
       registers,
     }),
-    backlog: new Gauge({
-      name: 'packs_gc_backlog',
-      help: 'In the whole registry, counted up to 100000: rows that are due for review (due), objects that are queued for deletion (queued)',
+  }
+}
+
+function jobMetrics(registers: Registry[], sources: Sources) {
+  return {
+    slots: new Gauge({
+      name: 'packs_worker_slots',
+      help: 'Jobs that run in this process, and how many may at a time (WORKER_CONCURRENCY)',
+      labelNames: ['state'] as const,
+      registers,
+      collect() {
+        for (const [state, count] of Object.entries(sources.slots?.() ?? {})) this.labels(state).set(count)
+      },
+    }),
+    jobs: new Histogram({
+      name: 'packs_job_duration_seconds',
+      help: 'Attempts at jobs by their outcome: completed, failed, cancelled, given back (the worker stopped), lost (to another worker)',
+      labelNames: ['kind', 'outcome'] as const,
+      buckets: [0.01, 0.1, 1, 10, 60, 300, 1800, 7200],
+      registers,
+    }),
+    jobsDead: new Counter({
+      name: 'packs_jobs_dead_total',
+      help: 'Jobs that became dead letters: their tries are spent, or trying again is no use',
       labelNames: ['kind'] as const,
       registers,
-      aggregator: 'max',
-    }),
-    backlogAge: new Gauge({
-      name: 'packs_gc_oldest_due_seconds',
-      help: 'How long the oldest row that is due for review has waited for it',
-      registers,
-      aggregator: 'max',
-    }),
-    collectedAt: new Gauge({
-      name: 'packs_gc_last_completed_timestamp_seconds',
-      help: 'When the job gc was last completed, by whichever worker; 0: not within the last week',
-      registers,
-      aggregator: 'max',
     }),
   }
 }
 
+/** Of events and what is sent to webhooks. */
 function scrubMetrics(registers: Registry[]) {
   return {
     scrubbedObjects: new Counter({
@@ -133,19 +171,127 @@ function scrubMetrics(registers: Registry[]) {
       help: 'Bytes of the blob store that were read and hashed',
       registers,
     }),
-    findings: new Gauge({
-      name: 'packs_scrub_findings_open',
-      help: 'What scrubs found to be wrong and is not set right, by kind, in the whole registry',
+  }
+}
+
+function eventMetrics(registers: Registry[]) {
+  return {
+    eventStreams: new Gauge({ name: 'packs_event_streams', help: 'Streams of events that are open', registers }),
+    deliveries: new Histogram({
+      name: 'packs_webhook_attempt_duration_seconds',
+      help: 'Attempts to send an event to a webhook by their outcome: delivered, failed (it is tried again), dead (it is not)',
+      labelNames: ['outcome'] as const,
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15],
+      registers,
+    }),
+    deliveryLag: new Histogram({
+      name: 'packs_webhook_lag_seconds',
+      help: 'From what happened to the answer of the webhook, where the first attempt is delivered',
+      buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300],
+      registers,
+    }),
+  }
+}
+
+function sharedEventMetrics(registers: Registry[]) {
+  return {
+    outbox: new Gauge({
+      name: 'packs_events_outbox',
+      help: 'Events that are written down and not yet to be seen by anybody',
+      registers,
+    }),
+    outboxOldest: new Gauge({
+      name: 'packs_events_outbox_oldest_seconds',
+      help: 'How long the oldest of them has waited',
+      registers,
+    }),
+    deliveriesByState: new Gauge({
+      name: 'packs_webhook_deliveries',
+      help: 'Deliveries that wait, and that were given up and can be sent again (dead)',
+      labelNames: ['state'] as const,
+      registers,
+    }),
+    deliveriesOldest: new Gauge({
+      name: 'packs_webhook_oldest_waiting_seconds',
+      help: 'How long the oldest delivery that waits has waited, but for those of webhooks that are switched off',
+      registers,
+    }),
+  }
+}
+
+function sharedMetrics() {
+  const register = new Registry()
+  const registers = [register]
+  return {
+    register,
+    ...sharedEventMetrics(registers),
+    parts: new Gauge({
+      name: 'packs_part_up',
+      help: 'Whether a part that the registry stands on (database, blobStore) answers: 1, or 0',
+      labelNames: ['part'] as const,
+      registers,
+    }),
+    uploadsOpen: new Gauge({
+      name: 'packs_uploads_open',
+      help: 'Upload sessions that are neither finished nor expired',
+      registers,
+    }),
+    jobsByState: new Gauge({
+      name: 'packs_jobs',
+      help: 'Jobs by kind and state, the finished ones as long as they are kept; failed: dead letters',
+      labelNames: ['kind', 'state'] as const,
+      registers,
+    }),
+    jobsWaited: new Gauge({
+      name: 'packs_jobs_oldest_waiting_seconds',
+      help: 'How long the oldest job that is due has waited for a worker',
       labelNames: ['kind'] as const,
       registers,
-      aggregator: 'max',
+    }),
+    jobsDeadFor: new Gauge({
+      name: 'packs_jobs_oldest_dead_seconds',
+      help: 'How long the oldest dead letter has been one',
+      labelNames: ['kind'] as const,
+      registers,
+    }),
+    auditUnsealed: new Gauge({
+      name: 'packs_audit_oldest_unsealed_seconds',
+      help: 'How long the oldest event of the audit has not been sealed; 0 where all are',
+      registers,
+    }),
+    backlog: new Gauge({
+      name: 'packs_gc_backlog',
+      help: 'In the whole registry, counted up to 100000: rows that are due for review (due), objects that are queued for deletion (queued)',
+      labelNames: ['kind'] as const,
+      registers,
+    }),
+    backlogAge: new Gauge({
+      name: 'packs_gc_oldest_due_seconds',
+      help: 'How long the oldest row that is due for review has waited for it',
+      registers,
+    }),
+    collectedAt: new Gauge({
+      name: 'packs_gc_last_completed_timestamp_seconds',
+      help: 'When the job gc was last completed, by whichever worker; 0: not within the last week',
+      registers,
+    }),
+    findings: new Gauge({
+      name: 'packs_scrub_findings_open',
+      help: 'What scrubs found to be wrong and is not set right, by kind',
+      labelNames: ['kind'] as const,
+      registers,
     }),
     scrubFinished: new Gauge({
       name: 'packs_scrub_last_finished_timestamp_seconds',
       help: 'When the last scrub of this mode was finished, in seconds since 1970; absent: never',
       labelNames: ['mode'] as const,
       registers,
-      aggregator: 'max',
+    }),
+    blobSpace: new Gauge({
+      name: 'packs_blob_store_space_bytes',
+      help: 'Room on the disk of a blob store that is a folder: free, and in all; absent with S3',
+      labelNames: ['state'] as const,
+      registers,
     }),
   }
 }

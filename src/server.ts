@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import { unwatchFile, watchFile } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createServer as createHttpServer, type RequestListener, type Server } from 'node:http'
@@ -5,14 +6,13 @@ import { createServer as createHttpsServer, type Server as HttpsServer } from 'n
 import type { AddressInfo } from 'node:net'
 import { createSecureContext } from 'node:tls'
 import { getRequestListener } from '@hono/node-server'
-import { buildApp } from './app.ts'
+import { addRoutes, buildApp } from './app.ts'
 import type { Config } from './config.ts'
 import type { Deps } from './deps.ts'
 import { Traffic } from './http/observe.ts'
-import type { ServerState } from './http/ops.ts'
+import { addOpsRoutes, type ServerState } from './http/ops.ts'
 import { answerPackDirectly } from './http/packs/direct.ts'
 import { answerDirectly } from './http/v2/direct.ts'
-import type { Log } from './log.ts'
 
 export type RunningServer = {
   /** E.g. `http://127.0.0.1:5000` */
@@ -30,34 +30,44 @@ const defaultDrainMs = 30_000
 /** Kubernetes swaps mounted secrets by a symbolic link, which file events miss: the files are looked at instead. */
 const tlsCheckMs = 2_000
 
-/**
- * Listens and serves. Throws an Error in words when the address cannot be had, or the certificate not be read.
- * `allMetrics`: see ServerState. `hurry`: when it aborts, a stop under way does not wait any longer.
- */
+export type ServerOptions = {
+  /** See ServerState. */
+  allMetrics?: () => Promise<string>
+  /** When it aborts, a stop under way does not wait any longer. */
+  hurry?: AbortSignal
+  /** Serves the registry at PORT; or at another port nothing but /healthz, /readyz and /metrics of a worker. */
+  worker?: { port: number; isStopping: () => boolean }
+}
+
+/** Listens and serves. Throws an Error in words when the address cannot be had, or the certificate not be read. */
 export async function startServer(
   deps: Deps,
-  { allMetrics, hurry }: { allMetrics?: () => Promise<string>; hurry?: AbortSignal } = {},
+  { allMetrics, hurry, worker }: ServerOptions = {},
 ): Promise<RunningServer> {
-  const { host, port, tls } = deps.config
+  const { host, tls } = deps.config
+  const port = worker?.port ?? deps.config.port
   let draining = false
+  const drain = new AbortController()
   const traffic = new Traffic()
+  deps.metrics.sources.traffic = () => traffic.total()
   const state: ServerState = {
-    isDraining: () => draining,
-    traffic: () => traffic.total(),
+    isDraining: () => draining || worker?.isStopping() === true,
+    drain: drain.signal,
     ...(allMetrics ? { allMetrics } : {}),
   }
-  const { server, unwatch } = await makeServer(deps, state)
+  const { server, unwatch } = await makeServer(deps, worker ? operationsOf(deps, state) : everythingOf(deps, state))
   server.on(deps.config.tls ? 'secureConnection' : 'connection', (socket) => traffic.watch(socket))
   server.requestTimeout = 0
   server.headersTimeout = headersMs
   server.keepAliveTimeout = keepAliveMs
   server.timeout = idleMs
   hurry?.addEventListener('abort', () => server.closeAllConnections())
-  await listen(server, host, port)
+  await listen(server, { host, port, setting: worker ? 'WORKER_PORT' : 'PORT' })
   return {
     url: `${tls ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`,
     async stop({ drainMs = defaultDrainMs } = {}) {
       draining = true
+      drain.abort()
       unwatch()
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
       server.closeIdleConnections()
@@ -71,16 +81,35 @@ export async function startServer(
   }
 }
 
-async function makeServer(deps: Deps, state: ServerState): Promise<{ server: Server; unwatch: () => void }> {
-  const throughRoutes = getRequestListener(buildApp(deps, state) as Parameters<typeof getRequestListener>[0])
-  const listener: RequestListener = (incoming, outgoing) => {
+function everythingOf(deps: Deps, state: ServerState): RequestListener {
+  const throughRoutes = listenerOf(buildApp(deps, (routes) => addRoutes(routes, deps, state)))
+  return (incoming, outgoing) => {
     const directly = incoming.url?.startsWith('/packs/') ? answerPackDirectly : answerDirectly
     directly(deps, incoming, outgoing, () => throughRoutes(incoming, outgoing))
   }
+}
+
+function operationsOf(deps: Deps, state: ServerState): RequestListener {
+  return listenerOf(buildApp(deps, (routes) => addOpsRoutes(routes, deps, state)))
+}
+
+function listenerOf(app: ReturnType<typeof buildApp>): RequestListener {
+  return getRequestListener(app as Parameters<typeof getRequestListener>[0])
+}
+
+async function makeServer(deps: Deps, listener: RequestListener): Promise<{ server: Server; unwatch: () => void }> {
   const { tls } = deps.config
   if (!tls) return { server: createHttpServer(listener), unwatch() {} }
-  const server = createHttpsServer(await readCertificate(tls), listener)
-  return { server, unwatch: reloadOnChange(server, tls, deps.log) }
+  const pair = await readCertificate(tls)
+  const server = createHttpsServer(pair, listener)
+  showEnd(deps, pair)
+  return { server, unwatch: reloadOnChange(server, tls, deps) }
+}
+
+/** For the metrics: when the certificate that is served now ends. */
+function showEnd({ metrics }: Deps, { cert }: { cert: Buffer }): void {
+  const ends = Date.parse(new X509Certificate(cert).validTo) / 1000
+  metrics.sources.certificateEnds = () => ends
 }
 
 type TlsFiles = NonNullable<Config['tls']>
@@ -102,11 +131,13 @@ async function readCertificate({ certFile, keyFile }: TlsFiles): Promise<{ cert:
 }
 
 /** New connections get the new certificate. One that cannot be used (half written, say) is left for the next look. */
-function reloadOnChange(server: HttpsServer, files: TlsFiles, log: Log): () => void {
+function reloadOnChange(server: HttpsServer, files: TlsFiles, deps: Deps): () => void {
+  const { log } = deps
   const reload = () => {
     readCertificate(files).then(
       (pair) => {
         server.setSecureContext(pair)
+        showEnd(deps, pair)
         log.info({ file: files.certFile }, 'certificate read again')
       },
       (error) => log.warn({ error }, 'the changed certificate cannot be used; still using the one before'),
@@ -119,18 +150,21 @@ function reloadOnChange(server: HttpsServer, files: TlsFiles, log: Log): () => v
   }
 }
 
-function listen(server: Server, host: string, port: number): Promise<void> {
+type Address = { host: string; port: number; setting: string }
+
+function listen(server: Server, address: Address): Promise<void> {
+  const { host, port } = address
   return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => reject(cannotListen(error, host, port)))
+    server.once('error', (error: NodeJS.ErrnoException) => reject(cannotListen(error, address)))
     server.listen({ host, port, backlog: 1024 }, resolve)
   })
 }
 
 /** Why an address cannot be had, and what to do, in words. */
-export function cannotListen(error: NodeJS.ErrnoException, host: string, port: number): Error {
+export function cannotListen(error: NodeJS.ErrnoException, { host, port, setting }: Address): Error {
   const reasons: Record<string, string> = {
-    EADDRINUSE: `Port ${port} on ${host} is in use by another program. Stop that, or choose another port: PORT=${port + 1}`,
-    EACCES: `Port ${port} may not be used by this user. Choose one above 1023, such as PORT=5000`,
+    EADDRINUSE: `Port ${port} on ${host} is in use by another program. Stop that, or choose another port: ${setting}=${port + 1}`,
+    EACCES: `Port ${port} may not be used by this user. Choose one above 1023, such as ${setting}=5000`,
     EADDRNOTAVAIL: `${host} is not an address of this machine. Set HOST to one that is, such as 127.0.0.1`,
   }
   return new Error(reasons[error.code ?? ''] ?? `Cannot listen on ${host}:${port}: ${error.message}`, { cause: error })

@@ -7,6 +7,7 @@ import { listSpeed } from './lists.ts'
 import { uploadMemory } from './memory.ts'
 import { packRowNames, packSpeed } from './packs.ts'
 import { rowNames } from './rows.ts'
+import { upkeep, upkeepRowNames } from './upkeep.ts'
 
 export type Options = {
   readonly rounds: number
@@ -24,6 +25,8 @@ export type Options = {
   readonly uploads: number
   readonly size?: number
   readonly airgap: boolean
+  readonly upkeep: boolean
+  readonly rows: number
   readonly stores: readonly ('file' | 's3')[]
   readonly s3?: string
 }
@@ -50,7 +53,7 @@ const command = new Command('npm run bench --')
   .option('--seconds <n>', 'how long each measurement of requests or packs runs', positive, 5)
   .option('--processes <n>', 'PROCESSES of this registry', positive, 2)
   .option('--large <n>', '64 MiB blobs per measurement of PUT and PATCH', positive, 16)
-  .addOption(someOf('--only <rows>', [...rowNames, ...packRowNames, ...airGapRowNames]))
+  .addOption(someOf('--only <rows>', [...rowNames, ...packRowNames, ...airGapRowNames, ...upkeepRowNames]))
   .addOption(someOf('--peers <names>', contestantNames))
   .option('--dir <folder>', "where the scratch folder goes, on a disk (default: the system's folder for such)")
   .option('--json <file>', 'write every figure to this file too')
@@ -67,6 +70,8 @@ const command = new Command('npm run bench --')
   .option('--lists', 'instead: pages of long lists beside a short one', false)
   .option('--packs', "instead: the facade's reads, lists, searches, publishes and resolutions", false)
   .option('--airgap', 'instead: bundles from one site to another, beside tar and sha256sum', false)
+  .option('--upkeep', 'instead: what a registry does for itself, beside those whom it serves', false)
+  .option('--rows <n>', 'for --upkeep: blobs that nothing refers to', positive, 1_000_000)
   .addHelpText(
     'after',
     `
@@ -81,6 +86,7 @@ try {
     options.lists && listSpeed,
     options.packs && packSpeed,
     options.airgap && airGap,
+    options.upkeep && upkeep,
   ]
   const run = instead.find((one) => one !== false) ?? compare
   process.exitCode = (await run(options)) ? 0 : 1

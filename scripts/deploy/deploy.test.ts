@@ -12,8 +12,12 @@ const deploy = import.meta.dirname
 /** How long the server may take to finish what is under way; see src/server.ts. */
 const drainSeconds = 30
 
+/** How long a worker may take to let its jobs end, and to tell them to; see src/worker/worker.ts. */
+const workerSeconds = 20
+
 type Service = {
   image?: string
+  command?: string[]
   build?: { context: string; dockerfile: string }
   environment?: Record<string, string>
   depends_on?: Record<string, { condition: string }>
@@ -26,13 +30,13 @@ type Service = {
 
 describe('compose.yaml', () => {
   const text = read(deploy, 'compose.yaml')
-  const { services, volumes } = parse(text, { strict: true }) as {
+  const { services, volumes } = parse(text, { strict: true, merge: true }) as {
     services: Record<string, Service>
     volumes: Record<string, unknown>
   }
   /** As compose would fill it in, with a word for every variable. */
   const filled = (value: string) => value.replace(/\$\{AUTH:[^}]*\}/, 'none').replace(/\$\{[^}]*\}/g, 'word')
-  const { registry } = services
+  const { registry, worker } = services
 
   test('asks for every secret by name and has no default for any', () => {
     const code = text.replace(/^\s*#.*$/gm, '')
@@ -55,6 +59,17 @@ describe('compose.yaml', () => {
     const { bucket, endpoint, pathStyle } = locationOf(config.blobStore)
     assert.deepEqual({ bucket, endpoint, pathStyle }, { bucket: 'packs', endpoint: 'http://s3:9000', pathStyle: true })
     assert.ok(services.bucket && JSON.stringify(services.bucket).includes(`--bucket ${bucket}`))
+  })
+
+  test('runs jobs in workers and nowhere else, by the same settings, and asks them how they are', () => {
+    const { WORKER, ...settings } = registry?.environment ?? {}
+    const { WORKER: _, WORKER_PORT, ...theirs } = worker?.environment ?? {}
+    assert.equal(WORKER, 'false')
+    assert.deepEqual(theirs, settings)
+    assert.deepEqual(worker?.command, ['worker'])
+    assertSettings(['WORKER_PORT'])
+    assert.match(worker?.healthcheck?.test.join(' ') ?? '', new RegExp(`:${WORKER_PORT}/readyz`))
+    assert.ok(Number.parseInt(worker?.stop_grace_period ?? '', 10) > workerSeconds)
   })
 
   test('starts things in an order that exists', () => {
@@ -100,13 +115,19 @@ describe('kubernetes', () => {
       return document.toJS()
     }),
   )
-  const one = (kind: string): Manifest => {
-    const found = manifests.filter((manifest) => manifest.kind === kind)
+  const one = (kind: string, name?: string): Manifest => {
+    const found = manifests.filter(
+      (manifest) => manifest.kind === kind && (name === undefined || manifest.metadata.name === name),
+    )
     assert.equal(found.length, 1, `one ${kind}`)
     return found[0]
   }
-  const pod = () => one('Deployment').spec.template
+  const registry = () => one('Deployment', 'packs-registry')
+  const worker = () => one('Deployment', 'packs-registry-worker')
+  const pod = () => registry().spec.template
   const container = () => pod().spec.containers[0]
+  const workerPod = () => worker().spec.template
+  const workerContainer = () => workerPod().spec.containers[0]
 
   test('every manifest is of a kind and version that Kubernetes 1.25 and newer has', () => {
     const versions: Record<string, string> = {
@@ -130,7 +151,7 @@ describe('kubernetes', () => {
 
   test('selectors, ports and names point at each other', () => {
     const labels = pod().metadata.labels
-    for (const selector of [one('Deployment').spec.selector.matchLabels, one('Service').spec.selector])
+    for (const selector of [registry().spec.selector.matchLabels, one('Service').spec.selector])
       assert.deepEqual(selector, labels)
     assert.deepEqual(one('PodDisruptionBudget').spec.selector.matchLabels, labels)
     const [port] = container().ports
@@ -153,11 +174,33 @@ describe('kubernetes', () => {
   })
 
   test('asks each question where it is answered', () => {
-    const paths = [container().startupProbe, container().readinessProbe, container().livenessProbe]
-    assert.deepEqual(
-      paths.map((probe) => probe.httpGet.path),
-      ['/healthz', '/readyz', '/healthz'],
-    )
+    for (const { startupProbe, readinessProbe, livenessProbe, ports } of [container(), workerContainer()]) {
+      const probes = [startupProbe, readinessProbe, livenessProbe].map((probe) => probe.httpGet)
+      assert.deepEqual(
+        probes.map(({ path }) => path),
+        ['/healthz', '/readyz', '/healthz'],
+      )
+      for (const { port } of probes) assert.equal(port, ports[0].name)
+    }
+    for (const { metadata, spec } of [pod(), workerPod()])
+      assert.deepEqual(metadata.annotations, {
+        'prometheus.io/scrape': 'true',
+        'prometheus.io/port': String(spec.containers[0].ports[0].containerPort),
+        'prometheus.io/path': '/metrics',
+      })
+  })
+
+  test('runs jobs in workers and nowhere else, and lets no client reach them', () => {
+    const env = ({ env }: Manifest) => Object.fromEntries(env.map(({ name, value }: Manifest) => [name, value]))
+    assert.equal(env(container()).WORKER, 'false')
+    assert.deepEqual(workerContainer().args, ['worker'])
+    assert.equal(env(workerContainer()).WORKER_PORT, String(workerContainer().ports[0].containerPort))
+    assertSettings(Object.keys(env(workerContainer())))
+    assert.deepEqual(worker().spec.selector.matchLabels, workerPod().metadata.labels)
+    const chosen = Object.entries(one('Service').spec.selector)
+    assert.ok(!chosen.every(([name, value]) => workerPod().metadata.labels[name] === value))
+    assert.deepEqual(workerContainer().envFrom, container().envFrom)
+    assert.ok(workerPod().spec.terminationGracePeriodSeconds > workerSeconds)
   })
 
   test('leaves time to drain', () => {
@@ -167,13 +210,16 @@ describe('kubernetes', () => {
   })
 
   test('meets the restricted pod security standard', () => {
-    const { runAsNonRoot, runAsUser, runAsGroup, seccompProfile } = pod().spec.securityContext
-    assert.ok(runAsNonRoot && seccompProfile.type === 'RuntimeDefault')
-    assert.equal(`${runAsUser}:${runAsGroup}`, only('USER'))
-    const { allowPrivilegeEscalation, readOnlyRootFilesystem, capabilities } = container().securityContext
-    assert.deepEqual([allowPrivilegeEscalation, readOnlyRootFilesystem, capabilities.drop], [false, true, ['ALL']])
-    assert.equal(pod().spec.automountServiceAccountToken, false)
-    assert.ok(container().resources.requests.memory && container().resources.limits.memory)
+    for (const { spec } of [pod(), workerPod()]) {
+      const { runAsNonRoot, runAsUser, runAsGroup, seccompProfile } = spec.securityContext
+      assert.ok(runAsNonRoot && seccompProfile.type === 'RuntimeDefault')
+      assert.equal(`${runAsUser}:${runAsGroup}`, only('USER'))
+      const [{ securityContext, resources }] = spec.containers
+      const { allowPrivilegeEscalation, readOnlyRootFilesystem, capabilities } = securityContext
+      assert.deepEqual([allowPrivilegeEscalation, readOnlyRootFilesystem, capabilities.drop], [false, true, ['ALL']])
+      assert.equal(spec.automountServiceAccountToken, false)
+      assert.ok(resources.requests.memory && resources.limits.memory)
+    }
   })
 
   test('the ingress has no limit on bodies and collects none', () => {

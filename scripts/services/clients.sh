@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The real clients and services that the black-box tests and benchmarks drive: from Debian, and where Debian stable is
-# too old (oras, crane, cosign) from a newer suite, unpacked into a cache folder with nothing installed on the system.
+# too old (oras, crane, cosign) from a newer suite, unpacked into a cache folder with nothing installed on the system. So
+# is promtool, which checks alert rules: its package would bring a whole Prometheus, as a service.
 # usage: bash scripts/services/clients.sh      prints the folder that holds the newer clients; a no-op when all is there
 # needs: Debian 12 with its own apt configuration; root, where packages have to be installed
 set -euo pipefail
@@ -59,7 +60,21 @@ CONF
   rm -rf "$work"
 }
 
+unpack_promtool() {
+  echo 'unpacking promtool' >&2
+  work=$(mktemp -d "$dir/work.XXXXXX")
+  (
+    cd "$work"
+    apt-get update -qq >&2
+    apt-get download -qq prometheus >&2
+    dpkg -x prometheus_*.deb root
+  )
+  mv "$work/root/usr/bin/promtool" "$bin/promtool"
+  rm -rf "$work"
+}
+
 for client in "${newer[@]}"; do
   [ -x "$bin/$client" ] || { unpack_newer; break; }
 done
+[ -x "$bin/promtool" ] || unpack_promtool
 echo "$bin"

@@ -71,6 +71,11 @@ export function mayAccess(principal: Principal, repository: RepositoryName | '*'
   return granted(principal.grants, repository, action)
 }
 
+/** Whether these grants let read a repository. */
+export function reads(grants: Grants, repository: RepositoryName): boolean {
+  return grants.open || granted(grants, repository, 'pull')
+}
+
 function granted({ patterns }: Grants, repository: string, action: Action): boolean {
   let weight = -1
   for (const pattern of patterns) {

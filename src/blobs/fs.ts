@@ -71,6 +71,10 @@ export async function openFolderStore(folder: string): Promise<BlobStore & { fil
     unfinished: (before) => unfinished(temporary, before),
     list: (prefix) => list(folder, prefix),
     ping: () => refused(fs.promises.access(temporary, fs.constants.W_OK | fs.constants.X_OK)),
+    async space() {
+      const { bavail, blocks, bsize } = await refused(fs.promises.statfs(folder))
+      return { free: bavail * bsize, total: blocks * bsize }
+    },
     close: async () => undefined,
   }
 }

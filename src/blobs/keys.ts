@@ -38,10 +38,11 @@ export function* contentFolders(): Generator<string> {
     for (let first = 0; first < 256; first++) yield `blobs/${algorithm}/${first.toString(16).padStart(2, '0')}/`
 }
 
-/** What an object is by its key: content of a digest, a chunk of an upload, in quarantine, or none of ours. */
+/** What an object is by its key: content of a digest, a chunk of an upload, a part of an export, in quarantine, or none of ours. */
 export type KeyKind =
   | { kind: 'blob'; digest: Digest }
   | { kind: 'chunk'; uploadId: string }
+  | { kind: 'export' }
   | { kind: 'quarantine' }
   | { kind: 'probe' }
 
@@ -55,9 +56,15 @@ export function parseKey(key: string): KeyKind | undefined {
   if (digest) return { kind: 'blob', digest }
   const [, uploadId] = chunk.exec(key) ?? []
   if (uploadId !== undefined) return { kind: 'chunk', uploadId }
+  if (/^exports\/[0-9a-f]{64}\/[0-9a-f]{12}$/.test(key)) return { kind: 'export' }
   if (key.startsWith('quarantine/')) return { kind: 'quarantine' }
   // What a start of the registry writes to see whether it may (s3.ts), left where it could not be deleted.
   return /^probe-[\w-]{12}$/.test(key) ? { kind: 'probe' } : undefined
+}
+
+/** Where a part of a bundle file that was exported is kept. Random, so two writers of one part never share an object. */
+export function exportKey(exportId: string): ObjectKey {
+  return `exports/${exportId}/${randomBytes(6).toString('hex')}` as ObjectKey
 }
 
 /** A key as the database remembers it. */

@@ -93,5 +93,8 @@ export type BlobStore = {
   /** Throws `Failure('UNAVAILABLE')` unless the store answers; cheap enough for a readiness probe. */
   ping(): Promise<void>
 
+  /** Room for content in bytes, where there is a limit that can be asked for: a folder's disk. */
+  space?(): Promise<{ free: number; total: number }>
+
   close(): Promise<void>
 }

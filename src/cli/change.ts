@@ -1,11 +1,11 @@
 import type { Command } from 'commander'
 import type { PackState } from '../client/client.ts'
 import { PacksError } from '../client/failure.ts'
-import { compareVersions } from '../packs/version.ts'
 import { connect } from './connect.ts'
 import { parseExact } from './reference.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 
+type ChannelFlags = CommonFlags & { allowOlder?: true; reason?: string }
 type StateFlags = CommonFlags & { message?: string; replacedBy?: string }
 
 /** The commands that change what is published. */
@@ -64,27 +64,30 @@ function addChannel(packs: Command, here: Here): void {
     .argument('<id>', 'id of the pack')
     .argument('<channel>', 'name of the channel, such as stable')
     .argument('<version>', 'the exact version')
-    .option('--allow-older', 'although the channel points at a newer version')
+    .option('--allow-older', 'although the channel points at a newer version; with --reason')
+    .option('--reason <text>', 'why it goes back; the audit keeps it')
   common(set, 'packs channel set net-policy stable 1.4.0').action(
-    (id: string, name: string, version: string, flags: CommonFlags & { allowOlder?: true }) =>
+    (id: string, name: string, version: string, flags: ChannelFlags) =>
       run(here, flags, (at) => setChannel(at, [id, name, version], flags)),
   )
 }
 
 /** Moves a channel from what it was seen to point at: whoever moves it at the same time is not written over. */
-async function setChannel(at: Run, [id, channel, text]: [string, string, string], flags: { allowOlder?: true }) {
+async function setChannel(
+  at: Run,
+  [id, channel, text]: [string, string, string],
+  { allowOlder, reason }: ChannelFlags,
+) {
   const { packId, version } = parseExact(`${id}@${text}`)
+  if (Boolean(allowOlder) !== Boolean(reason?.trim()))
+    throw new PacksError('USAGE', '--allow-older and --reason go together: the audit keeps why a channel went back')
   const client = await connect(at)
   const versions = await client.versions(packId, { signal: at.signal })
   const now = versions.find((entry) => entry.channels.includes(channel))
-  if (now && compareVersions(now.version, version) > 0 && !flags.allowOlder)
-    throw new PacksError(
-      'BACKWARDS',
-      `${channel} of ${packId} points at ${now.version}, which is newer than ${version}. If that is meant: --allow-older`,
-      { about: { from: now.version, to: version } },
-    )
-  const options = { signal: at.signal, ifMatch: now?.manifestDigest }
-  const set = await client.setChannel(packId, channel, version, options)
+  const set = await client.setChannel(packId, channel, version, {
+    ...{ signal: at.signal, ifMatch: now?.manifestDigest },
+    allowOlder: allowOlder && reason ? { reason } : undefined,
+  })
   at.output.result({ ...set, ...(now ? { from: now.version } : {}) }, () => {
     const from = now && now.version !== version ? ` (was ${now.version})` : ''
     return `${channel} of ${packId} points at ${set.version}${from}`

@@ -21,6 +21,7 @@ type Flags = CommonFlags &
     since?: string
     plan?: true
     split?: string
+    async?: true
     output?: string
   }
 
@@ -38,10 +39,12 @@ export function addExport(packs: Command, here: Here): void {
     .option('--no-channels', 'leave the channels that point at what goes in')
     .option('--since <inventory>', 'leave out what the receiver has: the file that "packs inventory" wrote there')
     .option('--plan', 'say what would go in, and write nothing')
+    .option('--async', 'have it made in the background and kept for a while: see "packs exports"')
     .option('--split <size>', 'write volumes of this size, such as 4GiB, with a file of their checksums')
   const example =
     'packs export net-policy@^1.2 --runner 1.5.0 -o packs.tar\n' +
-    'packs export --all --since inventory.json --split 4GiB -o site.tar'
+    'packs export --all --since inventory.json --split 4GiB -o site.tar\n' +
+    'packs export --all --async'
   common(command, example).action((texts: string[], flags: Flags) =>
     run(here, flags, (at) => inWords(() => exportPacks(at, texts, flags))),
   )
@@ -51,14 +54,20 @@ async function exportPacks(at: Run, texts: string[], flags: Flags): Promise<void
   requireSense(texts, flags)
   const volumeBytes = flags.split === undefined ? undefined : parseSize(flags.split)
   const client = await connect(at)
+  if (flags.async) {
+    const made = await client.exports.request(await requestOf(at, client, texts, flags), { signal: at.signal })
+    at.output.note(`it is ${made.state}; fetch it by: packs exports download ${made.id} -o packs.tar`)
+    return at.output.result({ export: made }, () => made.id)
+  }
   const plan = await client.bundles.plan(await requestOf(at, client, texts, flags), { signal: at.signal })
   const { file, problems } = plan
   if (!file) throw refused(problems)
   if (flags.plan) return at.output.result(plan, () => planText(plan, file))
   const { output = '' } = flags
   const target = { output, volumeBytes, id: file.id, size: file.size }
+  const read = (from: number) => client.bundles.read(file, { from, signal: at.signal })
   const progress = await openProgress(at.output, { start: 'exporting', end: 'exported' })
-  const received = await receiveBundle(at, client, file, target, (bytes) =>
+  const received = await receiveBundle(at, { sha256: file.sha256, read }, target, (bytes) =>
     progress.moved(basename(output), bytes, file.size),
   ).finally(() => progress.end())
   at.output.note(summaryOf(plan, file))
@@ -69,12 +78,17 @@ async function exportPacks(at: Run, texts: string[], flags: Flags): Promise<void
   )
 }
 
-function requireSense(texts: string[], { all, lock, runner, channel, plan, output, split }: Flags): void {
+function requireSense(texts: string[], flags: Flags): void {
+  const { all, lock, runner, channel, plan, output, split } = flags
   const usage = (message: string) => new PacksError('USAGE', message)
   if (all && texts.length > 0) throw usage('--all takes every pack: it goes without names of packs')
   if (all && (lock || runner || channel))
     throw usage('--all resolves nothing: it goes without --runner, --channel and --lock')
   if (!all && texts.length === 0 && !lock) throw usage('name the packs to export, or a --lock, or take --all')
+  if (flags.async) {
+    if (plan || output || split) throw usage('--async writes no file here: it goes without --plan, --split and -o')
+    return
+  }
   if (!plan && !output) throw usage('name the file to write: -o packs.tar. Or see what would go in: --plan')
   if (plan && split) throw usage('--plan writes nothing: it goes without --split')
 }
@@ -115,7 +129,7 @@ function notJson(file: string, cause: unknown): PacksError {
 }
 
 /** A size such as 4GiB, 700MB or 1000000, in bytes. Throws USAGE. */
-function parseSize(text: string): number {
+export function parseSize(text: string): number {
   const [, number, unit = 'B'] = /^(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?$/i.exec(text.trim()) ?? []
   const power = 'bkmgt'.indexOf((unit[0] ?? 'b').toLowerCase())
   const bytes = Math.floor(Number(number) * (/i/i.test(unit) ? 1024 : 1000) ** power)
@@ -165,7 +179,7 @@ function summaryOf({ packs, referrers, leftOut, signedBy }: BundlePlan, { size }
   ].join(', ')
 }
 
-function receivedText(output: string, { sha256, volumes, sums }: Received): string {
+export function receivedText(output: string, { sha256, volumes, sums }: Received): string {
   const own = `${sha256}  ${output}`
   if (!sums) return own
   return [

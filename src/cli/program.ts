@@ -3,10 +3,14 @@ import { addAudit } from './audit.ts'
 import { addBundle } from './bundle.ts'
 import { addChanges } from './change.ts'
 import { addDiff } from './diff.ts'
+import { addEvents } from './events.ts'
 import { addExport } from './export.ts'
+import { addExports } from './exports.ts'
 import { exitCodes } from './failure.ts'
 import { addGraph } from './graph.ts'
+import { addHold } from './hold.ts'
 import { addImport } from './import.ts'
+import { addImports } from './imports.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
 import { addInventory } from './inventory.ts'
@@ -18,12 +22,14 @@ import { addPolicy } from './policy.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
 import { addResolve } from './resolve.ts'
+import { addRetention } from './retention.ts'
 import { addSearch } from './search.ts'
 import { addServerCommands } from './server-commands.ts'
 import { addToken } from './token.ts'
 import { addUpkeep } from './upkeep.ts'
 import { addValidate } from './validate.ts'
 import { version } from './version.ts'
+import { addWebhook } from './webhook.ts'
 
 /** Every command. `finish` is told the exit code of the one that ran. */
 export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void): Command {
@@ -57,7 +63,9 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('Across an air gap:')
   addExport(packs, here)
+  addExports(packs, here)
   addImport(packs, here)
+  addImports(packs, here)
   addInventory(packs, here)
   addBundle(packs, here)
   addKeys(packs, here)
@@ -70,6 +78,10 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   addAudit(packs, here)
   addJobs(packs, here)
   addMirror(packs, here)
+  addRetention(packs, here)
+  addHold(packs, here)
+  addEvents(packs, here)
+  addWebhook(packs, here)
   return packs
 }
 

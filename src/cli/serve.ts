@@ -7,6 +7,7 @@ import { closeDeps, type Deps, openDeps } from '../deps.ts'
 import { type Log, openLog } from '../log.ts'
 import { askForMetrics, startWorkers } from '../processes.ts'
 import { cannotListen, startServer } from '../server.ts'
+import { startDeliveries } from '../worker/deliveries.ts'
 import { startWorker } from '../worker/worker.ts'
 import { banner } from './banner.ts'
 import { type Stops, startDatabase } from './database.ts'
@@ -69,13 +70,13 @@ async function startHere(
 }
 
 /**
- * Runs jobs beside a server that listens already, where that is set. Returns what stops both, at once: neither waits
- * for the other.
+ * Runs jobs and sends to webhooks beside a server that listens already, where that is set. Returns what stops all of it,
+ * at once: none waits for another.
  */
 function besides(deps: Deps, stopServer: () => Promise<void>, hurry: AbortSignal): () => Promise<void> {
-  const worker = deps.config.worker ? startWorker(deps) : undefined
+  const works = deps.config.worker ? [startWorker(deps), startDeliveries(deps)] : []
   return async () => {
-    await Promise.all([worker?.stop({ hurry }), stopServer()])
+    await Promise.all([...works.map((work) => work.stop({ hurry })), stopServer()])
   }
 }
 
@@ -114,7 +115,7 @@ async function serveAsWorker(config: Config, databaseUrl: string, log: Log): Pro
 function requireFreePort({ host, port }: Config): Promise<void> {
   return new Promise((resolve, reject) => {
     const probe = createServer()
-    probe.once('error', (error) => reject(cannotListen(error, host, port)))
+    probe.once('error', (error) => reject(cannotListen(error, { host, port, setting: 'PORT' })))
     probe.listen({ host, port }, () => probe.close(() => resolve()))
   })
 }

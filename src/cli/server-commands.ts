@@ -20,7 +20,9 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
   withSettings(
     packs
       .command('worker')
-      .description('run jobs (imports, mirrors, tidying up), and serve nothing, until told to stop'),
+      .description(
+        'run jobs (garbage collection, imports, mirrors), and serve nothing but probes on WORKER_PORT, until told to stop',
+      ),
   )
     .addHelpText(
       'after',

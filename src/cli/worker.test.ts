@@ -32,8 +32,9 @@ async function until(condition: () => Promise<boolean> | boolean): Promise<void>
 
 function start(...args: string[]): ChildProcess {
   const env = { ...process.env, DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore, LOG_LEVEL: 'warn' }
-  const child = spawn(process.execPath, [...command, ...args], { env, stdio: ['ignore', 'ignore', 'inherit'] })
+  const child = spawn(process.execPath, [...command, ...args], { env, stdio: ['ignore', 'pipe', 'inherit'] })
   children = [...children, child]
+  child.stdout?.resume()
   return child
 }
 
@@ -84,8 +85,70 @@ it('packs jobs lists, shows and retries', async () => {
     jobs.map((job: { id: string }) => job.id),
     [id],
   )
+  assert.match(await packs('list', '--dead'), new RegExp(id))
+  assert.match(await packs('kinds'), /^tidy +0 +- +0 +1 .*yes +ends what/m)
   assert.match(await packs('list'), /JOB +NAME +STATE[\s\S]*tidy +failed +0\/1 .*shown: the disk is full/)
   assert.match(await packs('show', id), /^error +the disk is full$/m)
   assert.match(await packs('retry', id), /waits for a worker/)
   await assert.rejects(packs('retry', id), /only one that failed is retried/)
+  assert.match(await packs('cancel', id), /is cancelled/)
+  await sql`update pgboss.job set state = 'failed' where id = ${id}`
+  assert.match(await packs('retry', '--all', 'tidy'), /1 of tidy wait/)
+  await assert.rejects(packs('retry'), /the id of one dead letter, or --all/)
+  await sql`update pgboss.job set state = 'failed' where id = ${id}`
+  assert.match(await packs('discard', id), /is discarded/)
+  assert.equal(await packs('list', '--dead'), '')
+})
+
+it('packs jobs run has a job run, waits for its end, and says how it went', async () => {
+  const { sql } = registry.deps.db
+  const packs = (...args: string[]) =>
+    promisify(execFile)(process.execPath, [...command, 'jobs', 'run', ...args, '--registry', registry.url])
+  await sql`delete from pgboss.job`
+  const { stdout: said } = await packs('tidy')
+  assert.match(said, /^tidy \S+ waits for a worker$/m)
+  const { stderr } = await packs('tidy', '--data', '{}')
+  assert.match(stderr, /waited already/)
+  for (const [data, wrong] of [
+    ['{"a":1}', /data of tidy/],
+    ['no', /not JSON/],
+    ['[]', /is an object/],
+  ] as const)
+    await assert.rejects(packs('tidy', '--data', data), wrong)
+  const worker = start('worker')
+  const done = await packs('tidy', '--wait')
+  assert.match(done.stdout, /^tidy +\S+ is done\ndeleted +0\nexpired +0$/m)
+  await stop(worker)
+})
+
+it('packs worker answers probes and Prometheus on WORKER_PORT, and nothing else', async () => {
+  const lines: string[] = []
+  const worker = start('worker', '--worker-port', '0', '--log-level', 'info')
+  worker.stdout?.setEncoding('utf8').on('data', (text: string) => lines.push(text))
+  const told = () => /"probes":"(http:\/\/127\.0\.0\.1:\d+)"/.exec(lines.join(''))?.[1]
+  await until(() => told() !== undefined)
+  const get = async (path: string) => {
+    const answer = await fetch(`${told()}${path}`)
+    return { status: answer.status, text: await answer.text() }
+  }
+  assert.deepEqual(await get('/healthz'), { status: 200, text: '{"status":"ok"}' })
+  assert.equal((await get('/readyz')).status, 200)
+  const { text } = await get('/metrics')
+  for (const figure of [
+    /packs_worker_slots\{state="max"\} 4/,
+    /packs_jobs_dead_total\{kind="tidy"\} 0/,
+    /packs_part_up/,
+  ])
+    assert.match(text, figure)
+  for (const path of ['/v2/', '/packs', '/jobs']) assert.equal((await get(path)).status, 404)
+  await stop(worker)
+})
+
+it('packs worker says which setting to change where its port is taken', async () => {
+  const port = new URL(registry.url).port
+  const env = { ...process.env, DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore }
+  await assert.rejects(
+    promisify(execFile)(process.execPath, [...command, 'worker', '--worker-port', port], { env }),
+    new RegExp(`Port ${port} .* is in use .*WORKER_PORT=${Number(port) + 1}`),
+  )
 })

@@ -15,6 +15,8 @@ export type AuditEvent = {
   repository?: string
   digest?: string
   tags?: string
+  /** Why, in the words of who did it, or of the policy that did. */
+  reason?: string
   outcome: 'done' | 'refused' | 'failed'
   status: number
   requestId: string

@@ -39,6 +39,8 @@ import https from 'node:https'
 import { type Audit, auditOf } from './audit.ts'
 import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
+import { type Events, eventsOf } from './events.ts'
+import { type Exports, exportsOf } from './exports.ts'
 import { PacksError } from './failure.ts'
 import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
@@ -57,14 +59,18 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Retention, retentionOf } from './retention.ts'
 import { type Scrubs, scrubsOf } from './scrub.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
+import { type Webhooks, webhooksOf } from './webhooks.ts'
 
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
 export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
+export type { Events, EventsQuery, PackEvent } from './events.ts'
+export type { Export, Exports } from './exports.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
-export type { Job, JobState, Jobs, JobsQuery } from './jobs.ts'
+export type { Job, JobKind, JobState, Jobs, JobsQuery, SentJob } from './jobs.ts'
 export type { Key, Keys } from './keys.ts'
 export type { Lock, LockedDependency, LockedPack } from './lock.ts'
 export type {
@@ -90,8 +96,29 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type {
+  Hold,
+  Keeping,
+  Retention,
+  RetentionDecision,
+  RetentionPolicy,
+  RetentionRemoval,
+  RetentionRun,
+  StoredPolicy,
+} from './retention.ts'
 export type { ScrubFinding, ScrubPass, ScrubState, Scrubs } from './scrub.ts'
 export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
+export type {
+  Delivery,
+  DeliveryAttempt,
+  DeliveryState,
+  NewWebhook,
+  Webhook,
+  WebhookOptions,
+  WebhookState,
+  Webhooks,
+  WebhookTest,
+} from './webhooks.ts'
 export { PacksError, parseLock }
 
 /** How to reach a registry, and how patiently. */
@@ -210,13 +237,14 @@ export type Client = {
   ): Promise<Pack>
   /**
    * Points a channel at a published version. `ifMatch`: the digest of the manifest that it must point at now.
-   * Throws PRECONDITION_FAILED where it points elsewhere by now.
+   * Throws PRECONDITION_FAILED where it points elsewhere by now, CHANNEL_BACKWARDS where it names a newer version, unless
+   * `allowOlder` says why that is meant.
    */
   setChannel(
     packId: string,
     channel: string,
     version: string,
-    options?: Cancellable & { ifMatch?: string | undefined },
+    options?: Cancellable & { ifMatch?: string | undefined; allowOlder?: { reason: string } | undefined },
   ): Promise<Channel>
   /**
    * Deletes a version; its number is never used again. False where there was none (also where the answer of an earlier
@@ -225,12 +253,20 @@ export type Client = {
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
   /** Bundle files, as they leave. */
   readonly bundles: Bundles
+  /** Bundle files that the registry makes in the background. */
+  readonly exports: Exports
   /** Bundle files that come into the registry. */
   readonly imports: Imports
   /** Background work. */
   readonly jobs: Jobs
   /** Other registries that packs are pushed to or pulled from. */
   readonly mirrors: Mirrors
+  /** What is removed by itself, and what never is. */
+  readonly retention: Retention
+  /** What happens, as it does. */
+  readonly events: Events
+  /** Where events are sent to. */
+  readonly webhooks: Webhooks
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -251,9 +287,13 @@ export function openClient(options: ClientOptions): Client {
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
     bundles: bundlesOf(connection),
+    exports: exportsOf(connection),
     imports: importsOf(connection),
     jobs: jobsOf(connection),
     mirrors: mirrorsOf(connection),
+    retention: retentionOf(connection),
+    events: eventsOf(connection),
+    webhooks: webhooksOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }
@@ -366,10 +406,11 @@ function changesOf(connection: Connection) {
 async function setChannel(
   connection: Connection,
   { packId, channel, version }: { packId: string; channel: string; version: string },
-  { ifMatch, signal }: Cancellable & { ifMatch?: string | undefined },
+  { ifMatch, allowOlder, signal }: NonNullable<Parameters<Client['setChannel']>[3]>,
 ): Promise<Channel> {
   const headers = ifMatch === undefined ? {} : { 'if-match': `"${ifMatch}"` }
-  const call = { method: 'PUT' as const, path: packPath(packId, 'channels', channel), headers, signal }
+  const query = queryOf(allowOlder ? { allowOlder: 'true', reason: allowOlder.reason } : {})
+  const call = { method: 'PUT' as const, path: packPath(packId, 'channels', channel) + query, headers, signal }
   try {
     return await askFor<Channel>(connection, 'manifestDigest', { ...call, body: jsonBody({ version }) })
   } catch (error) {

@@ -1,4 +1,4 @@
-import { askFor, type Connection } from './connection.ts'
+import { askFor, type Connection, jsonBody } from './connection.ts'
 
 export type JobState = 'waiting' | 'running' | 'completed' | 'failed' | 'cancelled'
 
@@ -20,11 +20,34 @@ export type Job = {
   startedAt?: string
   finishedAt?: string
   data: unknown
+  /** It runs, and is about to be cancelled. */
+  isCancelled?: boolean
   progress?: Record<string, unknown>
   result?: unknown
   /** What went wrong in the last attempt, in words. */
   error?: string
 }
+
+/** A kind of job. Ages are in seconds, 0 where there is none. */
+export type JobKind = {
+  name: string
+  /** What such a job does. */
+  about: string
+  /** Whether `run` takes it. */
+  byHand: boolean
+  waiting: number
+  running: number
+  /** Dead letters. */
+  failed: number
+  completed: number
+  cancelled: number
+  /** How long the oldest that is due has waited, and how long the oldest dead letter has been one. */
+  oldestDueSeconds: number
+  oldestFailedSeconds: number
+}
+
+/** A job that was asked for. `isNew`: false where it waited already. `behind`: one of its kind that runs now. */
+export type SentJob = { job: Job; isNew: boolean; behind?: string }
 
 export type JobsQuery = {
   state?: JobState
@@ -43,6 +66,18 @@ export type Jobs = {
   show(id: string, options?: Cancellable): Promise<Job>
   /** Makes a job that failed wait again. Throws JOB_UNKNOWN, JOB_NOT_FAILED. */
   retry(id: string, options?: Cancellable): Promise<Job>
+  /** Makes the dead letters of a kind wait again. `left`: beside others of their key. `more`: ask again. */
+  retryAll(name: string, options?: Cancellable): Promise<{ retried: number; left: number; more: boolean }>
+  kinds(options?: Cancellable): Promise<JobKind[]>
+  /** Has a job run now. Throws REQUEST_INVALID where its kind is not run by hand, or its data are not what it takes. */
+  run(
+    job: { name: string; key?: string | undefined; data?: object | undefined },
+    options?: Cancellable,
+  ): Promise<SentJob>
+  /** Cancels a job that waits or runs. Throws JOB_UNKNOWN, JOB_ENDED. */
+  cancel(id: string, options?: Cancellable): Promise<Job>
+  /** Takes a dead letter from the list. Throws JOB_UNKNOWN, JOB_NOT_FAILED. */
+  discard(id: string, options?: Cancellable): Promise<Job>
 }
 
 export function jobsOf(connection: Connection): Jobs {
@@ -52,11 +87,23 @@ export function jobsOf(connection: Connection): Jobs {
     async show(id, { signal } = {}) {
       return (await askFor<{ job: Job }>(connection, 'job', { path: path(id), signal })).job
     },
-    async retry(id, { signal } = {}) {
-      const call = { method: 'POST' as const, path: path(id, '/retry'), signal }
-      return (await askFor<{ job: Job }>(connection, 'job', call)).job
+    retry: (id, options) => change(connection, path(id, '/retry'), options),
+    async retryAll(name, { signal } = {}) {
+      const call = { method: 'POST' as const, path: `/jobs/retry?${new URLSearchParams({ name })}`, signal }
+      return askFor<{ retried: number; left: number; more: boolean }>(connection, 'retried', call)
     },
+    async kinds({ signal } = {}) {
+      return (await askFor<{ kinds: JobKind[] }>(connection, 'kinds', { path: '/jobs/kinds', signal })).kinds
+    },
+    run: (job, { signal } = {}) =>
+      askFor<SentJob>(connection, 'job', { method: 'POST', path: '/jobs', body: jsonBody(job), signal }),
+    cancel: (id, options) => change(connection, path(id, '/cancel'), options),
+    discard: (id, options) => change(connection, path(id, '/discard'), options),
   }
+}
+
+async function change(connection: Connection, path: string, { signal }: Cancellable = {}): Promise<Job> {
+  return (await askFor<{ job: Job }>(connection, 'job', { method: 'POST', path, signal })).job
 }
 
 async function* list(connection: Connection, { state, name, pageSize }: JobsQuery, { signal }: Cancellable) {

@@ -14,21 +14,23 @@ export type AuditEntry = {
   repository: string | undefined
   digest: string | undefined
   tags: string | undefined
+  /** Why, where somebody said so. */
+  reason: string | undefined
   outcome: Outcome
   status: number
   requestId: string
 }
 
 /** Adds events. */
-export async function insertEvents(sql: Sql, entries: readonly AuditEntry[]): Promise<void> {
+export async function insertEvents(sql: Sql | Transaction, entries: readonly AuditEntry[]): Promise<void> {
   const column = (name: keyof AuditEntry) => entries.map((entry) => entry[name] ?? null)
   await sql`
-    insert into audit_events (who, kind, token_id, address, action, path, repository, digest, tags, outcome, status, request_id)
+    insert into audit_events (who, kind, token_id, address, action, path, repository, digest, tags, reason, outcome, status, request_id)
     select * from unnest(
       ${column('who') as string[]}::text[], ${column('kind') as string[]}::text[], ${column('tokenId') as string[]}::uuid[],
       ${column('address') as string[]}::text[], ${column('action') as string[]}::text[], ${column('path') as string[]}::text[],
       ${column('repository') as string[]}::text[], ${column('digest') as string[]}::text[], ${column('tags') as string[]}::text[],
-      ${column('outcome') as string[]}::text[], ${column('status') as number[]}::int[], ${column('requestId') as string[]}::text[])`
+      ${column('reason') as string[]}::text[], ${column('outcome') as string[]}::text[], ${column('status') as number[]}::int[], ${column('requestId') as string[]}::text[])`
 }
 
 /** An event as it is shown. Times are ISO 8601 in UTC with microseconds. */
@@ -44,6 +46,7 @@ export type AuditRow = {
   repository: string | null
   digest: string | null
   tags: string | null
+  reason: string | null
   outcome: Outcome
   status: number
   requestId: string
@@ -74,7 +77,7 @@ export async function listEvents(sql: Sql, query: AuditQuery): Promise<AuditRow[
   ]
   const rows = await sql<AuditRow[]>`
     select id, to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at, who, kind, token_id as "tokenId",
-      address, action, path, repository, digest, tags, outcome, status, request_id as "requestId"
+      address, action, path, repository, digest, tags, reason, outcome, status, request_id as "requestId"
     from audit_events where true ${where.map((part) => part || sql``)}
     order by id desc limit ${limit}`
   return [...rows]
@@ -132,4 +135,12 @@ export async function countLoose(sql: Sql): Promise<{ unsealed: number; orphaned
       (select count(*)::int from audit_events e
         where e.seal is not null and not exists (select from audit_seals s where s.number = e.seal)) as orphaned`
   return row ?? { unsealed: 0, orphaned: 0 }
+}
+
+/** How long the oldest event that is not sealed has been there, in seconds; 0 where all are. */
+export async function unsealedSeconds(sql: Sql): Promise<number> {
+  const [row] = await sql<{ seconds: number }[]>`
+    select coalesce(extract(epoch from now() - (select at from audit_events where seal is null order by id limit 1)), 0)
+      ::float8 as seconds`
+  return Math.max(0, row?.seconds ?? 0)
 }

@@ -25,7 +25,7 @@ export async function postponeDeletions(sql: Sql, reasons: ReadonlyMap<ObjectKey
 }
 
 /**
- * The next queued objects that are due by `until`; none while a backup is made (db/holds.ts). They stay queued until
+ * The next queued objects that are due by `until`; none while a backup is made (db/backup-holds.ts). They stay queued until
  * `forgetDeletions`; twice does no harm.
  */
 export async function dueDeletions(

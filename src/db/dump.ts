@@ -15,13 +15,8 @@ export type DumpedSequence = { name: string; last: number | null }
  * Jobs (schema pgboss) are not dumped either: their schedules make them again.
  */
 const leftOut = [
-  'schema_migrations',
-  'uploads',
-  'import_blobs',
-  'blob_deletions',
-  'scrub_runs',
-  'scrub_findings',
-  'backup_holds',
+  ...['schema_migrations', 'uploads', 'import_blobs', 'exports', 'export_parts', 'blob_deletions', 'scrub_runs'],
+  ...['scrub_findings', 'backup_holds'],
 ]
 
 /** The tables of the schema, each after those that it refers to. */
@@ -121,7 +116,7 @@ export async function endLoad(
   await tx`
     update imports set state = 'failed', resume_at = 0, index_json = null, envelope = null, leased_until = now(),
       finished_at = coalesce(finished_at, now())
-    where state in ('receiving', 'verifying')`
+    where state in ('receiving', 'verifying', 'publishing')`
   for (const { name } of tables) await tx.unsafe(`alter table ${quoted(name)} enable trigger user`)
 }
 

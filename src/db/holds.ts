@@ -1,26 +1,45 @@
-import type { Sql } from './client.ts'
+import type { PackId } from '../packs/pack.ts'
+import type { Version } from '../packs/version.ts'
+import type { Sql, Transaction } from './client.ts'
 
-// While a hold lasts no object is deleted from the store (`dueDeletions` answers none): what a backup names stays. Rows
-// go on being collected, and their keys wait in the queue. A hold is taken before the backup's snapshot: what the queue
-// gave out before that has no row in the snapshot, for the row went before its key came into the queue. A hold ends by
-// itself, so a backup that dies does not keep the store from being cleaned for ever.
+/** A version that may not be deleted: since when, who said so, and why. `heldAt`: ISO 8601 in UTC. */
+export type Hold = { packId: PackId; version: Version; reason: string; heldBy: string; heldAt: string }
 
-/** Takes a hold, or prolongs it, from now on. */
-export async function hold(sql: Sql, id: string, seconds: number): Promise<void> {
-  await sql`
-    insert into backup_holds (id, until) values (${id}, now() + make_interval(secs => ${seconds}))
-    on conflict (id) do update set until = excluded.until`
-  await sql`delete from backup_holds where until < now() - interval '1 day'`
+const columns = (sql: Sql | Transaction) => sql`
+  pack_id as "packId", version, reason, held_by as "heldBy",
+  to_char(held_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as "heldAt"`
+
+/** Holds a version; one that is held already keeps its time, and is told the new reason. Under the pack's lock. */
+export async function putHold(tx: Transaction, hold: Omit<Hold, 'heldAt'>): Promise<Hold> {
+  const { packId, version, reason, heldBy } = hold
+  const [row] = await tx<Hold[]>`
+    insert into holds (pack_id, version, reason, held_by) values (${packId}, ${version}, ${reason}, ${heldBy})
+    on conflict (pack_id, version) do update set reason = excluded.reason, held_by = excluded.held_by
+    returning ${columns(tx)}`
+  return row as Hold
 }
 
-/** Prolongs a hold that has not ended; false where it has: objects may have been deleted since. */
-export async function prolongHold(sql: Sql, id: string, seconds: number): Promise<boolean> {
-  const rows = await sql`
-    update backup_holds set until = greatest(until, now() + make_interval(secs => ${seconds}))
-    where id = ${id} and until > now() returning id`
-  return rows.length > 0
+/** False where it was not held. */
+export async function deleteHold(sql: Sql, packId: PackId, version: Version): Promise<boolean> {
+  return (await sql`delete from holds where pack_id = ${packId} and version = ${version} returning version`).length > 0
 }
 
-export async function endHold(sql: Sql, id: string): Promise<void> {
-  await sql`delete from backup_holds where id = ${id}`
+/** Those of these versions that are held. */
+export async function findHolds(sql: Sql | Transaction, packId: PackId, versions: readonly Version[]): Promise<Hold[]> {
+  const rows = await sql<Hold[]>`
+    select ${columns(sql)} from holds
+    where pack_id = ${packId} and version = any(${versions as readonly string[]}::text[]) order by version`
+  return [...rows]
+}
+
+/** Holds after `last` by pack and version, at most `limit`. */
+export async function listHolds(
+  sql: Sql,
+  { last, limit }: { last: { packId: string; version: string } | undefined; limit: number },
+): Promise<Hold[]> {
+  const rows = await sql<Hold[]>`
+    select ${columns(sql)} from holds
+    where (pack_id, version) > (${last?.packId ?? ''}, ${last?.version ?? ''})
+    order by pack_id, version limit ${limit}`
+  return [...rows]
 }

@@ -7,7 +7,6 @@ import type { PackId } from '../packs/pack.ts'
 import { releaseOf, type Version } from '../packs/version.ts'
 import type { Sql, Transaction } from './client.ts'
 import { healBlobs } from './damage.ts'
-import type { Attempt } from './imports.ts'
 import type { VersionFacts } from './pack-rebuild.ts'
 
 // What an import asks and writes: sets of rows, each statement for a thousand packs what the others do for one. Rows are
@@ -71,13 +70,6 @@ export async function lockPacks(
     join repositories r on r.name = w.name
     order by w.pack_id collate "C"
     on conflict (repository_id) do update set pack_id = excluded.pack_id`
-}
-
-/** The import, locked, unless another connection has taken it over. */
-export async function lockImport(tx: Transaction, { id, attempt }: Attempt): Promise<boolean> {
-  const rows = await tx`
-    select id from imports where id = ${id} and attempt = ${attempt} and state = 'verifying' for update`
-  return rows.length > 0
 }
 
 /** An object that an import has stored. */

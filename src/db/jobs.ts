@@ -6,6 +6,14 @@ import type { Fragment, Sql, Transaction } from './client.ts'
 // attempt. Every statement of a run names its attempt, so a worker that was taken for dead changes nothing any more; it
 // learns so from its next heartbeat. A handler may thus run twice at once for a moment, as after any crash: it must be
 // written so that this does no harm.
+//
+// Who ends it. A job ends as completed, as failed (a dead letter: its tries are spent, or trying again is no use) or as
+// cancelled. Whoever ends it as failed or cancelled has its row locked, and tells what hangs on it in the same
+// transaction (registry/jobs.ts). A job that waits is cancelled at once. One that runs gets `cancel` written into its
+// output, and its worker is told on a channel; should that be missed, by its next heartbeat. The worker aborts the
+// handler, and what the handler then throws ends the job as cancelled; what it finishes all the same is completed. The
+// lease holds until then, so no other job of its key begins beside it; where the worker is dead, the end of the lease
+// is the end of the job.
 
 /** An attempt at a job by a worker. */
 export type Run = {
@@ -45,52 +53,110 @@ export async function takeJob(sql: Sql, names: readonly string[]): Promise<Run |
   return run
 }
 
-/** Prolongs the lease and notes the progress; false where the job is not this run's any more. */
-export async function heartbeat(sql: Sql, run: Run, progress: object | undefined): Promise<boolean> {
+/** Prolongs the lease and notes the progress; undefined where the job is not this run's any more. */
+export async function heartbeat(
+  sql: Sql,
+  run: Run,
+  progress: object | undefined,
+): Promise<{ isCancelled: boolean } | undefined> {
   const noted = progress === undefined ? {} : { progress }
-  const rows = await sql`
+  const [row] = await sql<{ isCancelled: boolean }[]>`
     update pgboss.job set
       expire_in = now() - started_on + make_interval(secs => ${run.lease}),
       output = coalesce(output, '{}') || ${sql.json(noted as never)}
     where ${isRun(sql, run)}
-    returning id`
-  return rows.length > 0
+    returning output ? 'cancel' as "isCancelled"`
+  return row
 }
 
-/** Locks the job for its end; false where it is not this run's any more. `last`: no further try follows a failure. */
-export async function holdRun(tx: Transaction, run: RunKey, { last = false } = {}): Promise<boolean> {
-  const rows = await tx`
+/**
+ * Locks the job for its end; undefined where it is not this run's any more. `last`: no further try follows a failure.
+ */
+export async function holdRun(
+  tx: Transaction,
+  run: RunKey,
+  { last = false } = {},
+): Promise<{ isCancelled: boolean } | undefined> {
+  const [row] = await tx<{ isCancelled: boolean }[]>`
     update pgboss.job set retry_limit = case when ${last} then retry_count else retry_limit end
     where ${isRun(tx, run)}
-    returning id`
-  return rows.length > 0
+    returning coalesce(output ? 'cancel', false) as "isCancelled"`
+  return row
+}
+
+/** What a job that has ended without success was. */
+export type EndedJob = {
+  id: string
+  name: string
+  key: string | null
+  data: unknown
+  attempts: number
+  state: 'failed' | 'cancelled'
+  error: string | null
+}
+
+export function endedColumns(sql: Sql | Transaction): Fragment {
+  return sql`
+    j.id, j.name, j.singleton_key as key, j.data, j.state, j.output ->> 'error' as error,
+    case when j.started_on is null then 0 else j.retry_count + 1 end as attempts`
+}
+
+/** How a job that a run has failed is now, where that was its end. */
+export async function deadRun(tx: Transaction, { name, id }: RunKey): Promise<EndedJob | undefined> {
+  const [row] = await tx<EndedJob[]>`
+    select ${endedColumns(tx)} from pgboss.job j where name = ${name} and id = ${id} and state = 'failed'`
+  return row
+}
+
+/** Ends the job of a run as cancelled. The caller holds it. */
+export async function cancelRun(tx: Transaction, run: RunKey, output: object): Promise<EndedJob | undefined> {
+  const [row] = await tx<EndedJob[]>`
+    update pgboss.job j set state = 'cancelled', completed_on = now(), output = ${tx.json(output as never)}
+    where ${isRun(tx, run)} returning ${endedColumns(tx)}`
+  return row
 }
 
 /**
  * Makes the job of a run wait again, as if this attempt had not been: a worker that stops gives back what it has. Where
- * another job of its key waits to be tried again, it fails instead.
+ * another job of its key waits to be tried again, it fails instead; where it was to be cancelled, it is. Answers it where
+ * it has ended thereby.
  */
-export async function giveBack(sql: Sql, run: RunKey): Promise<void> {
-  await sql`
+export async function giveBack(tx: Transaction, run: RunKey): Promise<EndedJob | undefined> {
+  const [row] = await tx<EndedJob[]>`
     update pgboss.job j set
-      state = case when ${isAlone(sql)} then 'retry' else 'failed' end::pgboss.job_state,
-      completed_on = case when ${isAlone(sql)} then null else now() end,
+      state = case when output ? 'cancel' then 'cancelled' when ${isAlone(tx)} then 'retry' else 'failed' end::pgboss.job_state,
+      completed_on = case when output ? 'cancel' or not ${isAlone(tx)} then now() end,
       retry_limit = retry_limit + 1, start_after = now(),
-      output = coalesce(output, '{}') || '{"error": "its worker was stopped"}'
-    where ${isRun(sql, run)}`
+      output = coalesce(output, '{}') - 'cancel' || '{"error": "its worker was stopped"}'
+    where ${isRun(tx, run)} returning ${endedColumns(tx)}`
+  return row && isEnd(row) ? row : undefined
 }
 
-/** Ends the runs whose lease is over; each job waits for the next worker, or has failed where it has no try left. */
-export async function endLostRuns(sql: Sql): Promise<{ name: string; id: string; failed: boolean }[]> {
-  const rows = await sql<{ name: string; id: string; failed: boolean }[]>`
+/**
+ * Ends the runs whose lease is over, at most a thousand; each job waits for the next worker, or has ended where it has no
+ * try left or was to be cancelled.
+ */
+export async function endLostRuns(tx: Transaction): Promise<(Omit<EndedJob, 'state'> & { state: string })[]> {
+  const again = tx`retry_count < retry_limit and ${isAlone(tx)}`
+  const rows = await tx<EndedJob[]>`
+    with lost as (
+      select l.name, l.id from pgboss.job l where l.state = 'active' and l.started_on + l.expire_in < now()
+      limit 1000 for update of l skip locked
+    )
     update pgboss.job j set
-      state = case when retry_count < retry_limit and ${isAlone(sql)} then 'retry' else 'failed' end::pgboss.job_state,
-      completed_on = case when retry_count < retry_limit and ${isAlone(sql)} then null else now() end,
+      state = case when output ? 'cancel' then 'cancelled' when ${again} then 'retry' else 'failed' end::pgboss.job_state,
+      completed_on = case when output ? 'cancel' or not (${again}) then now() end,
       start_after = now(),
-      output = coalesce(output, '{}') || '{"error": "its worker ended in the middle of it, or could not be heard of"}'
-    where state = 'active' and started_on + expire_in < now()
-    returning name, id, state = 'failed' as failed`
+      output = coalesce(output, '{}') - 'cancel'
+        || '{"error": "its worker ended in the middle of it, or could not be heard of"}'
+    from lost where j.name = lost.name and j.id = lost.id
+    returning ${endedColumns(tx)}`
   return [...rows]
+}
+
+/** Whether a job has ended without success. */
+export function isEnd<T extends { state: string }>(job: T): job is T & { state: EndedJob['state'] } {
+  return job.state === 'failed' || job.state === 'cancelled'
 }
 
 function isRun(sql: Sql | Transaction, { name, id, attempt }: RunKey): Fragment {
@@ -98,7 +164,7 @@ function isRun(sql: Sql | Transaction, { name, id, attempt }: RunKey): Fragment 
 }
 
 /** Whether `j` may wait for another try: of an exclusive queue only one job of a key does. */
-function isAlone(sql: Sql): Fragment {
+function isAlone(sql: Sql | Transaction): Fragment {
   return sql`(j.policy is distinct from 'stately' or not exists (
     select from pgboss.job o where o.name = j.name and o.state = 'retry' and o.policy = 'stately'
       and coalesce(o.singleton_key, '') = coalesce(j.singleton_key, '')))`
@@ -123,6 +189,8 @@ export type JobRow = {
   startedAt: string | null
   finishedAt: string | null
   data: unknown
+  /** Of a running job: it is about to be cancelled. */
+  isCancelled: boolean
   progress: object | null
   result: unknown
   error: string | null
@@ -140,6 +208,7 @@ const columns = (sql: Sql) => sql`
   case when j.started_on is null then 0 else j.retry_count + 1 end as attempts, j.retry_limit + 1 as "maxAttempts",
   ${iso(sql, sql`j.created_on`)} as "createdAt", ${iso(sql, sql`j.start_after`)} as "startAfter",
   ${iso(sql, sql`j.started_on`)} as "startedAt", ${iso(sql, sql`j.completed_on`)} as "finishedAt",
+  j.state = 'active' and coalesce(j.output ? 'cancel', false) as "isCancelled",
   j.data, j.output -> 'progress' as progress, j.output -> 'result' as result, j.output ->> 'error' as error`
 
 function stateOf(sql: Sql): Fragment {
@@ -174,21 +243,14 @@ export async function retryJob(sql: Sql, id: string): Promise<boolean> {
   const rows = await sql`
     update pgboss.job j set
       state = 'retry', completed_on = null, start_after = now(), retry_limit = j.retry_count + 1 + q.retry_limit,
-      keep_until = greatest(j.keep_until, now() + interval '30 days')
+      keep_until = greatest(j.keep_until, now() + interval '30 days'), output = coalesce(j.output, '{}') - 'cancel'
     from pgboss.queue q
     where q.name = j.name and j.id = ${id} and j.state in ('failed', 'cancelled')
     returning pg_notify('packs_jobs', j.name)`
   return rows.length > 0
 }
 
-/** How many jobs each queue has in each state; `waitedSeconds`: how long the oldest that is due has waited. */
-export async function countJobs(
-  sql: Sql,
-): Promise<{ name: string; state: JobState; count: number; waitedSeconds: number }[]> {
-  const rows = await sql<{ name: string; state: JobState; count: number; waitedSeconds: number }[]>`
-    select j.name, ${stateOf(sql)} as state, count(*)::int as count,
-      coalesce(extract(epoch from now() - min(j.start_after) filter (where j.state < 'active' and j.start_after < now())), 0)
-        ::float8 as "waitedSeconds"
-    from pgboss.job j group by 1, 2`
-  return [...rows]
+/** Takes a job out of its queue that nobody has begun: what it is about has been done. */
+export async function dropWaiting(sql: Sql | Transaction, name: string, key: string): Promise<void> {
+  await sql`delete from pgboss.job where name = ${name} and singleton_key = ${key} and state < 'active'`
 }

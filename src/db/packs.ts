@@ -322,7 +322,7 @@ function channelsOf(sql: Sql): Fragment {
 }
 
 /** Tags that are no channels: versions, and what belongs to another manifest. See packs/channel.ts. */
-const channelPattern = '^([vV]?[0-9]+\\.[0-9]+\\.[0-9]+|sha(256|512)-[0-9a-f]{64})'
+export const channelPattern = '^([vV]?[0-9]+\\.[0-9]+\\.[0-9]+|sha(256|512)-[0-9a-f]{64})'
 
 /** The channels that point at a manifest, without `latest`. */
 export async function channelsOfManifest(tx: Transaction, packId: PackId, digest: Digest): Promise<string[]> {

@@ -17,6 +17,8 @@ const keptSeconds = { completed: 7 * day, failed: 30 * day, waiting: 365 * day }
 
 /** On this channel PostgreSQL tells every worker that a job is there. */
 export const wakeChannel = 'packs_jobs'
+/** On this one it tells them the id of a job that is to be cancelled. */
+export const cancelChannel = 'packs_jobs_cancelled'
 
 /** pg-boss as statements on this connection. */
 async function bossOn(sql: Sql | Transaction): Promise<PgBoss> {

@@ -106,7 +106,7 @@ export async function blobsAfter(sql: Sql, digest: string, limit: number): Promi
   return rows.map((row) => ({ ...row, key: storedKey(row.key) }))
 }
 
-/** Which of these objects some row names: content, chunks, imports, objects of repairs, and what is to be deleted. */
+/** Which of these objects some row names: content, chunks, imports, exports, objects of repairs, and what is to be deleted. */
 export async function namedObjects(
   sql: Sql,
   keys: readonly ObjectKey[],
@@ -116,6 +116,7 @@ export async function namedObjects(
   const rows = await sql<{ key: string }[]>`
     select storage_key as key from blobs where storage_key = any(${wanted})
     union all select storage_key from import_blobs where storage_key = any(${wanted})
+    union all select storage_key from export_parts where storage_key = any(${wanted})
     union all select storage_key from blob_deletions where storage_key = any(${wanted})
     union all select copy_key from scrub_findings where copy_key = any(${wanted})
     union all select quarantine_key from scrub_findings where quarantine_key = any(${wanted})
@@ -136,6 +137,7 @@ export async function queueOrphan(
     insert into blob_deletions (storage_key)
     select ${key} where not exists (select from blobs where storage_key = ${key})
       and not exists (select from import_blobs where storage_key = ${key})
+      and not exists (select from export_parts where storage_key = ${key})
       and not exists (select from scrub_findings where copy_key = ${key} or quarantine_key = ${key})
       and not exists (select from blobs where digest = ${digest ?? null} and damaged_at is not null)
       and not exists (select from uploads u where u.chunks @> jsonb_build_array(jsonb_build_object('key', ${key}::text)))

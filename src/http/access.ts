@@ -7,6 +7,7 @@ import {
   listFilter,
   mayAccess,
   type Principal,
+  reads,
   readsSome,
 } from '../auth/access.ts'
 import { service } from '../auth/registry-token.ts'
@@ -170,6 +171,18 @@ function unknown(c: Context<Env>, repository: RepositoryName): Failure {
   if (route.endsWith('/blobs/:digest'))
     return new Failure('BLOB_UNKNOWN', { detail: { name, digest: c.req.param('digest') } })
   return new Failure('NAME_UNKNOWN', { detail: { name } })
+}
+
+/** Finds out again who asks, for an answer that goes on. Throws UNAUTHORIZED, UNAVAILABLE. */
+export async function admitAgain(c: Context<Env>, deps: Deps): Promise<void> {
+  const { gate, incoming } = c.env
+  if (gate) c.env.principal = await identify(deps, gate.limits, incoming, gate.addressOf(incoming))
+}
+
+/** Of which packs whoever asks may know; of what is of no pack, administrators may. */
+export function mayKnowFor(c: Context<Env>): (packId: PackId | undefined) => boolean {
+  const { listing, admin } = principalOf(c)
+  return (packId) => (packId === undefined ? admin : listing !== undefined && reads(listing, repositoryOf(packId)))
 }
 
 /** Which packs whoever asks may read. */

@@ -41,7 +41,9 @@ export const eventSchema = v.object({
   who: v.string(),
   kind: v.pipe(
     v.string(),
-    v.description('user, authority, workload, token, anonymous, everyone; unknown: not let in.'),
+    v.description(
+      'user, authority, workload, token, anonymous, everyone; policy: done by the registry as a retention policy says; unknown: not let in.',
+    ),
   ),
   tokenId: v.optional(v.pipe(v.string(), v.description('The API token behind it.'))),
   address: v.string(),
@@ -50,6 +52,7 @@ export const eventSchema = v.object({
   repository: v.optional(v.string()),
   digest: v.optional(v.string()),
   tags: v.optional(v.string()),
+  reason: v.optional(v.pipe(v.string(), v.description('Why, in the words of who did it, or of the policy that did.'))),
   outcome: v.picklist(outcomes),
   status: v.number(),
   requestId: v.string(),
@@ -88,15 +91,15 @@ export function addAuditRoutes(routes: Routes, deps: Deps): void {
 }
 
 /** An event without what does not apply to it. */
-function shown({ tokenId, repository, digest, tags, ...event }: AuditRow): v.InferInput<typeof eventSchema> {
-  const given = Object.entries({ tokenId, repository, digest, tags }).filter(([, value]) => value !== null)
+function shown({ tokenId, repository, digest, tags, reason, ...event }: AuditRow): v.InferInput<typeof eventSchema> {
+  const given = Object.entries({ tokenId, repository, digest, tags, reason }).filter(([, value]) => value !== null)
   return { ...event, ...Object.fromEntries(given) }
 }
 
 type Bindings = Env['Bindings']
 
 /** Writes that change nothing that anybody can see: an upload that is under way, a question with a body. */
-const quiet = new Set(['/resolve', '/token', 'none'])
+const quiet = new Set(['/resolve', '/retention/plan', '/token', 'none'])
 const session = '/v2/:name{.+}/blobs/uploads/:session'
 
 /** Whether a request may have to be written down, as far as can be told before it is answered. */
@@ -132,7 +135,7 @@ function outcomeOf(bindings: Bindings, status: number): AuditEntry['outcome'] | 
 }
 
 function entryOf(bindings: Bindings, { status, headers }: Response, outcome: AuditEntry['outcome']): AuditEntry {
-  const { incoming, principal, gate, repository, digest } = bindings
+  const { incoming, principal, gate, repository, digest, reason } = bindings
   const { method = '', url = '' } = incoming
   return {
     who: principal?.name ?? claimedName(incoming.headers.authorization),
@@ -144,6 +147,7 @@ function entryOf(bindings: Bindings, { status, headers }: Response, outcome: Aud
     repository: repository === '*' ? undefined : repository,
     digest: digest ?? headers.get('docker-content-digest') ?? undefined,
     tags: headers.get('oci-tag') ?? undefined,
+    reason,
     ...{ outcome, status, requestId: requestId(bindings) },
   }
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, it } from 'node:test'
 import { takeJob } from '../db/jobs.ts'
 import { failJob, send } from '../db/queue.ts'
+import { queues } from '../db/queues.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
 
@@ -17,10 +18,12 @@ after(async () => {
 })
 
 type Shown = { id: string; state: string; [fact: string]: unknown }
-type Answer = { status: number; body: { jobs: Shown[]; job: Shown; next?: string; type: string; detail: string } }
+type Body = { jobs: Shown[]; job: Shown; next?: string; type: string; detail: string; [fact: string]: unknown }
+type Answer = { status: number; body: Body }
 
-async function call(method: string, path: string): Promise<Answer> {
-  const answer = await registry.call(method, path)
+async function call(method: string, path: string, body?: object): Promise<Answer> {
+  const init = body ? { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } } : {}
+  const answer = await registry.call(method, path, init)
   return { status: answer.status, body: (await answer.json()) as Answer['body'] }
 }
 
@@ -88,6 +91,69 @@ it('refuses to retry a job beside another one of its key that is to be tried aga
   assert.match(second.body.detail, /another job tidy of same waits/)
 })
 
+it('runs a job by hand, and says what waits and runs already', async () => {
+  const { sql } = registry.deps.db
+  await sql`delete from pgboss.job`
+  const first = await call('POST', '/jobs', { name: 'tidy' })
+  assert.deepEqual([first.status, first.body.isNew, first.body.job.state], [202, true, 'waiting'])
+  const second = await call('POST', '/jobs', { name: 'tidy', data: {} })
+  assert.deepEqual([second.status, second.body.isNew, second.body.job.id], [200, false, first.body.job.id])
+  assert.ok(await takeJob(sql, ['tidy']))
+  const third = await call('POST', '/jobs', { name: 'tidy' })
+  assert.deepEqual([third.status, third.body.isNew, third.body.behind], [202, true, first.body.job.id])
+  const both = await Promise.all(Array.from({ length: 8 }, () => call('POST', '/jobs', { name: 'tidy' })))
+  for (const { body } of both) assert.equal(body.job.id, third.body.job.id)
+})
+
+it('cancels, discards, and counts by kind', async () => {
+  const { sql } = registry.deps.db
+  await sql`delete from pgboss.job`
+  const [waiting = '', dead = ''] = await sendJobs(2, 'cancel')
+  const cancelled = await call('POST', `/jobs/${waiting}/cancel`)
+  assert.deepEqual([cancelled.status, cancelled.body.job.state], [202, 'cancelled'])
+  const again = await call('POST', `/jobs/${waiting}/cancel`)
+  assert.deepEqual([again.status, again.body.type], [409, 'urn:packs-registry:JOB_ENDED'])
+  assert.equal(await failNext('no'), dead)
+  await sql`update pgboss.job set completed_on = now() - interval '1 h' where id = ${dead}`
+  const kinds = (await call('GET', '/jobs/kinds')).body.kinds as Record<string, unknown>[]
+  assert.deepEqual(kinds.map(({ name }) => name).sort(), Object.keys(queues).sort())
+  const tidy = kinds.find(({ name }) => name === 'tidy')
+  assert.deepEqual([tidy?.failed, tidy?.cancelled, tidy?.byHand], [1, 1, true])
+  assert.ok(Number(tidy?.oldestFailedSeconds) >= 3600)
+  const discarded = await call('POST', `/jobs/${dead}/discard`)
+  assert.deepEqual([discarded.status, discarded.body.job.state, discarded.body.job.error], [200, 'cancelled', 'no'])
+  assert.equal((await call('POST', `/jobs/${dead}/discard`)).status, 409)
+  assert.deepEqual((await call('GET', '/jobs?state=failed')).body.jobs, [])
+
+  const [running = ''] = await sendJobs(1, 'running')
+  assert.equal((await takeJob(sql, ['tidy']))?.id, running)
+  const told = await call('POST', `/jobs/${running}/cancel`)
+  assert.deepEqual([told.status, told.body.job.state, told.body.job.isCancelled], [202, 'running', true])
+})
+
+it('retries all dead letters of a kind', async () => {
+  await registry.deps.db.sql`delete from pgboss.job`
+  await sendJobs(2, 'all')
+  for (let i = 0; i < 2; i++) await failNext('no')
+  assert.deepEqual((await call('POST', '/jobs/retry?name=tidy')).body, { retried: 2, left: 0, more: false })
+  assert.equal((await call('GET', '/jobs?state=waiting')).body.jobs.length, 2)
+  assert.equal((await call('POST', '/jobs/retry')).status, 400)
+})
+
+for (const { name, body, detail } of [
+  { name: 'a kind that there is not', body: { name: 'nap' }, detail: /no kind of job nap; by hand there are .*tidy/ },
+  { name: 'a kind that is not run by hand', body: { name: 'mirror' }, detail: /use POST \/mirrors\/\{name\}\/run/ },
+  { name: 'data that the kind does not take', body: { name: 'tidy', data: { a: 1 } }, detail: /data of tidy: .*a/ },
+  { name: 'a key where there are none', body: { name: 'tidy', key: 'a' }, detail: /have no key/ },
+  { name: 'a field that there is not', body: { name: 'tidy', when: 'now' }, detail: /when/ },
+  { name: 'no name', body: {}, detail: /name/ },
+])
+  it(`does not run ${name}`, async () => {
+    const answer = await call('POST', '/jobs', body)
+    assert.deepEqual([answer.status, answer.body.type], [400, 'urn:packs-registry:REQUEST_INVALID'])
+    assert.match(answer.body.detail, detail)
+  })
+
 for (const { name, method, path, status, type, detail } of [
   {
     name: 'an id of no job',
@@ -143,9 +209,17 @@ it('counts jobs for the metrics', async () => {
   await failNext('no')
   const text = await (await registry.call('GET', '/metrics')).text()
   for (const figure of [
-    /packs_jobs\{job="tidy",state="waiting"\} 1/,
-    /packs_jobs\{job="tidy",state="failed"\} 1/,
-    /packs_jobs_oldest_waiting_seconds\{job="tidy"\} [0-9.e-]+\n/,
+    /packs_jobs\{kind="tidy",state="waiting"\} 1/,
+    /packs_jobs\{kind="tidy",state="failed"\} 1/,
+    /packs_jobs\{kind="mirror",state="failed"\} 0/,
+    /packs_jobs_oldest_waiting_seconds\{kind="tidy"\} [0-9.e-]+\n/,
+    /packs_jobs_oldest_dead_seconds\{kind="tidy"\} [0-9.e-]+\n/,
+    /packs_part_up\{part="database"\} 1/,
+    /packs_part_up\{part="blobStore"\} 1/,
+    /packs_blob_store_space_bytes\{state="free"\} [1-9]/,
+    /packs_audit_oldest_unsealed_seconds \d/,
+    /packs_database_connections\{state="max"\} 12/,
+    /packs_http_received_bytes_total [1-9]/,
     /# TYPE packs_job_duration_seconds histogram/,
   ])
     assert.match(text, figure)

@@ -3,8 +3,10 @@ import { randomBytes } from 'node:crypto'
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { after, afterEach, before, describe, it } from 'node:test'
+import { endLostRuns, isEnd, takeJob } from '../db/jobs.ts'
 import { Failure } from '../errors.ts'
 import { digestOf } from '../oci/digest.ts'
+import { noteEnd } from '../registry/jobs.ts'
 import type { ParityReport } from '../registry/parity.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -300,6 +302,65 @@ describe('a mirror', () => {
     assert.deepEqual(
       after.runs.map(({ state }) => state),
       ['failed'],
+    )
+  })
+
+  it('says that it failed when its last try did, and when it is cancelled', async () => {
+    await twoSites()
+    await publish(here, { packId: 'app' })
+    const closed = await proxyTo(there)
+    await ends.pop()?.()
+    await addMirror(closed.url)
+    const { deps } = here
+    await deps.db.sql`update mirrors set options = options || '{"attempts": 1}'`
+    await deps.db.sql`update pgboss.queue set retry_limit = 1, retry_delay = 0 where name = 'mirror'`
+    const runs = async () => (await call('GET', '/mirrors/site/runs')).body.runs as Json[]
+    const firstRun = async () => (await runs())[0]
+    await call('POST', '/mirrors/site/run')
+    const worker = startWorker(deps, { pollMs: 50, careMs: 50 })
+    ends.push(() => worker.stop({ graceMs: 0 }))
+    const ended = async (): Promise<Json> => {
+      for (;;) {
+        const run = await firstRun()
+        if (run?.finishedAt) return run
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
+    }
+    const failed = await ended()
+    assert.equal(failed.state, 'failed')
+    assert.match(String(failed.error), /cannot be reached/)
+    const [dead] = (await call('GET', '/jobs?state=failed')).body.jobs as Json[]
+    assert.deepEqual([dead?.name, dead?.attempts], ['mirror', 2])
+    await worker.stop({ graceMs: 0 })
+
+    await call('POST', '/mirrors/site/run')
+    const [waiting] = (await call('GET', '/jobs?state=waiting&name=mirror')).body.jobs as Json[]
+    assert.equal((await call('POST', `/jobs/${waiting?.id}/cancel`)).status, 202)
+    const cancelled = await firstRun()
+    assert.deepEqual([cancelled?.state, cancelled?.error], ['failed', 'cancelled'])
+  })
+
+  it('leaves the runs of a job that is dead to the next one of its mirror', async () => {
+    await twoSites()
+    const id = await addMirror(there.url)
+    const { sql } = here.deps.db
+    await call('POST', '/mirrors/site/run?dryRun=true')
+    const first = (await takeJob(sql, ['mirror'])) ?? assert.fail('nothing waits')
+    await call('POST', '/mirrors/site/run')
+    await sql`update pgboss.job set retry_limit = 0, expire_in = '0 s' where id = ${first.id}`
+    const told = () => sql<Json[]>`select state, error from mirror_runs where mirror_id = ${id}`
+    const lost = await sql.begin(async (tx) => {
+      const jobs = await endLostRuns(tx)
+      for (const job of jobs) if (isEnd(job)) await noteEnd(tx, job)
+      return jobs
+    })
+    assert.deepEqual(
+      lost.map(({ state }) => state),
+      ['failed'],
+    )
+    assert.deepEqual(
+      (await told()).map(({ state }) => state),
+      ['waiting', 'waiting'],
     )
   })
 

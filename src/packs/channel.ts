@@ -1,6 +1,6 @@
 import { type Digest, parseDigest } from '../oci/digest.ts'
 import type { Tag } from '../oci/reference.ts'
-import { type Version, versionOfTag } from './version.ts'
+import { compareVersions, type Version, versionOfTag } from './version.ts'
 
 /** What a tag is in the repository of a pack. */
 export type TagRole =
@@ -27,4 +27,9 @@ export function roleOf(tag: Tag): TagRole {
   if (tag === 'latest') return { kind: 'latest' }
   if (attachment.test(tag)) return { kind: 'attachment' }
   return nearlyVersion.test(tag) ? { kind: 'malformed' } : { kind: 'channel', name: tag }
+}
+
+/** Whether a channel that names `from` (nothing: it is new, or what it names is no version) would go back to `to`. */
+export function goesBack(from: Version | string | null | undefined, to: Version | string): boolean {
+  return from != null && compareVersions(to, from) < 0
 }

@@ -1,5 +1,5 @@
 import type { Tag } from '../oci/reference.ts'
-import type { PackId, PackType } from './pack.ts'
+import type { PackType } from './pack.ts'
 import { openRanges, type Range, type Version } from './version.ts'
 
 /** Which packs and versions something is about. Whatever is given must hold. */
@@ -23,11 +23,11 @@ export function isPattern(text: string): boolean {
   return text.includes('*')
 }
 
-/** Tells whether a pack id matches one of these patterns. No regular expression: a pattern can be no trap. */
-export function openPatterns(patterns: readonly string[]): (packId: PackId) => boolean {
+/** Tells whether a pack id, or a tag, matches one of these patterns. No regular expression: a pattern can be no trap. */
+export function openPatterns(patterns: readonly string[]): (name: string) => boolean {
   const exact = new Set(patterns.filter((pattern) => !isPattern(pattern)))
   const open = patterns.filter(isPattern).map((pattern) => pattern.split('*'))
-  return (packId) => exact.has(packId) || open.some((parts) => matches(packId, parts))
+  return (name) => exact.has(name) || open.some((parts) => matches(name, parts))
 }
 
 /** The parts stand in the text in their order, the first at its start and the last at its end. */

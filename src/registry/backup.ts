@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto'
+import { endHold, hold, prolongHold } from '../db/backup-holds.ts'
 import { ask, connect, type Transaction } from '../db/client.ts'
 import {
   appliedMigrations,
@@ -9,7 +10,6 @@ import {
   dumpedSequences,
   dumpedTables,
 } from '../db/dump.ts'
-import { endHold, hold, prolongHold } from '../db/holds.ts'
 import type { Deps } from '../deps.ts'
 import { unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestSoFar, hexOf } from '../oci/digest.ts'
@@ -23,7 +23,7 @@ import { algorithmOf, type Digest, digestSoFar, hexOf } from '../oci/digest.ts'
 //   checksums.json         the sha256 of every file but content, counts, and what of the content was missing or wrong
 //
 // All of it is one snapshot of the database (repeatable read). A hold that is taken before keeps the objects which the
-// snapshot names from being deleted meanwhile (db/holds.ts). A file that is cut off lacks its checksums.
+// snapshot names from being deleted meanwhile (db/backup-holds.ts). A file that is cut off lacks its checksums.
 
 export const backupFormat = { name: 'packs-registry-backup', number: 1 } as const
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
-import { claimBlobs, expireImports, insertImport } from '../db/imports.ts'
+import { claimBlobs } from '../db/import-blobs.ts'
+import { expireImports, insertImport } from '../db/imports.ts'
 import type { Digest } from '../oci/digest.ts'
 import { endGrace, isReadable, storedKeys } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'

@@ -1,9 +1,10 @@
 import type { Sql, Transaction } from '../db/client.ts'
 import { type ReleaseNow, releasesNow, type TagNow, tagsNow } from '../db/import-publish.ts'
+import { goesBack } from '../packs/channel.ts'
 import { inWords } from '../packs/document.ts'
 import type { PackId } from '../packs/pack.ts'
 import type { Candidate } from '../packs/resolve.ts'
-import { compareVersions, releaseOf, runs, type Version } from '../packs/version.ts'
+import { releaseOf, runs, type Version } from '../packs/version.ts'
 import { badDependencies, openPublished } from './dependencies.ts'
 import type { Plan, PlannedTag, PlannedVersion, Problem } from './import-plan.ts'
 
@@ -123,11 +124,11 @@ function channelFates(
   return tags.flatMap(({ packId, tag, digest, kind, version }): ChannelFate[] => {
     if ((kind !== 'channel' && kind !== 'latest') || version === undefined) return []
     const there = now.get(`${packId} ${tag}`)
-    const isBack = there?.version != null && compareVersions(version, there.version) < 0
+    const isBack = goesBack(there?.version, version)
     if (isBack && !force)
       problems.push({
         ...{ key: 'IMPORT_BACKWARDS', packId, version },
-        message: `${tag} names ${there.version} here, and an older version, ${version}, in the bundle`,
+        message: `${tag} names ${there?.version} here, and an older version, ${version}, in the bundle`,
       })
     // The registry keeps it: the highest stable version, whatever comes in.
     if (kind === 'latest') return []

@@ -2,7 +2,7 @@ import type { ObjectKey } from '../blobs/keys.ts'
 import { ask } from '../db/client.ts'
 import { closureBlobs, closureManifests, storedPayloads } from '../db/closures.ts'
 import type { Deps } from '../deps.ts'
-import { Failure } from '../errors.ts'
+import { Failure, unavailable } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { ByteRange } from '../oci/range.ts'
@@ -83,6 +83,27 @@ export async function* readLayout(deps: Deps, layout: Layout, range: ByteRange):
     if (!isSmall) yield part
   }
   if (bytes > 0) yield Buffer.concat(waiting)
+}
+
+/** The same as bytes. In memory is at most what the store gives at a time. */
+export async function* layoutBytes(deps: Deps, layout: Layout, range: ByteRange): AsyncGenerator<Buffer> {
+  for await (const part of readLayout(deps, layout, range)) {
+    if (Buffer.isBuffer(part)) yield part
+    else yield* readObjectBytes(deps, part.key, part.range)
+  }
+}
+
+/** The bytes of an object, or a range of it, as they come. Throws UNAVAILABLE where there is none, or it is too short. */
+export async function* readObjectBytes(deps: Deps, key: ObjectKey, range: ByteRange): AsyncGenerator<Buffer> {
+  const stream = await deps.blobs.open(key, range)
+  if (!stream) throw unavailable('blob store', new Error(`there is no object at ${key}`))
+  let size = 0
+  for await (const piece of stream as AsyncIterable<Buffer>) {
+    size += piece.length
+    yield piece
+  }
+  if (size !== range.last - range.first + 1)
+    throw unavailable('blob store', new Error(`the object at ${key} is shorter than it should be`))
 }
 
 function* partsOf(deps: Deps, { pieces, sources }: Layout, range: ByteRange): Generator<() => Promise<Part>> {

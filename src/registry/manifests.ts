@@ -9,7 +9,8 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
 import { roleOf } from '../packs/channel.ts'
 import { isPackRepository, packIdOf } from '../packs/pack.ts'
-import { type PackPush, publish, readPack, removeFromPack } from './packs.ts'
+import { removeFromPack } from './pack-removal.ts'
+import { type PackPush, publish, readPack } from './packs.ts'
 import type { MayPull } from './resolve.ts'
 
 /** A manifest as it arrives. `ifMatch`: the digest the tag must have now (RFC 9110, section 13.1.1). */

@@ -1,8 +1,5 @@
-import type { Transaction } from '../db/client.ts'
-import { type NewEvent, recordEvents } from '../db/events.ts'
-import { type TagNow, tagsNow } from '../db/import-publish.ts'
+import type { NewEvent } from '../db/events.ts'
 import type { Digest } from '../oci/digest.ts'
-import type { Tag } from '../oci/reference.ts'
 import type { PackId, PackState, PackType } from '../packs/pack.ts'
 import type { Version } from '../packs/version.ts'
 
@@ -53,34 +50,4 @@ export function channelMoved(packId: PackId, channel: string, { from, to, manife
     manifestDigest,
   }
   return { type: 'channel.moved', packId, subject: `${packId}@${channel}`, data }
-}
-
-type Channel = { packId: PackId; tag: Tag }
-
-/** Does what moves channels, and then tells of those that did move. Under the locks of their packs. */
-export async function movingChannels<T>(
-  tx: Transaction,
-  channels: readonly Channel[],
-  move: () => Promise<T>,
-): Promise<T> {
-  if (channels.length === 0) return move()
-  const before = byChannel(await tagsNow(tx, channels))
-  const result = await move()
-  const after = byChannel(await tagsNow(tx, channels))
-  const events = channels.flatMap((channel) => {
-    const [from, to] = [before.get(placeOf(channel)), after.get(placeOf(channel))]
-    if (from?.digest === to?.digest) return []
-    const { packId, tag } = channel
-    return [channelMoved(packId, tag, { from: from?.version, to: to?.version, manifestDigest: to?.digest })]
-  })
-  await recordEvents(tx, events)
-  return result
-}
-
-function byChannel(tags: readonly TagNow[]): Map<string, TagNow> {
-  return new Map(tags.map((tag) => [placeOf(tag), tag]))
-}
-
-function placeOf({ packId, tag }: Channel): string {
-  return `${packId}@${tag}`
 }

@@ -13,9 +13,8 @@ import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { PackId } from '../packs/pack.ts'
-import { gone } from './damage.ts'
 import { type BundleFile, digestsByPack, layoutOfFile } from './exports.ts'
-import { type Layout, readLayout } from './layout.ts'
+import { type Layout, layoutBytes } from './layout.ts'
 import { atOneMoment, type MayPull } from './resolve.ts'
 
 /** How long a planned file can be fetched: a large one over a bad line takes days. Planning it again begins anew. */
@@ -77,13 +76,7 @@ async function contentNow(deps: Deps, manifests: readonly PackManifest[], leftOu
 /** The sha256 of the whole file, which is read for it. */
 export async function sha256Of(deps: Deps, layout: Layout): Promise<string> {
   const hash = createHash('sha256')
-  for await (const part of readLayout(deps, layout, { first: 0, last: layout.size - 1 })) {
-    if (Buffer.isBuffer(part)) hash.update(part)
-    else {
-      const stream = await deps.blobs.open(part.key, part.range)
-      if (!stream) throw await gone(deps, part.digest, part)
-      for await (const piece of stream) hash.update(piece as Buffer)
-    }
-  }
+  const whole = { first: 0, last: layout.size - 1 }
+  for await (const bytes of layoutBytes(deps, layout, whole)) hash.update(bytes)
   return hash.digest('hex')
 }

@@ -123,7 +123,11 @@ it('several at once repair the same damage once', async () => {
   const key = await keyOf(digest)
   await registry.deps.blobs.link(key, blobKey(digest))
   await registry.deps.blobs.delete([key])
-  const done = await Promise.all([pass({ repair: true }), pass({ repair: true, mode: 'quick' }), pass({ repair: true })])
+  const done = await Promise.all([
+    pass({ repair: true }),
+    pass({ repair: true, mode: 'quick' }),
+    pass({ repair: true }),
+  ])
   assert.equal(done.filter((one) => one !== undefined).length, 2)
   await tidy(registry.deps)
   assert.deepEqual((await pass({ repair: true }))?.open, {})
@@ -176,8 +180,7 @@ it('packs scrub goes on after kill -9, in another process', async () => {
     children.push(child)
     return child
   }
-  const reached = async () =>
-    (await sql`select 1 from scrub_runs where blobs >= 2 and finished_at is null`).length > 0
+  const reached = async () => (await sql`select 1 from scrub_runs where blobs >= 2 and finished_at is null`).length > 0
   const first = start('--rate', '300KB')
   await until(reached)
   first.kill('SIGKILL')
@@ -281,6 +284,11 @@ it('damaged content is given an object that the store has, and by their names al
   const done = await rebuildFromStore(registry.deps, { trust: true, keepSeconds: 60 })
   assert.deepEqual([done.added, done.healed], [0, 1])
   const answer = await registry.call('GET', `/v2/lost/blobs/${digest}`)
-  assert.equal(createHash('sha256').update(Buffer.from(await answer.arrayBuffer())).digest('hex'), digest.slice(7))
+  assert.equal(
+    createHash('sha256')
+      .update(Buffer.from(await answer.arrayBuffer()))
+      .digest('hex'),
+    digest.slice(7),
+  )
   assert.deepEqual((await pass())?.open, {})
 })

@@ -29,10 +29,10 @@ import { reconcileObjects } from './scrub-objects.ts'
 // now, it named when the object was looked at.
 //
 // An object is an orphan when it is old, no row names it, and after that was asked it is still there:
-//   - Old: imports and repairs name an object before it is there, but a push puts it first and commits its row next. A
+//   - Old: imports, exports and repairs name an object before it is there, but a push puts it first and commits its row next. A
 //     chunk becomes content under a second name that keeps the chunk's time, so for as long as a session may live an
 //     object may be without a row. It has to be twice as old.
-//   - Named by: blobs, chunks of uploads, imports, repairs (findings), and the deletion queue. A name goes only after the
+//   - Named by: blobs, chunks of uploads, imports, exports, repairs (findings), and the deletion queue. A name goes only after the
 //     object is gone: the collector queues a key in the transaction in which it deletes the row, and the key leaves the
 //     queue after the object was deleted. What was listed, deleted and forgotten is not there when it is asked for last.
 //   - An old object without a name never gets one, so it can be deleted at any time: by way of the queue, by a statement

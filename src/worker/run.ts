@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ask } from '../db/client.ts'
-import { giveBack, heartbeat, holdRun, type Run } from '../db/jobs.ts'
+import { ask, type Transaction } from '../db/client.ts'
+import { cancelRun, deadRun, giveBack, heartbeat, holdRun, type Run } from '../db/jobs.ts'
 import { completeJob, failJob } from '../db/queue.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, failures } from '../errors.ts'
 import { withoutSecrets } from '../log.ts'
+import { noteEnd } from '../registry/jobs.ts'
 import type { Job } from './jobs.ts'
 
 /** Why a handler's signal aborts: the worker stops. Its job is given back. */
@@ -12,12 +13,18 @@ export class Stopped extends Error {
   override name = 'Stopped'
 }
 
+/** Why a handler's signal aborts: somebody has cancelled the job. */
+export class Cancelled extends Error {
+  override name = 'Cancelled'
+}
+
 /** Why a handler's signal aborts: another worker has the job by now, or may have. */
 class Lost extends Error {
   override name = 'Lost'
 }
 
-type Outcome = 'completed' | 'failed' | 'given back' | 'lost'
+/** `dead`: failed, and no try follows. */
+type Outcome = 'completed' | 'failed' | 'dead' | 'cancelled' | 'given back' | 'lost'
 
 /**
  * Runs a job under its lease, from the handler's start to the job's end in the queue. Never throws. `abort` is what
@@ -34,11 +41,20 @@ export async function perform(deps: Deps, job: Job, run: Run, abort: AbortContro
   await endHeart()
   const outcome = await settle(deps, run, ended, progress.value, abort.signal)
   const seconds = (performance.now() - started) / 1000
-  deps.metrics.jobs.labels(name, outcome).observe(seconds)
+  deps.metrics.jobs.labels(name, outcome === 'dead' ? 'failed' : outcome).observe(seconds)
+  if (outcome === 'dead') deps.metrics.jobsDead.labels(name).inc()
   const facts = { ...about, ms: Math.round(seconds * 1000) }
-  if (outcome === 'completed') deps.log.info({ ...facts, result: ended.result }, 'job completed')
-  else if (outcome === 'failed') deps.log.warn({ ...facts, error: ended.error }, 'job failed')
+  // Most of what is due by the clock finds nothing to do.
+  if (outcome === 'completed')
+    deps.log[isNothing(ended.result) ? 'debug' : 'info']({ ...facts, result: ended.result }, 'job completed')
+  else if (outcome === 'failed') deps.log.warn({ ...facts, error: ended.error }, 'job failed; it is tried again')
+  else if (outcome === 'dead') deps.log.error({ ...facts, error: ended.error }, 'job failed for good: a dead letter')
   else deps.log.warn(facts, `job ${outcome}`)
+}
+
+/** Whether a job's result says that there was nothing to do: all that it has counted is 0. */
+function isNothing(result: object | undefined): boolean {
+  return Object.values(result ?? {}).every((value) => value === 0)
 }
 
 type Progress = { value: object | undefined; isNew: boolean }
@@ -77,8 +93,10 @@ function startHeart(deps: Deps, run: Run, progress: Progress, abort: AbortContro
     const noted = progress.isNew ? progress.value : undefined
     progress.isNew = false
     try {
-      if (await ask(deps.db, (sql) => heartbeat(sql, run, noted))) heard = asked
-      else lose('another worker has this job')
+      const held = await ask(deps.db, (sql) => heartbeat(sql, run, noted))
+      if (!held) return lose('another worker has this job')
+      heard = asked
+      if (held.isCancelled) abort.abort(new Cancelled('the job was cancelled'))
     } catch (error) {
       progress.isNew ||= noted !== undefined
       if (performance.now() - heard < leaseMs) return
@@ -137,18 +155,42 @@ async function write(
   progress: object | undefined,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  if (error !== undefined && signal.reason instanceof Stopped) {
-    await ask(deps.db, (sql) => giveBack(sql, run))
-    return 'given back'
-  }
+  if (error !== undefined && signal.reason instanceof Stopped)
+    return (await giveBackRun(deps, run)) === 'cancelled' ? 'cancelled' : 'given back'
   const noted = progress === undefined ? {} : { progress }
   const last = error instanceof Failure && isFinal(error)
   return ask(deps.db, (sql) =>
     sql.begin(async (tx) => {
-      if (!(await holdRun(tx, run, { last }))) return 'lost' as const
-      if (error === undefined) await completeJob(tx, run.name, run.id, { ...noted, result: result ?? null })
-      else await failJob(tx, run.name, run.id, { ...noted, error: inWords(error) })
-      return error === undefined ? ('completed' as const) : ('failed' as const)
+      const held = await holdRun(tx, run, { last })
+      if (!held) return 'lost' as const
+      if (error !== undefined) return endWithout(tx, run, { ...noted, error: inWords(error) }, held)
+      await completeJob(tx, run.name, run.id, { ...noted, result: result ?? null })
+      return 'completed' as const
+    }),
+  )
+}
+
+/** Ends a run that is held and has not come to its end. */
+async function endWithout(
+  tx: Transaction,
+  run: Run,
+  output: object,
+  { isCancelled }: { isCancelled: boolean },
+): Promise<'cancelled' | 'dead' | 'failed'> {
+  if (!isCancelled) await failJob(tx, run.name, run.id, output)
+  const ended = isCancelled ? await cancelRun(tx, run, output) : await deadRun(tx, run)
+  if (!ended) return 'failed'
+  await noteEnd(tx, ended)
+  return ended.state === 'cancelled' ? 'cancelled' : 'dead'
+}
+
+/** Gives a job back; answers how it has ended, where it has thereby. */
+export function giveBackRun(deps: Deps, run: Run): Promise<'failed' | 'cancelled' | undefined> {
+  return ask(deps.db, (sql) =>
+    sql.begin(async (tx) => {
+      const ended = await giveBack(tx, run)
+      if (ended) await noteEnd(tx, ended)
+      return ended?.state
     }),
   )
 }

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { after, afterEach, before, describe, it } from 'node:test'
 import { readConfig } from '../config.ts'
 import { connect, type Sql } from '../db/client.ts'
+import { countJobs, discardJob } from '../db/dead-letters.ts'
 import { findJob, type JobRow, listJobs, retryJob, takeJob } from '../db/jobs.ts'
 import { migrate } from '../db/migrate.ts'
 import { send } from '../db/queue.ts'
@@ -10,6 +11,7 @@ import type { QueueOptions } from '../db/queues.ts'
 import { closeDeps, type Deps, openDeps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { openLog } from '../log.ts'
+import { cancel, retryAll } from '../registry/jobs.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import type { Job } from './jobs.ts'
 import { timesAround } from './schedule.ts'
@@ -337,6 +339,171 @@ describe('stopping', () => {
       await until(async () => (await stateOf(sql, id)) === 'completed')
       assert.deepEqual((await findJob(sql, id))?.result, { run: 2 })
     })
+})
+
+describe('cancelling', () => {
+  it('ends one that waits at once, and no worker takes it', async () => {
+    const { deps, sql, work } = await site({ echo: plain })
+    const id = await sent(sql, 'echo')
+    assert.equal(await cancel(deps, id), true)
+    assert.equal(await stateOf(sql, id), 'cancelled')
+    assert.equal(await cancel(deps, id), false)
+    const seen: string[] = []
+    work({
+      echo: {
+        async run() {
+          seen.push('run')
+          return undefined
+        },
+      },
+    })
+    const next = await sent(sql, 'echo')
+    await until(async () => (await stateOf(sql, next)) === 'completed')
+    assert.deepEqual(seen, ['run'])
+    assert.equal(await retryJob(sql, id), true)
+    await until(async () => (await stateOf(sql, id)) === 'completed')
+  })
+  for (const { name, hears } of [
+    { name: 'aborts one that runs, and lets no other of its key begin before it has ended', hears: true },
+    { name: 'is learned from the heartbeat, where the word of it was missed', hears: false },
+  ])
+    it(name, async () => {
+      const { deps, sql, work } = await site({ slow: { ...plain, exclusive: true, lease: hears ? 60 : 2 } })
+      const ending = deferred()
+      const events: string[] = []
+      work({
+        slow: {
+          async run(_, data: { n: number }, { signal }) {
+            events.push(`begun ${data.n}`)
+            if (data.n === 2) return undefined
+            await new Promise((resolve) => signal.addEventListener('abort', resolve))
+            events.push((signal.reason as Error).name)
+            await ending.promise
+            throw signal.reason
+          },
+        },
+      })
+      const first = await sent(sql, 'slow', { n: 1 }, { key: 'a' })
+      await until(() => events.length === 1)
+      const second = await sent(sql, 'slow', { n: 2 }, { key: 'a' })
+      if (hears) assert.equal(await cancel(deps, first), true)
+      else await sql`update pgboss.job set output = '{"cancel": true}' where id = ${first}`
+      await until(() => events.length === 2)
+      const job = await findJob(sql, first)
+      assert.deepEqual([job?.state, job?.isCancelled], ['running', true])
+      assert.equal(await stateOf(sql, second), 'waiting')
+      ending.resolve()
+      await until(async () => (await stateOf(sql, second)) === 'completed')
+      const ended = await findJob(sql, first)
+      assert.deepEqual([ended?.state, ended?.error], ['cancelled', 'the job was cancelled'])
+      assert.deepEqual(events, ['begun 1', 'Cancelled', 'begun 2'])
+    })
+  it('comes too late for what is done', async () => {
+    const { deps, sql, work } = await site({ deaf: plain })
+    const free = deferred()
+    let runs = 0
+    work({
+      deaf: {
+        async run() {
+          runs++
+          await free.promise
+          return { all: 'done' }
+        },
+      },
+    })
+    const id = await sent(sql, 'deaf')
+    await until(() => runs === 1)
+    assert.equal(await cancel(deps, id), true)
+    free.resolve()
+    await until(async () => (await stateOf(sql, id)) === 'completed')
+    assert.deepEqual((await findJob(sql, id))?.result, { all: 'done' })
+  })
+  it('is kept to when the worker stops, or dies', async () => {
+    const { deps, sql, work } = await site({ stopped: plain, orphan: { ...plain, lease: 1 } })
+    let runs = 0
+    const jobs: Record<string, Job> = {
+      stopped: {
+        run: () => {
+          runs++
+          return new Promise(() => undefined)
+        },
+      },
+    }
+    const worker = work(jobs)
+    const stopped = await sent(sql, 'stopped')
+    await until(() => runs === 1)
+    await cancel(deps, stopped)
+    await worker.stop({ graceMs: 0, endMs: 50 })
+    assert.equal(await stateOf(sql, stopped), 'cancelled')
+    const orphan = await sent(sql, 'orphan')
+    await until(() => takeJob(sql, ['orphan']))
+    await cancel(deps, orphan)
+    work({})
+    await until(async () => (await stateOf(sql, orphan)) === 'cancelled')
+  })
+})
+
+describe('dead letters', () => {
+  const attempts = (sql: Sql) => listJobs(sql, { state: 'failed', limit: 10 })
+
+  it('are counted, by whoever ends them, and told of from the start', async () => {
+    const { deps, sql, work } = await site({
+      wrong: { ...plain, retries: 0 },
+      poison: { ...plain, retries: 0, lease: 1 },
+    })
+    const deaths = async () =>
+      Object.fromEntries((await deps.metrics.jobsDead.get()).values.map(({ labels, value }) => [labels.kind, value]))
+    await sent(sql, 'poison')
+    await until(() => takeJob(sql, ['poison']))
+    work({
+      wrong: {
+        async run() {
+          throw new Error('no')
+        },
+      },
+      poison: { run: async () => undefined },
+    })
+    assert.deepEqual(await deaths(), { wrong: 0, poison: 0 })
+    await sent(sql, 'wrong')
+    await until(async () => (await attempts(sql)).length === 2)
+    await until(async () => (await deaths()).wrong === 1)
+    assert.deepEqual(await deaths(), { wrong: 1, poison: 1 })
+    const events = await sql<{ subject: string; data: { job: string; attempts: number; error: string } }[]>`
+      select subject, data from event_outbox where type = 'job.failed' order by subject`
+    assert.deepEqual(
+      events.map(({ subject, data }) => [subject, data.attempts, data.error]),
+      [
+        ['poison', 1, 'its worker ended in the middle of it, or could not be heard of'],
+        ['wrong', 1, 'no'],
+      ],
+    )
+  })
+  it('of a kind are retried together, but for those beside another of their key; discarding takes one from the list', async () => {
+    const { deps, sql } = await site({ echo: plain, mirror: { ...plain, exclusive: true } })
+    await sql`update pgboss.queue set retry_limit = 0`
+    const die = async (name: string, key?: string) => {
+      const id = await sent(sql, name, {}, key ? { key } : {})
+      await sql`update pgboss.job set state = 'failed', completed_on = now() where id = ${id}`
+      return id
+    }
+    for (let i = 0; i < 3; i++) await die('echo')
+    const [older, newer] = [await die('mirror', 'a'), await die('mirror', 'a')]
+    await die('mirror', 'b')
+    assert.deepEqual(await retryAll(deps, 'echo'), { retried: 3, left: 0, more: false })
+    assert.deepEqual(await retryAll(deps, 'mirror'), { retried: 2, left: 1, more: false })
+    assert.deepEqual([await stateOf(sql, older), await stateOf(sql, newer)], ['waiting', 'failed'])
+    assert.equal(await discardJob(sql, newer), true)
+    assert.equal(await discardJob(sql, newer), false)
+    assert.equal(await stateOf(sql, newer), 'cancelled')
+    const counts = (await countJobs(sql)).filter(({ waiting }) => waiting > 0)
+    assert.deepEqual(
+      counts.map(({ name, waiting, failed, oldestFailedSeconds }) => [name, waiting, failed, oldestFailedSeconds]),
+      [
+        ['echo', 3, 0, 0],
+        ['mirror', 2, 0, 0],
+      ],
+    )
+  })
 })
 
 describe('faults', () => {

@@ -1,11 +1,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { ask, violated } from '../db/client.ts'
-import { endLostRuns, giveBack, type Run, takeJob } from '../db/jobs.ts'
-import { forgetOldJobs, wakeChannel } from '../db/queue.ts'
+import { type Run, takeJob } from '../db/jobs.ts'
+import { cancelChannel, wakeChannel } from '../db/queue.ts'
 import type { Deps } from '../deps.ts'
+import { openCare, withoutOutages } from './care.ts'
 import { type Job, jobs as ours } from './jobs.ts'
-import { perform, Stopped } from './run.ts'
-import { type Seen, sendDue } from './schedule.ts'
+import { Cancelled, giveBackRun, perform, Stopped } from './run.ts'
 
 export type RunningWorker = {
   /**
@@ -25,10 +25,6 @@ export type WorkerOptions = {
   /** How often schedules and lost workers are looked after, in milliseconds. */
   careMs?: number
 }
-
-const forgetEveryMs = 10 * 60 * 1000
-/** After an outage of the database, living workers have this long to prolong their leases. */
-const mercyMs = 15_000
 
 /**
  * Works: takes jobs and runs them, sends what is due by a schedule, and gives jobs of dead workers to the living. Any
@@ -79,15 +75,22 @@ export function startWorker(deps: Deps, options: WorkerOptions = {}): RunningWor
       await bell.wait(pollMs)
     }
   }
-  const listening = deps.db.sql.listen(wakeChannel, bell.ring, bell.ring)
+  const cancel = (id: string) => {
+    for (const [run, { abort }] of running) if (run.id === id) abort.abort(new Cancelled('the job was cancelled'))
+  }
+  const listening = Promise.all([
+    deps.db.sql.listen(wakeChannel, bell.ring, bell.ring),
+    deps.db.sql.listen(cancelChannel, cancel),
+  ])
   listening.catch((error) => deps.log.warn({ error }, 'jobs are looked for, and not told of'))
+  showSlots(deps, jobs, running, concurrency)
   const looping = loop()
   return {
     async stop({ graceMs = 15_000, endMs = 5_000, hurry } = {}) {
       stopping = true
       bell.ring()
       await looping
-      await listening.then(({ unlisten }) => unlisten()).catch(() => undefined)
+      await listening.then((ears) => Promise.all(ears.map(({ unlisten }) => unlisten()))).catch(() => undefined)
       const all = () => Promise.all([...running.values()].map(({ done }) => done))
       await within(all(), graceMs, hurry)
       for (const { abort } of running.values()) abort.abort(new Stopped('the worker stops'))
@@ -95,6 +98,12 @@ export function startWorker(deps: Deps, options: WorkerOptions = {}): RunningWor
       for (const run of running.keys()) await abandon(deps, run)
     },
   }
+}
+
+/** For the metrics: what runs here, and a figure for every kind from the beginning, so that the first death is seen as one. */
+function showSlots({ metrics }: Deps, jobs: object, running: ReadonlyMap<Run, unknown>, concurrency: number): void {
+  metrics.sources.slots = () => ({ busy: running.size, max: concurrency })
+  for (const name of Object.keys(jobs)) metrics.jobsDead.labels(name).inc(0)
 }
 
 /** Takes a job that has begun to run elsewhere in the same moment for none. */
@@ -111,60 +120,15 @@ async function take(deps: Deps, names: readonly string[]): Promise<Run | undefin
 async function abandon(deps: Deps, run: Run): Promise<void> {
   const about = { job: run.name, id: run.id }
   try {
-    await ask(deps.db, (sql) => giveBack(sql, run))
+    await giveBackRun(deps, run)
     deps.log.warn(about, 'job given back: it did not end when it was told to')
   } catch (error) {
     deps.log.warn({ ...about, error }, 'job left for its lease to end')
   }
 }
 
-type Care = { round(): Promise<void>; outage: boolean; mercyUntil: number }
-
-/** What is to be done for all workers, every now and then: whoever is first does it. */
-function openCare(deps: Deps, jobs: Readonly<Record<string, Job>>, careMs: number): Care {
-  const seen: Seen = new Map()
-  let next = 0
-  let forgetNext = performance.now() + forgetEveryMs
-  const care: Care = {
-    outage: false,
-    mercyUntil: 0,
-    async round() {
-      const now = performance.now()
-      if (now < next) return
-      next = now + careMs
-      await sendDue(deps, jobs, seen)
-      if (now >= care.mercyUntil)
-        for (const lost of await ask(deps.db, endLostRuns))
-          deps.log.warn(
-            lost,
-            lost.failed
-              ? 'the worker of a job is gone, and no try is left'
-              : 'the worker of a job is gone; it is run again',
-          )
-      if (now >= forgetNext) {
-        forgetNext = now + forgetEveryMs
-        await ask(deps.db, forgetOldJobs)
-      }
-    },
-  }
-  return care
-}
-
-/** Says once that the database is away, and once that it is back; every other error each time. */
-async function withoutOutages(deps: Deps, care: Care, round: () => Promise<void>): Promise<void> {
-  try {
-    await round()
-    if (care.outage) deps.log.info('the worker goes on')
-    care.outage = false
-  } catch (error) {
-    if (!care.outage) deps.log.warn({ error }, 'the worker cannot look for jobs; it tries again')
-    care.outage = true
-    care.mercyUntil = performance.now() + mercyMs
-  }
-}
-
 /** A wait that can be cut short; a ring that comes while nobody waits counts for the next wait. */
-function openBell() {
+export function openBell() {
   let wake: (() => void) | undefined
   let rung = false
   return {
@@ -189,7 +153,7 @@ function openBell() {
 }
 
 /** Until all is done, the time is over, or somebody is in a hurry. */
-async function within(done: Promise<unknown>, ms: number, hurry?: AbortSignal): Promise<void> {
+export async function within(done: Promise<unknown>, ms: number, hurry?: AbortSignal): Promise<void> {
   if (hurry?.aborted) return
   let timer: NodeJS.Timeout | undefined
   const over = new Promise<void>((resolve) => {

@@ -17,7 +17,18 @@ export type Operation = {
   operationId: string
   summary: string
   description?: string
-  tag: 'packs' | 'publishing' | 'resolution' | 'keys' | 'bundles' | 'mirrors' | 'access' | 'jobs' | 'operations'
+  tag:
+    | 'packs'
+    | 'publishing'
+    | 'resolution'
+    | 'keys'
+    | 'bundles'
+    | 'mirrors'
+    | 'events'
+    | 'retention'
+    | 'access'
+    | 'jobs'
+    | 'operations'
   query?: { entries: v.ObjectEntries }
   /** Request headers, each with what it means. */
   headers?: Record<string, string>

@@ -6,15 +6,16 @@ type Parameter = { name: string; in: string; description: string; required?: tru
 
 /** What each parameter of a query means. */
 const queryMeanings: Record<string, string> = {
-  type: 'Only packs of this type.',
+  type: 'Only packs of this type; of events: only of these types, or patterns over them, separated by commas.',
+  pack: 'Only events of these packs, or patterns over their ids, separated by commas.',
   q: 'Words, or beginnings of words, all of which must occur in id, name, keywords, author or description.',
   author: 'Only packs by this author.',
   runner: 'The version of the runner that asks: only what it can run.',
-  state: 'Only those in this state: a pack by the version that is shown, a job, or an import.',
+  state: 'Only those in this state: a pack by the version that is shown, a job, an import, or a delivery.',
   name: 'Only jobs of this name.',
   sort: 'By id; by the last change, newest first; or by how well the words fit. Without it: relevance where there are words, else id.',
   limit: 'How many at most.',
-  after: '`next` of the page before, with the same filters and order.',
+  after: '`next` of the page before, with the same filters and order; of events any position, or `latest`.',
   channel: 'Where a pack has this channel, its version is tried first.',
   artifactType: 'Only referrers of this type.',
   dryRun: 'Store nothing, and tell everything that is wrong.',
@@ -33,10 +34,13 @@ const queryMeanings: Record<string, string> = {
   offline_token: 'Whether to give a refresh token too: `true`.',
   scope: 'What the token is for: `repository:packs/net-policy:pull,push`, several separated by spaces, or repeated.',
   force: 'Delete although other packs may use it; import although channels go back to older versions.',
-  reason: 'Why that is meant: it is kept in the report. `force` of an import needs it.',
+  reason:
+    'Why that is meant: it is kept, in the report of an import, else in the audit. What goes back on purpose needs it.',
+  allowOlder: 'The channel may go back to an older version; with a `reason`.',
   repository:
     'The repository of a pack, `packs/<id>`, for a layout that does not say which pack it is; of the audit: only what was done to it.',
   resume: 'The import to go on with; one that is not there begins under this id.',
+  async: 'Answer when all of it is received and verified, and let a job publish it.',
 }
 
 type Described = { description: string; schema: JsonSchema; example: string }
@@ -44,6 +48,11 @@ type Described = { description: string; schema: JsonSchema; example: string }
 /** What `:id` is, by what stands before it in the path. */
 const idParameters: Record<string, Described> = {
   packs: { description: 'The pack.', schema: { $ref: '#/components/schemas/PackId' }, example: 'net-policy' },
+  deliveries: {
+    description: 'The delivery.',
+    schema: { type: 'string', format: 'uuid' },
+    example: '0199f0a2-5c1e-7a40-8a3b-2f6d1c9e4b59',
+  },
   jobs: {
     description: 'The job.',
     schema: { type: 'string', format: 'uuid' },
@@ -59,10 +68,21 @@ const idParameters: Record<string, Described> = {
     schema: { type: 'string', pattern: '^[0-9a-f]{64}$' },
     example: '9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0',
   },
+  exports: {
+    description: 'The export.',
+    schema: { type: 'string', pattern: '^[0-9a-f]{64}$' },
+    example: '9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0',
+  },
   imports: {
     description: 'The import.',
     schema: { type: 'string', format: 'uuid' },
     example: '0b1c2d3e-4f50-4a6b-8c7d-9e0f1a2b3c4d',
+  },
+  holds: { description: 'The pack.', schema: { $ref: '#/components/schemas/PackId' }, example: 'net-policy' },
+  runs: {
+    description: 'The run.',
+    schema: { type: 'string', format: 'uuid' },
+    example: '0199f0a2-5c1e-7a40-8a3b-2f6d1c9e4b59',
   },
   keys: {
     description: 'The id of the key, or the name of one in use.',
@@ -72,7 +92,11 @@ const idParameters: Record<string, Described> = {
 }
 
 const pathParameters: Record<string, Described> = {
-  name: { description: 'The name of the mirror.', schema: { type: 'string' }, example: 'site-b' },
+  name: {
+    description: 'The name of the mirror, the policy or the webhook.',
+    schema: { type: 'string' },
+    example: 'site-b',
+  },
   prefix: {
     description: 'The first part of the names of its repositories; it may have slashes.',
     schema: { type: 'string' },

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { channelAnswer, deletedAnswer, dryRunAnswer, packAnswer, publishedAnswer } from '../packs/answers.ts'
-import { channelBody, deleteQuery, stateBody } from '../packs/changes.ts'
+import { channelBody, channelQuery, deleteQuery, stateBody } from '../packs/changes.ts'
 import { publishBody, publishQuery } from '../packs/publish.ts'
 import { noQuery } from '../packs/request.ts'
 import { channel, pack, published, tried, written } from './examples.ts'
@@ -60,7 +60,7 @@ export const writeOperations: Operation[] = [
     tag: 'publishing',
     query: deleteQuery,
     answers: ok('Whether there was one.', json(deletedAnswer, { deleted: true })),
-    failures: ['PACK_UNKNOWN', 'VERSION_UNKNOWN', 'DEPENDENTS_EXIST'],
+    failures: ['PACK_UNKNOWN', 'VERSION_UNKNOWN', 'DEPENDENTS_EXIST', 'VERSION_HELD'],
   },
   {
     method: 'patch',
@@ -81,8 +81,11 @@ export const writeOperations: Operation[] = [
     path: '/packs/:id/channels/:channel',
     operationId: 'setChannel',
     summary: 'Point a channel at a published version',
+    description:
+      'A channel does not go back to an older version than it names, unless that is asked for: `allowOlder` with a `reason`, ' +
+      'which the audit keeps. `latest` is kept by the registry.',
     tag: 'publishing',
-    query: noQuery,
+    query: channelQuery,
     headers: { 'if-match': 'The manifest digest, quoted, that the channel must point at now.' },
     body: json(channelBody, { version: '2.1.0' }),
     answers: {
@@ -94,7 +97,7 @@ export const writeOperations: Operation[] = [
     },
     failures: [
       ...(['PACK_UNKNOWN', 'VERSION_UNKNOWN', 'REQUEST_INVALID', 'CONTENT_TOO_LARGE'] as const),
-      ...(['TAG_INVALID', 'CHANNEL_INVALID', 'PRECONDITION_FAILED'] as const),
+      ...(['TAG_INVALID', 'CHANNEL_INVALID', 'CHANNEL_BACKWARDS', 'PRECONDITION_FAILED'] as const),
     ],
   },
 ]

@@ -3,13 +3,24 @@ import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { packIdSchema, packStateSchema, versionSchema } from '../../packs/document.ts'
 import { repositoryOf } from '../../packs/pack.ts'
-import { changeState, setChannel } from '../../registry/pack-changes.ts'
-import { deleteVersion } from '../../registry/packs.ts'
+import { setChannel } from '../../registry/channels.ts'
+import { changeState } from '../../registry/pack-changes.ts'
+import { deleteVersion } from '../../registry/pack-removal.ts'
 import { mayPullFor, requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { digestOfEtag } from '../v2/manifests.ts'
 import type { Answer, channelAnswer, deletedAnswer } from './answers.ts'
-import { jsonBody, jsonText, noQuery, packIdParam, query, queryOf, switchSchema, versionParam } from './request.ts'
+import {
+  jsonBody,
+  jsonText,
+  noQuery,
+  packIdParam,
+  query,
+  queryOf,
+  reasonSchema,
+  switchSchema,
+  versionParam,
+} from './request.ts'
 
 export const stateBody = v.strictObject({
   state: packStateSchema,
@@ -29,6 +40,8 @@ export const stateBody = v.strictObject({
   ),
 })
 export const deleteQuery = query({ force: switchSchema })
+/** The query of PUT /packs/{id}/channels/{channel}. */
+export const channelQuery = query({ allowOlder: switchSchema, reason: v.optional(reasonSchema) })
 export const channelBody = v.strictObject({ version: versionSchema })
 
 export function addPackChanges(routes: Routes, deps: Deps): void {
@@ -55,11 +68,14 @@ export function addPackChanges(routes: Routes, deps: Deps): void {
     const packId = packIdParam(c)
     // To set a channel is to approve a version, also where the channel is new.
     requireAccess(c, repositoryOf(packId), 'overwrite')
-    queryOf(c, noQuery)
+    const { allowOlder, reason } = queryOf(c, channelQuery)
+    if (allowOlder && reason === undefined)
+      throw new Failure('QUERY_INVALID', { detail: 'allowOlder=true needs a reason; the audit keeps it: &reason=…' })
+    c.env.reason = reason
     const { version } = await jsonBody(c, channelBody)
     const channel = c.req.param('channel') ?? ''
     const ifMatch = digestOfEtag(c.req.header('if-match'))
-    const manifestDigest = await setChannel(deps, packId, channel, version, ifMatch)
+    const manifestDigest = await setChannel(deps, packId, channel, version, { ifMatch, allowOlder })
     const answer: Answer<typeof channelAnswer> = { packId, channel, version, manifestDigest }
     c.env.digest = manifestDigest
     return Response.json(answer, { headers: { etag: `"${manifestDigest}"` } })

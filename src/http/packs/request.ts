@@ -71,6 +71,9 @@ export const textSchema = (most: number) =>
     v.check((value) => !value.includes('\0'), 'must not contain NUL'),
   )
 
+/** Why something is meant that has to be meant. */
+export const reasonSchema = v.pipe(textSchema(1000), v.trim(), v.minLength(1, 'must not be empty'))
+
 /** How many entries a page may have. */
 export const limitSchema = v.pipe(
   v.string(),

@@ -17,7 +17,7 @@ import { digestParam, nameOf } from './request.ts'
 import { sendFile, sendStream } from './send.ts'
 
 /** How long an address that a client is sent to stays good: long enough to begin, short enough to leak. */
-const presignSeconds = 300
+export const presignSeconds = 300
 
 export function addBlobRoutes(routes: Routes, deps: Deps): void {
   // end-2: HEAD arrives here too

@@ -1,0 +1,192 @@
+import { ask, type Sql, type Transaction } from '../db/client.ts'
+import {
+  bundlesOf,
+  bytesOfOnly,
+  livingVersions,
+  type RangeRow,
+  rangesGiven,
+  repositoriesMatching,
+  tagsWithTimes,
+  untaggedManifests,
+  type VersionRow,
+} from '../db/retention-facts.ts'
+import type { Deps } from '../deps.ts'
+import type { Digest } from '../oci/digest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Tag } from '../oci/reference.ts'
+import { attachedTo } from '../packs/channel.ts'
+import { isPackRepository, type PackId, packIdOf } from '../packs/pack.ts'
+import type { Version } from '../packs/version.ts'
+import {
+  type Decision,
+  decideTags,
+  decideUntagged,
+  decideVersions,
+  needOf,
+  type VersionFact,
+} from './retention-decision.ts'
+import { keepingOf, openCoverage, patternsOf, type Rules } from './retention-policy.ts'
+
+// A plan walks through the repositories in the order of their names. What it holds at a time is a page: the versions of
+// some packs, or the tags, or some of the untagged manifests, of one plain repository.
+
+/** Decisions on one repository, or a part of one. `position`: how far the walk is with them, to go on from. */
+export type Page = {
+  repository: RepositoryName
+  decisions: Decision[]
+  /** Manifests that would go. */
+  manifests: Digest[]
+  position: string
+}
+
+const repositoriesAtOnce = 100
+const packsAtOnce = 25
+const manifestsAtOnce = 1000
+
+/**
+ * Decides on everything the rules are about, page after page. `after`: the position of the page before; empty at first.
+ * A position is the name of a repository that is done, or `name@digest` within its untagged manifests.
+ */
+export async function* planPages(deps: Deps, rules: Rules, after: string, now: number): AsyncGenerator<Page> {
+  const coverage = openCoverage(rules)
+  const patterns = patternsOf(rules)
+  let [last = '', within] = after.split('@', 2) as [string, string?]
+  if (within !== undefined)
+    yield* planPlain(deps, last as RepositoryName, coverage(last as RepositoryName), now, within)
+  for (;;) {
+    const page = await ask(deps.db, (sql) => repositoriesMatching(sql, { patterns, last, limit: repositoriesAtOnce }))
+    let packs: RepositoryName[] = []
+    for (const repository of page) {
+      if (isPackRepository(repository)) packs.push(repository)
+      if (packs.length === packsAtOnce || (packs.length > 0 && !isPackRepository(repository))) {
+        yield* planPacks(deps, packs, coverage, now)
+        packs = []
+      }
+      if (!isPackRepository(repository)) yield* planPlain(deps, repository, coverage(repository), now)
+    }
+    yield* planPacks(deps, packs, coverage, now)
+    last = page.at(-1) ?? ''
+    if (page.length < repositoriesAtOnce) return
+  }
+}
+
+async function* planPacks(
+  deps: Deps,
+  repositories: readonly RepositoryName[],
+  coverage: (repository: RepositoryName) => Rules,
+  now: number,
+): AsyncGenerator<Page> {
+  const packs = repositories.flatMap((repository) => {
+    const packId = packIdOf(repository)
+    const rules = coverage(repository)
+    return packId && actsOn(rules, ['version', 'prerelease']) ? [{ repository, packId, rules }] : []
+  })
+  if (packs.length === 0) return
+  const facts = await ask(deps.db, (sql) =>
+    versionFacts(
+      sql,
+      packs.map(({ packId }) => packId),
+    ),
+  )
+  for (const { repository, packId, rules } of packs) {
+    const { versions, manifests }: PackFacts = facts.get(packId) ?? { versions: [], manifests: new Map() }
+    const decisions = decideVersions(versions, rules, now)
+    const removed = decisions.filter(({ action }) => action === 'remove')
+    yield {
+      ...{ repository, decisions, position: repository },
+      manifests: removed.flatMap(({ name }) => manifests.get(name as Version) ?? []),
+    }
+  }
+}
+
+function actsOn({ policies, acting }: Rules, kinds: readonly Decision['kind'][]): boolean {
+  return policies.some((policy) => acting.has(policy.name) && kinds.some((kind) => keepingOf(policy, kind)))
+}
+
+type PackFacts = { versions: VersionFact[]; manifests: Map<Version, Digest> }
+
+/** What there is to know of all living versions of packs. Of one pack, under its locks: as it will be when they end. */
+export async function versionFacts(
+  sql: Sql | Transaction,
+  packIds: readonly PackId[],
+): Promise<Map<PackId, PackFacts>> {
+  const rows = await livingVersions(sql, packIds)
+  const ranges = new Map<PackId, RangeRow[]>()
+  for (const row of await rangesGiven(sql, packIds)) ranges.set(row.packId, [...(ranges.get(row.packId) ?? []), row])
+  const bundles = await bundlesOf(sql, [...new Set(rows.map(({ manifestDigest }) => manifestDigest))])
+  const facts = new Map<PackId, PackFacts>()
+  for (const row of rows) {
+    const { packId, version, manifestDigest } = row
+    const of: PackFacts = facts.get(packId) ?? { versions: [], manifests: new Map() }
+    facts.set(packId, of)
+    of.manifests.set(version, manifestDigest)
+    of.versions.push({
+      ...factOf(row),
+      needed: needOf(version, ranges.get(packId) ?? []),
+      bundle: bundles.get(manifestDigest),
+    })
+  }
+  return facts
+}
+
+function factOf({ version, state, publishedAt, channels, heldBy, heldWhy }: VersionRow) {
+  const hold = heldBy === null ? undefined : { by: heldBy, reason: heldWhy ?? '' }
+  return { version, state, publishedAt, channels, hold }
+}
+
+/** `within`: the digest of an untagged manifest to go on behind; its tags are done then. */
+async function* planPlain(
+  deps: Deps,
+  repository: RepositoryName,
+  rules: Rules,
+  now: number,
+  within?: string,
+): AsyncGenerator<Page> {
+  if (isPackRepository(repository)) return
+  if (within === undefined && actsOn(rules, ['tag'])) {
+    const decisions = await ask(deps.db, (sql) => tagDecisions(sql, repository, rules, now))
+    if (decisions.length > 0) yield { repository, decisions, manifests: [], position: `${repository}@` }
+  }
+  if (!actsOn(rules, ['untagged'])) return
+  let last = within ?? ''
+  for (;;) {
+    const rows = await ask(deps.db, (sql) => untaggedManifests(sql, repository, { last, limit: manifestsAtOnce }))
+    const decisions = untaggedDecisions(rows, rules, now)
+    last = rows.at(-1)?.digest ?? ''
+    const removed = decisions.filter(({ action }) => action === 'remove')
+    const isLast = rows.length < manifestsAtOnce
+    if (decisions.length > 0)
+      yield {
+        ...{ repository, decisions, position: isLast ? repository : `${repository}@${last}` },
+        manifests: removed.map(({ name }) => name as Digest),
+      }
+    if (isLast) return
+  }
+}
+
+export async function tagDecisions(
+  sql: Sql | Transaction,
+  repository: RepositoryName,
+  rules: Rules,
+  now: number,
+): Promise<Decision[]> {
+  const rows = await tagsWithTimes(sql, repository)
+  const facts = rows.map(({ name, movedAt }) => ({ name, at: movedAt, attachedTo: attachedTo(name as Tag) }))
+  return decideTags(facts, rules, now)
+}
+
+export function untaggedDecisions(
+  rows: Awaited<ReturnType<typeof untaggedManifests>>,
+  rules: Rules,
+  now: number,
+): Decision[] {
+  const facts = rows.map(({ digest, since, subject, index }) => ({
+    ...{ digest, since, subject: subject ?? undefined, index: index ?? undefined },
+  }))
+  return decideUntagged(facts, rules, now)
+}
+
+/** About how many bytes a page would free. */
+export function bytesFreed(deps: Deps, { repository, manifests }: Page): Promise<number> {
+  return ask(deps.db, (sql) => bytesOfOnly(sql, repository, manifests))
+}
