@@ -275,6 +275,18 @@ function sharedMetrics() {
       help: 'When the job gc was last completed, by whichever worker; 0: not within the last week',
       registers,
     }),
+    ...findingMetrics([register]),
+    blobSpace: new Gauge({
+      name: 'packs_blob_store_space_bytes',
+      help: 'Room on the disk of a blob store that is a folder: free, and in all; absent with S3',
+      labelNames: ['state'] as const,
+      registers,
+    }),
+  }
+}
+
+function findingMetrics(registers: Registry[]) {
+  return {
     findings: new Gauge({
       name: 'packs_scrub_findings_open',
       help: 'What scrubs found to be wrong and is not set right, by kind',
@@ -285,12 +297,6 @@ function sharedMetrics() {
       name: 'packs_scrub_last_finished_timestamp_seconds',
       help: 'When the last scrub of this mode was finished, in seconds since 1970; absent: never',
       labelNames: ['mode'] as const,
-      registers,
-    }),
-    blobSpace: new Gauge({
-      name: 'packs_blob_store_space_bytes',
-      help: 'Room on the disk of a blob store that is a folder: free, and in all; absent with S3',
-      labelNames: ['state'] as const,
       registers,
     }),
   }
