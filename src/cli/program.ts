@@ -38,6 +38,8 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
     .description('PacksRegistry: an OCI registry for packs, over PostgreSQL and a blob store')
     .version(version)
     .helpCommand(false)
+    // What stands behind "packs scrub findings" belongs to that, although "packs scrub" has options too.
+    .enablePositionalOptions()
     .addHelpText('after', `\n${exits}`)
     .showHelpAfterError()
     .exitOverride((error) => {

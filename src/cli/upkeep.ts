@@ -23,8 +23,7 @@ function addScrub(packs: Command, here: Here): void {
     .description(
       'compare the store and the database both ways, and hash every object; ends with 2 where something is wrong',
     )
-  // What stands behind "findings" belongs to it.
-  withSettings(command.enablePositionalOptions())
+  withSettings(command)
     .option('--full', 'hash every object (unless --quick)')
     .option('--quick', 'look only whether every object is there, and as long as it should be')
     .option(
