@@ -219,6 +219,33 @@ describe('layouts of real clients', () => {
     await run('tar', '-czf', 'crane.tar.gz', '-C', 'crane', '.')
     await imported('crane.tar.gz', 'by-crane')
   })
+  it('regctl image export, with what hangs on it', async () => {
+    const plain = ['--host', `reg=${home.host},tls=disabled`]
+    await run('regctl', ...plain, 'image', 'export', `${home.host}/packs/by-regctl:1.0.0`, 'regctl.tar')
+    await imported('regctl.tar', 'by-regctl')
+    writeFileSync(join(work, 'signature'), 'signed')
+    const put = ['artifact', 'put', '--artifact-type', 'application/vnd.example.signature', '-f', 'signature']
+    await run('regctl', ...plain, ...put, '--subject', `${home.host}/packs/by-regctl:1.0.0`)
+    const copy = ['image', 'copy', '--referrers', `${home.host}/packs/by-regctl:1.0.0`, 'ocidir://regctl:1.0.0']
+    await run('regctl', ...plain, ...copy)
+    await run('tar', '-cf', 'regctl-dir.tar', '-C', 'regctl', '.')
+    const body = new Uint8Array(readFileSync(join(work, 'regctl-dir.tar')))
+    const answer = await fetch(`${away.url}/bundles/import`, { method: 'POST', body })
+    assert.ok(answer.ok, await answer.text())
+    const digest = await digestAt(away, 'by-regctl')
+    const { body: listed } = await call('GET', `${away.url}/v2/packs/by-regctl/referrers/${digest}`)
+    assert.equal(JSON.parse(listed.toString()).manifests.length, 1)
+  })
+  it('regctl reads what leaves here', async () => {
+    const asked = { method: 'POST', body: '{"roots":["by-regctl@1"]}' }
+    const bundle = await fetch(`${home.url}/bundles`, asked)
+    writeFileSync(join(work, 'bundle.tar'), Buffer.from(await bundle.arrayBuffer()))
+    const plain = ['--host', `reg=${away.host},tls=disabled`]
+    const target = `${away.host}/mirror/by-regctl:1.0.0`
+    await run('regctl', ...plain, 'image', 'import', '--name', 'by-regctl--1.0.0', target, 'bundle.tar')
+    const digest = await run('regctl', ...plain, 'image', 'digest', target)
+    assert.equal(digest, await digestAt(home, 'by-regctl'))
+  })
   it('an artifact without a config, of a name that is told', async () => {
     const type = ['--artifact-type', 'application/vnd.stellaops.pack.policy.v1']
     writeFileSync(join(work, 'one.bin'), randomBytes(1000))

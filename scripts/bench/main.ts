@@ -1,5 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { airGap, airGapRowNames } from './airgap.ts'
+import { airGapMemory } from './airgap-memory.ts'
+import { authoritySpeed } from './authority.ts'
 import { cleanUp } from './cleanup.ts'
 import { compare } from './compare.ts'
 import { type ContestantName, contestantNames } from './contestants.ts'
@@ -25,6 +27,8 @@ export type Options = {
   readonly uploads: number
   readonly size?: number
   readonly airgap: boolean
+  readonly auth: boolean
+  readonly airgapMemory: boolean
   readonly upkeep: boolean
   readonly rows: number
   readonly stores: readonly ('file' | 's3')[]
@@ -62,7 +66,7 @@ const command = new Command('npm run bench --')
   .option('--uploads <n>', 'for --memory: how many uploads', positive, 64)
   .option(
     '--size <MiB>',
-    'for --memory: how large each of them is (1024); for --airgap: the content of the large bundle (2048)',
+    'for --memory: how large each of them is (1024); for --airgap: the content of the large bundle (2048); for --airgap-memory: of all of it (20480)',
     positive,
   )
   .addOption(someOf('--stores <names>', ['file', 's3']))
@@ -70,12 +74,18 @@ const command = new Command('npm run bench --')
   .option('--lists', 'instead: pages of long lists beside a short one', false)
   .option('--packs', "instead: the facade's reads, lists, searches, publishes and resolutions", false)
   .option('--airgap', 'instead: bundles from one site to another, beside tar and sha256sum', false)
+  .option('--auth', 'instead: what it costs to know who asks, and lists of what they may see', false)
+  .option(
+    '--airgap-memory',
+    'instead: the memory that a bundle takes on its way in and out; disk: its size once',
+    false,
+  )
   .option('--upkeep', 'instead: what a registry does for itself, beside those whom it serves', false)
   .option('--rows <n>', 'for --upkeep: blobs that nothing refers to', positive, 1_000_000)
   .addHelpText(
     'after',
     `
-Needs wrk (Debian's package). Peers: docker-registry and nginx (Debian's packages); olareg and distribution 3 on PATH,
+Needs wrk (Debian's package); --airgap needs curl, tar and sha256sum instead. Peers: docker-registry and nginx (Debian's packages); olareg and distribution 3 on PATH,
 or named by OLAREG and DISTRIBUTION, or built by Go. What is not to be had is said and left out.`,
   )
 
@@ -86,6 +96,8 @@ try {
     options.lists && listSpeed,
     options.packs && packSpeed,
     options.airgap && airGap,
+    options.auth && authoritySpeed,
+    options.airgapMemory && airGapMemory,
     options.upkeep && upkeep,
   ]
   const run = instead.find((one) => one !== false) ?? compare

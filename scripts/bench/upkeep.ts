@@ -1,5 +1,6 @@
 import type { Options } from './main.ts'
 import { cleanUpTags } from './upkeep-delete.ts'
+import { webhooks } from './upkeep-events.ts'
 import { collectGarbage } from './upkeep-gc.ts'
 import { scrubStore } from './upkeep-scrub.ts'
 import { printVerdicts, type Verdict } from './verdicts.ts'
@@ -14,6 +15,7 @@ const rows: Readonly<Record<string, UpkeepRow>> = {
   gc: collectGarbage,
   scrub: scrubStore,
   'delete-tag': cleanUpTags,
+  webhooks,
 }
 
 export const upkeepRowNames = Object.keys(rows)

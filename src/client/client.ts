@@ -59,6 +59,7 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Quotas, quotasOf } from './quotas.ts'
 import { type Retention, retentionOf } from './retention.ts'
 import { type Scrubs, scrubsOf } from './scrub.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
@@ -96,6 +97,7 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type { Quota, Quotas } from './quotas.ts'
 export type {
   Hold,
   Keeping,
@@ -195,6 +197,7 @@ export type Client = {
   /** What bundles are signed and verified with. */
   readonly keys: Keys
   readonly tokens: Tokens
+  readonly quotas: Quotas
   readonly audit: Audit
   readonly scrubs: Scrubs
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
@@ -279,6 +282,7 @@ export function openClient(options: ClientOptions): Client {
     url: connection.base,
     keys: keysOf(connection),
     tokens: tokensOf(connection),
+    quotas: quotasOf(connection),
     audit: auditOf(connection),
     scrubs: scrubsOf(connection),
     async ping({ signal } = {}) {

@@ -8,7 +8,7 @@ import { tidy } from '../registry/deletions.ts'
 import { trustKey } from '../registry/keys.ts'
 import { pathOf, type SampleOptions, sampleBundle, type TarEntry, tarOf } from '../testing/bundle.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
-import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { indexType, startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { startWorker } from '../worker/worker.ts'
 
 let databases: TestDatabases
@@ -561,6 +561,52 @@ describe('what another registry exports', () => {
         const dependents = await here.call('GET', '/packs/zeta/1.0.0/dependents')
         assert.match(await dependents.text(), /alpha/)
       })
+    }))
+
+  it('has its signatures under the tags of cosign too, and so has the layout of another tool', () =>
+    withRegistry(async (there) => {
+      await publish(there, { packId: 'alpha' }, 'the content of alpha')
+      const subject = (await there.call('HEAD', '/v2/packs/alpha/manifests/1.0.0')).headers.get('docker-content-digest')
+      const tag = `${subject?.replace(':', '-')}.sig`
+      const signature = await there.pushManifest('packs/alpha', tag)
+      const list = `${subject?.replace(':', '-')}`
+      const fallback = { schemaVersion: 2, mediaType: indexType, manifests: [] }
+      await there.pushManifest('packs/alpha', list, fallback)
+      const file = await there.call('POST', '/bundles', { body: '{"all":true}' })
+      const bundle = Buffer.from(await file.arrayBuffer())
+      const names = [
+        [subject, 'packs/alpha:1.0.0'],
+        [signature.digest, tag],
+        [digestOf(Buffer.from(JSON.stringify(fallback))), list],
+      ] as const
+      const blobs = new Map<string, Buffer>()
+      const manifests = await Promise.all(
+        names.map(async ([digest, name]) => {
+          const answer = await there.call('GET', `/v2/packs/alpha/manifests/${digest}`)
+          const bytes = Buffer.from(await answer.arrayBuffer())
+          blobs.set(String(digest), bytes)
+          for (const blob of [JSON.parse(bytes.toString()).config, ...(JSON.parse(bytes.toString()).layers ?? [])])
+            if (blob) {
+              const content = await there.call('GET', `/v2/packs/alpha/blobs/${blob.digest}`)
+              blobs.set(blob.digest, Buffer.from(await content.arrayBuffer()))
+            }
+          const annotations = { 'org.opencontainers.image.ref.name': name }
+          return { mediaType: answer.headers.get('content-type'), digest, size: bytes.length, annotations }
+        }),
+      )
+      const layout = tarOf([
+        { name: 'oci-layout', bytes: Buffer.from('{"imageLayoutVersion":"1.0.0"}') },
+        { name: 'index.json', bytes: Buffer.from(JSON.stringify({ schemaVersion: 2, manifests })) },
+        ...[...blobs].map(([digest, bytes]) => ({ name: pathOf(digest as Digest), bytes })),
+      ])
+      for (const bytes of [bundle, layout])
+        await withRegistry(async (here) => {
+          const answer = await send(here, bytes)
+          assert.equal(answer.status, 201, JSON.stringify(answer))
+          const tagged = await here.call('HEAD', `/v2/packs/alpha/manifests/${tag}`)
+          assert.equal(tagged.headers.get('docker-content-digest'), signature.digest)
+          assert.equal((await send(here, bytes)).status, 200)
+        })
     }))
 
   it('needs what neither it nor this registry has: refused', () =>

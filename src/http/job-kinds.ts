@@ -27,6 +27,7 @@ export const jobKinds: Record<QueueName, JobKind> = {
     about: 'applies the policies of retention that are enabled, every night',
     instead: 'use POST /retention/run, or packs retention run',
   },
+  'tend-quotas': { about: 'adds up what repositories with a quota hold, every minute', data: nothing },
   tidy: { about: 'ends what nobody came back to, deletes what is queued, every ten minutes', data: nothing },
   scrub: {
     about: 'compares the store and the database, and hashes every object, every Sunday night; mode "quick" hashes none',

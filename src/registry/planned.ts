@@ -1,19 +1,12 @@
 import { createHash } from 'node:crypto'
 import { type LeftOut, parseMissing } from '../bundles/contents.ts'
 import { ask } from '../db/client.ts'
-import {
-  expirePlanned,
-  exportedBlobs,
-  findPlanned,
-  keepPlanned,
-  manifestSizes,
-  type PackManifest,
-} from '../db/exports.ts'
+import { expirePlanned, findPlanned, keepPlanned, manifestSizes, type PackManifest } from '../db/exports.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { PackId } from '../packs/pack.ts'
-import { type BundleFile, digestsByPack, layoutOfFile } from './exports.ts'
+import { type BundleFile, blobsOf, digestsByPack, inTurns, layoutOfFile, planMs } from './exports.ts'
 import { type Layout, layoutBytes } from './layout.ts'
 import { atOneMoment, type MayPull } from './resolve.ts'
 
@@ -59,7 +52,8 @@ export async function plannedLayout(deps: Deps, id: string, mayPull: MayPull): P
 async function contentNow(deps: Deps, manifests: readonly PackManifest[], leftOut: readonly LeftOut[]) {
   const [stored, blobs] = await atOneMoment(
     deps,
-    async (tx) => [await manifestSizes(tx, manifests), await exportedBlobs(tx, manifests)] as const,
+    async (tx) => [await inTurns(manifests, (some) => manifestSizes(tx, some)), await blobsOf(tx, manifests)] as const,
+    { answerMs: planMs },
   )
   if (stored.length < manifests.length) {
     const here = new Set(stored.map(({ digest }) => digest))

@@ -8,6 +8,7 @@ import { mirror, mirrorTimes } from './mirror.ts'
 import { retentionTimes } from './retention.ts'
 import { scrubStore, scrubTimes } from './scrub.ts'
 import { sealAuditEvents } from './seal-audit.ts'
+import { tendAllQuotas } from './tend-quotas.ts'
 import { tidyUp } from './tidy.ts'
 
 /** What a handler is given beside its data. */
@@ -47,6 +48,7 @@ export const jobs: Record<QueueName, Job> = {
   export: { run: exportFile, concurrency: 2 },
   import: { run: finishImport, concurrency: 2 },
   mirror: { run: mirror, schedule: mirrorTimes },
+  'tend-quotas': { run: tendAllQuotas, schedule: '* * * * *' },
   retention: { run: runRetention, schedule: retentionTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
   scrub: { run: scrubStore, schedule: scrubTimes, concurrency: 1 },

@@ -34,3 +34,11 @@ alter table imports add constraint imports_state_check
   check (state in ('receiving', 'verifying', 'publishing', 'published', 'failed'));
 alter table imports add column publishing json;
 alter table imports add check (state <> 'publishing' or publishing is not null);
+
+-- What a process is fetching from an upstream at this moment: others wait for it, for as long as it says that it lives.
+-- Unlogged: after a crash of the database nobody fetches any more.
+create unlogged table upstream_fetches (
+  thing text collate "C" primary key,
+  holder uuid not null,
+  leased_until timestamptz not null
+);
