@@ -23,6 +23,7 @@ import { addQuotaRoutes } from './http/quotas.ts'
 import { addRetentionRoutes } from './http/retention.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { setSafe } from './http/safety.ts'
+import { addScrubRoutes } from './http/scrub.ts'
 import { addTokenRoutes } from './http/token.ts'
 import { addApiTokenRoutes } from './http/tokens.ts'
 import { addUpstreamRoutes } from './http/upstreams.ts'
@@ -97,6 +98,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addApiTokenRoutes(routes, deps)
   addQuotaRoutes(routes, deps)
   addAuditRoutes(routes, deps)
+  addScrubRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)
   addEventRoutes(routes, deps, state)

@@ -28,6 +28,24 @@ const duration = (leastSeconds: number, mostDays: number) =>
 const oneOf = <const T extends readonly [string, ...string[]]>(...choices: T) =>
   v.picklist(choices, `must be one of ${choices.join(', ')}`)
 
+const byteUnits: Record<string, number> = { '': 1, K: 1e3, M: 1e6, G: 1e9, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 }
+
+/** Bytes a second, written as 50MB, 50MB/s or 8MiB; 0: no limit. Undefined where it is none. */
+export function bytesPerSecond(written: string): number | undefined {
+  const [, number, unit = ''] = /^(\d+(?:\.\d+)?) ?([KMG]i?)?B?(?:\/s)?$/.exec(written) ?? []
+  return number === undefined ? undefined : Math.round(Number(number) * (byteUnits[unit] ?? 1))
+}
+
+const rate = v.pipe(
+  v.string(),
+  v.check((written) => bytesPerSecond(written) !== undefined, 'must be bytes a second, such as 50MB, 500KB or 0'),
+  v.transform((written) => bytesPerSecond(written) ?? 0),
+)
+const cronOrOff = v.pipe(
+  v.string(),
+  v.regex(/^(?:off|[\d*/,A-Z?L#-]+(?: [\d*/,A-Z?L#-]+){4})$/i, 'must be five fields of cron, in UTC, or off'),
+)
+
 /** Words separated by commas or spaces. */
 function wordsOf(written: string): string[] {
   return written.split(/[\s,]+/).filter(Boolean)
@@ -93,6 +111,16 @@ export const settings = {
     fallback: '10000',
     help: 'rows and objects a second that garbage collection goes through, so that serving does not suffer; 0: as many as it can',
     schema: wholeNumber(0, 1_000_000),
+  },
+  SCRUB_SCHEDULE: {
+    fallback: '0 3 * * 0',
+    help: 'when everything that is stored is read and checked against its digest: five fields of cron, in UTC; off: never by itself',
+    schema: cronOrOff,
+  },
+  SCRUB_RATE: {
+    fallback: '50MB',
+    help: 'bytes a second that a scrub reads, so that serving does not suffer; 0: as many as it can',
+    schema: rate,
   },
   TLS_CERT_FILE: {
     help: 'certificate chain (PEM); with TLS_KEY_FILE: serve https; read again on change',
@@ -193,6 +221,10 @@ export type Config = {
   gcGraceSeconds: number
   /** Rows and objects a second that the collector goes through; 0: no limit. */
   gcRate: number
+  /** Five fields of cron, in UTC; absent: never by itself. */
+  scrubSchedule?: string
+  /** Bytes a second that a scrub reads; 0: no limit. */
+  scrubRate: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
   /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
@@ -272,6 +304,8 @@ function assemble(values: Values, problems: string[]): Config {
     ...(values.WORKER_PORT === undefined ? {} : { workerPort: values.WORKER_PORT }),
     gcGraceSeconds: values.GC_GRACE ?? 24 * 60 * 60,
     gcRate: values.GC_RATE ?? 10_000,
+    ...(values.SCRUB_SCHEDULE && values.SCRUB_SCHEDULE !== 'off' ? { scrubSchedule: values.SCRUB_SCHEDULE } : {}),
+    scrubRate: values.SCRUB_RATE ?? 50_000_000,
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
     logLevel: values.LOG_LEVEL ?? 'info',
     ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),

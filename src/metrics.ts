@@ -32,6 +32,7 @@ export function openMetrics() {
     ...partMetrics([register], sources),
     ...jobMetrics([register], sources),
     ...eventMetrics([register]),
+    ...scrubMetrics([register]),
     shared: sharedMetrics,
   }
 }
@@ -158,6 +159,21 @@ function jobMetrics(registers: Registry[], sources: Sources) {
 }
 
 /** Of events and what is sent to webhooks. */
+function scrubMetrics(registers: Registry[]) {
+  return {
+    scrubbedObjects: new Counter({
+      name: 'packs_scrub_objects_verified_total',
+      help: 'Objects of the blob store that were read and hashed',
+      registers,
+    }),
+    scrubbedBytes: new Counter({
+      name: 'packs_scrub_bytes_verified_total',
+      help: 'Bytes of the blob store that were read and hashed',
+      registers,
+    }),
+  }
+}
+
 function eventMetrics(registers: Registry[]) {
   return {
     eventStreams: new Gauge({ name: 'packs_event_streams', help: 'Streams of events that are open', registers }),
@@ -260,10 +276,28 @@ function sharedMetrics() {
       help: 'When the job gc was last completed, by whichever worker; 0: not within the last week',
       registers,
     }),
+    ...findingMetrics([register]),
     blobSpace: new Gauge({
       name: 'packs_blob_store_space_bytes',
       help: 'Room on the disk of a blob store that is a folder: free, and in all; absent with S3',
       labelNames: ['state'] as const,
+      registers,
+    }),
+  }
+}
+
+function findingMetrics(registers: Registry[]) {
+  return {
+    findings: new Gauge({
+      name: 'packs_scrub_findings_open',
+      help: 'What scrubs found to be wrong and is not set right, by kind',
+      labelNames: ['kind'] as const,
+      registers,
+    }),
+    scrubFinished: new Gauge({
+      name: 'packs_scrub_last_finished_timestamp_seconds',
+      help: 'When the last scrub of this mode was finished, in seconds since 1970; absent: never',
+      labelNames: ['mode'] as const,
       registers,
     }),
   }

@@ -2,6 +2,7 @@ import type { Options } from './main.ts'
 import { cleanUpTags } from './upkeep-delete.ts'
 import { webhooks } from './upkeep-events.ts'
 import { collectGarbage } from './upkeep-gc.ts'
+import { scrubStore } from './upkeep-scrub.ts'
 import { printVerdicts, type Verdict } from './verdicts.ts'
 
 // What a registry does for itself, beside those whom it serves. Each row is a file of its own.
@@ -12,6 +13,7 @@ export type UpkeepRow = (options: Options) => Promise<Verdict[]>
 /** By the name for --only, in the order of the table. */
 const rows: Readonly<Record<string, UpkeepRow>> = {
   gc: collectGarbage,
+  scrub: scrubStore,
   'delete-tag': cleanUpTags,
   webhooks,
 }

@@ -51,6 +51,7 @@ const exitCodeOfFailure: Record<string, number> = {
   TOKEN_EXISTS: exitCodes.refused,
   QUOTA_EXCEEDED: exitCodes.refused,
   POLICY_INVALID: exitCodes.refused,
+  RESTORE_REFUSED: exitCodes.refused,
   FOLDER_INVALID: exitCodes.refused,
 }
 

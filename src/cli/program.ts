@@ -27,6 +27,7 @@ import { addRetention } from './retention.ts'
 import { addSearch } from './search.ts'
 import { addServerCommands } from './server-commands.ts'
 import { addToken } from './token.ts'
+import { addUpkeep } from './upkeep.ts'
 import { addValidate } from './validate.ts'
 import { version } from './version.ts'
 import { addWebhook } from './webhook.ts'
@@ -38,6 +39,8 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
     .description('PacksRegistry: an OCI registry for packs, over PostgreSQL and a blob store')
     .version(version)
     .helpCommand(false)
+    // What stands behind "packs scrub findings" belongs to that, although "packs scrub" has options too.
+    .enablePositionalOptions()
     .addHelpText('after', `\n${exits}`)
     .showHelpAfterError()
     .exitOverride((error) => {
@@ -72,6 +75,7 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
 
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
+  addUpkeep(packs, here)
   addToken(packs, here)
   addQuota(packs, here)
   addPolicy(packs, here)

@@ -61,6 +61,7 @@ import { type DryRun, type Published, publish, type Submission, type UploadProgr
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 import { type Quotas, quotasOf } from './quotas.ts'
 import { type Retention, retentionOf } from './retention.ts'
+import { type Scrubs, scrubsOf } from './scrub.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
 import { type Webhooks, webhooksOf } from './webhooks.ts'
 
@@ -107,6 +108,7 @@ export type {
   RetentionRun,
   StoredPolicy,
 } from './retention.ts'
+export type { ScrubFinding, ScrubPass, ScrubState, Scrubs } from './scrub.ts'
 export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
 export type {
   Delivery,
@@ -197,6 +199,7 @@ export type Client = {
   readonly tokens: Tokens
   readonly quotas: Quotas
   readonly audit: Audit
+  readonly scrubs: Scrubs
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
   ping(options?: Cancellable): Promise<void>
   /** Packs, page by page as they are consumed. */
@@ -281,6 +284,7 @@ export function openClient(options: ClientOptions): Client {
     tokens: tokensOf(connection),
     quotas: quotasOf(connection),
     audit: auditOf(connection),
+    scrubs: scrubsOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },

@@ -16,7 +16,7 @@ export async function findHeld(sql: Sql | Transaction, digests: readonly Digest[
     lateral (
       select max(place.size)::bigint as size, array_agg(r.name) as repositories from (
         (select b.size, l.repository_id from blobs b join repository_blobs l on l.digest = b.digest
-          where b.digest = w.digest limit ${mostRepositories})
+          where b.digest = w.digest and b.damaged_at is null limit ${mostRepositories})
         union all
         (select m.size, m.repository_id from manifests m where m.digest = w.digest limit ${mostRepositories})
       ) place join repositories r on r.id = place.repository_id

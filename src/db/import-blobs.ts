@@ -75,7 +75,8 @@ export async function claimBlobs(
     ), held as (
       update blobs b set review_at = now() + make_interval(secs => ${graceSeconds})
       from (
-        select digest from blobs where digest in (select digest from wanted) order by digest for no key update
+        select digest from blobs where digest in (select digest from wanted) and damaged_at is null
+        order by digest for no key update
       ) as locked
       where b.digest = locked.digest returning b.digest, b.size
     ), relied_on as (

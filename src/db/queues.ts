@@ -22,6 +22,7 @@ export const queues = {
   'tend-quotas': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   retention: { retries: 5, retryDelay: 30, lease: 60, exclusive: true },
   tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  scrub: { retries: 20, retryDelay: 30, lease: 60, exclusive: true },
   gc: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   sweep: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
 } as const satisfies Record<string, QueueOptions>

@@ -56,7 +56,7 @@ export async function findUploads(
     ) m where w.n = q.i`
   const rows = await sql<Row[]>`
     select q.i::int, u.algorithm, u."offset", u.digest_so_far as "soFar", u.chunks, u.digest, u.state,
-      exists (select from blobs b where b.digest = q.digest) as held ${owned ? sql`, m.count, m.bytes` : sql``}
+      exists (select from blobs b where b.digest = q.digest and b.damaged_at is null) as held ${owned ? sql`, m.count, m.bytes` : sql``}
     from unnest(${asked.map((a) => a.id)}::uuid[], ${asked.map((a) => a.repository)}::text[],
       ${asked.map((a) => a.digest ?? null)}::text[]) with ordinality as q (id, repository, digest, i)
     left join uploads u on u.id = q.id and u.repository = q.repository and u.expires_at > now()

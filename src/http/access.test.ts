@@ -121,6 +121,7 @@ const rows: Record<string, Need> = {
   'delete /quotas/:repositories{.+}': 'admin',
   'get /audit': 'admin',
   'get /audit/verify': 'admin',
+  'get /scrub': 'admin',
   'get /healthz': 'nothing',
   'get /readyz': 'nothing',
   'get /metrics': 'registry',

@@ -3,7 +3,9 @@ import { ask } from '../db/client.ts'
 import { type Backlog, readBacklog } from '../db/collect-plan.ts'
 import { countJobs, type JobCounts } from '../db/dead-letters.ts'
 import { outboxDepth } from '../db/events.ts'
+import { countFindings, type FindingKind, findingKinds } from '../db/findings.ts'
 import { listQuotas, type QuotaRow } from '../db/quotas.ts'
+import { listRuns, type ScrubRunRow } from '../db/scrub.ts'
 import { countOpenUploads } from '../db/uploads.ts'
 import { countDeliveries } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
@@ -64,6 +66,14 @@ async function lookUp({ db }: Deps, figures: Figures): Promise<void> {
   figures.deliveriesByState.labels('waiting').set(deliveries.waiting)
   figures.deliveriesByState.labels('dead').set(deliveries.dead)
   figures.deliveriesOldest.set(deliveries.oldestSeconds)
+  showScrubs(figures, await ask(db, countFindings), await ask(db, listRuns))
+}
+
+/** A kind of which there is nothing is a nought: an alert can tell that from a registry that does not answer. */
+function showScrubs(figures: Figures, open: ReadonlyMap<FindingKind, number>, runs: readonly ScrubRunRow[]): void {
+  for (const kind of findingKinds) figures.findings.labels(kind).set(open.get(kind) ?? 0)
+  for (const { mode, finishedAt } of runs)
+    if (finishedAt !== null) figures.scrubFinished.labels(mode).set(Date.parse(finishedAt) / 1000)
 }
 
 function showBacklog(figures: Figures, { due, queued, oldestDueSeconds, lastRunAt }: Backlog): void {

@@ -29,6 +29,10 @@ export const jobKinds: Record<QueueName, JobKind> = {
   },
   'tend-quotas': { about: 'adds up what repositories with a quota hold, every minute', data: nothing },
   tidy: { about: 'ends what nobody came back to, deletes what is queued, every ten minutes', data: nothing },
+  scrub: {
+    about: 'compares the store and the database, and hashes every object, every Sunday night; mode "quick" hashes none',
+    data: v.strictObject({ mode: v.optional(v.picklist(['full', 'quick'])), repair: v.optional(v.boolean()) }),
+  },
   gc: { about: 'collects content that nothing refers to any more, every five minutes', data: nothing },
   sweep: {
     about: 'takes away what crashes left in the store: chunks, drafts, multipart uploads; every hour',

@@ -17,6 +17,7 @@ import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf, digestSoFar } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { type Body, cutOff, readWhole } from './body.ts'
+import { gone, reportDamage } from './damage.ts'
 import { discardSoon } from './deletions.ts'
 import { requireRoom } from './quotas.ts'
 
@@ -47,7 +48,8 @@ export async function storeContent(deps: Deps, content: Content, held?: boolean)
   if (held !== false && (await hold())) {
     const size = await hashOnly(content, hold, grace / 3)
     if (await link(deps, arrivalOf(content, size))) return
-    // The body stood still for longer than the grace, and the bytes have gone by. The client's next try stores them.
+    // The body stood still for longer than the grace, or the content was found damaged just now, and the bytes have gone
+    // by. The client's next try stores them.
     throw unavailable('blob store', new Error(`${digest} was collected while it was pushed again`))
   }
   await storeStream(deps, content)
@@ -141,10 +143,11 @@ export async function readSmall(
   const cached = deps.bytes.get(digest)
   if (cached) return cached
   const bytes = await deps.blobs.read(key)
-  if (!bytes) throw gone(deps, digest)
-  if (bytes.length !== size || digestOf(bytes, algorithmOf(digest)) !== digest) {
-    deps.log.error({ digest, key }, 'the stored bytes are not what their digest says')
-    throw unavailable('blob store', new Error(`${digest} is damaged`))
+  if (bytes?.length !== size) throw await gone(deps, digest, { key, size })
+  const actual = digestOf(bytes, algorithmOf(digest))
+  if (actual !== digest) {
+    await reportDamage(deps, { kind: 'wrong-bytes', digest, key, size, expected: digest, actual })
+    throw await gone(deps, digest)
   }
   deps.bytes.set(digest, bytes)
   return bytes
@@ -161,12 +164,6 @@ async function linkOrDrop(deps: Deps, arrival: Arrival & { key: ObjectKey }): Pr
     }
     throw error
   }
-}
-
-/** Linked, but without bytes: the collector was faster than this request, or the store has lost them. */
-export function gone(deps: Deps, digest: Digest): Failure {
-  deps.log.error({ digest }, 'a linked blob has no object in the store')
-  return new Failure('BLOB_UNKNOWN', { detail: { digest } })
 }
 
 /**

@@ -7,7 +7,8 @@ import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { ByteRange } from '../oci/range.ts'
 import { cut, layoutPieces, type Piece, sizeOf } from '../packs/layout.ts'
-import { gone, smallBytes } from './blobs.ts'
+import { smallBytes } from './blobs.ts'
+import { gone } from './damage.ts'
 
 /** Where the bytes of a layout's blob are: a manifest of a repository, an object of the store, or at hand. */
 export type Source = { digest: Digest; size: number } & (
@@ -138,8 +139,7 @@ async function readObject(
   { digest, key, size }: { digest: Digest; key: ObjectKey; size: number },
 ): Promise<Buffer> {
   const bytes = deps.bytes.get(digest) ?? (await deps.blobs.read(key))
-  if (!bytes) throw gone(deps, digest)
-  if (bytes.length !== size) throw unavailable('blob store', new Error(`${digest} is damaged`))
+  if (bytes?.length !== size) throw await gone(deps, digest, { key, size })
   return bytes
 }
 

@@ -6,6 +6,7 @@ import { gc, sweep } from './gc.ts'
 import { finishImport } from './import.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
 import { retentionTimes } from './retention.ts'
+import { scrubStore, scrubTimes } from './scrub.ts'
 import { sealAuditEvents } from './seal-audit.ts'
 import { tendAllQuotas } from './tend-quotas.ts'
 import { tidyUp } from './tidy.ts'
@@ -50,6 +51,7 @@ export const jobs: Record<QueueName, Job> = {
   'tend-quotas': { run: tendAllQuotas, schedule: '* * * * *' },
   retention: { run: runRetention, schedule: retentionTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
+  scrub: { run: scrubStore, schedule: scrubTimes, concurrency: 1 },
   gc: { run: gc, schedule: '*/5 * * * *' },
   sweep: { run: sweep, schedule: '17 * * * *' },
 }

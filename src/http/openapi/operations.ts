@@ -13,6 +13,7 @@ import { quotaOperations } from './quotas.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
 import { retentionOperations } from './retention.ts'
+import { scrubOperations } from './scrub.ts'
 import { webhookOperations } from './webhooks.ts'
 import { writeOperations } from './writes.ts'
 
@@ -95,5 +96,6 @@ export const operations: readonly Operation[] = [
   ...webhookOperations,
   ...retentionOperations,
   ...jobOperations,
+  ...scrubOperations,
   ...servingOperations,
 ]

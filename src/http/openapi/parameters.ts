@@ -19,6 +19,8 @@ const queryMeanings: Record<string, string> = {
   channel: 'Where a pack has this channel, its version is tried first.',
   artifactType: 'Only referrers of this type.',
   dryRun: 'Store nothing, and tell everything that is wrong.',
+  all: 'Those that are resolved, too.',
+  kind: 'Only findings of this kind.',
   allowMissing: 'Publish although dependencies are not there yet.',
   who: 'Only what this user or token did.',
   digest: 'Only what was done with this manifest or blob.',
