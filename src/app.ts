@@ -19,6 +19,7 @@ import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
+import { addQuotaRoutes } from './http/quotas.ts'
 import { addRetentionRoutes } from './http/retention.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { setSafe } from './http/safety.ts'
@@ -35,8 +36,8 @@ import { addWebhookRoutes } from './http/webhooks.ts'
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
-/** Mounts what `add` adds behind the gate. Does not listen. */
-export function buildApp(deps: Deps, add: (routes: Routes) => void): Fetch {
+/** Mounts what `add` adds behind the gate. Does not listen. `shared`: this is one of several processes of a server. */
+export function buildApp(deps: Deps, add: (routes: Routes) => void, { shared = false } = {}): Fetch {
   const app = newApp()
   add(routesOf(app))
   app.notFound((c) => {
@@ -46,7 +47,7 @@ export function buildApp(deps: Deps, add: (routes: Routes) => void): Fetch {
     return render(c.env, c.req.path, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
   })
   app.onError((error, c) => render(c.env, c.req.path, error))
-  const gate = openGate(deps)
+  const gate = openGate(deps, { shared })
   return (request, bindings) => {
     observe(deps, bindings)
     setSafe(bindings.outgoing, deps.config.tls !== undefined)
@@ -94,6 +95,7 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addJobRoutes(routes, deps)
   addTokenRoutes(routes, deps)
   addApiTokenRoutes(routes, deps)
+  addQuotaRoutes(routes, deps)
   addAuditRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)

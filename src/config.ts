@@ -125,6 +125,10 @@ export const settings = {
     help: 'who may do what, in JSON ("packs policy check" checks it); read again on change; unset: who is logged in may do everything',
     schema: text,
   },
+  KEY_ENCRYPTION_FILE: {
+    help: 'file with a secret ("openssl rand -hex 32") under which private keys are encrypted in the database; further lines open older ones; unset: they are not',
+    schema: text,
+  },
   ANONYMOUS_PULL: {
     help: 'repositories that everybody may read, by globs separated by commas: packs/*, mirror/**',
     schema: v.pipe(
@@ -149,9 +153,19 @@ export const settings = {
       v.everyItem(isNetwork, 'must be addresses such as 10.0.0.1 or 10.0.0.0/8'),
     ),
   },
+  UPLOADS_OPEN: {
+    fallback: '1000',
+    help: 'uploads in chunks that each user, token or address may have under way at a time; 0: as many as they like',
+    schema: wholeNumber(0, 1_000_000),
+  },
+  UPLOADS_STAGED: {
+    fallback: '0',
+    help: 'bytes that these may have sent together before they are whole; 0: as many as they like',
+    schema: wholeNumber(0, Number.MAX_SAFE_INTEGER),
+  },
   RATE_LIMIT: {
     fallback: '0',
-    help: 'requests a minute that each user, token or address has in each process; 0: as many as they like',
+    help: 'requests a minute that each user, token or address has on each server, over all of its processes; 0: as many as they like',
     schema: wholeNumber(0, 1_000_000),
   },
 } as const satisfies Record<string, Setting>
@@ -184,9 +198,14 @@ export type Config = {
   /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
   bundleVerify?: 'always' | 'if-present' | 'never'
   auth: AuthConfig
-  /** Requests a minute for each principal or address, in each process; 0: no limit. */
+  /** Requests a minute for each principal or address, on each server; 0: no limit. */
   rateLimit: number
+  uploadCaps: UploadCaps
+  keyEncryptionFile?: string
 }
+
+/** What each user, token or address may have under way in uploads that have a chunk. 0: no limit. */
+export type UploadCaps = { open: number; stagedBytes: number }
 
 export type AuthConfig = {
   mode: 'none' | 'htpasswd' | 'oidc'
@@ -258,6 +277,8 @@ function assemble(values: Values, problems: string[]): Config {
     ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),
     auth: assembleAuth(values, problems),
     rateLimit: values.RATE_LIMIT ?? 0,
+    ...(values.KEY_ENCRYPTION_FILE ? { keyEncryptionFile: resolve(values.KEY_ENCRYPTION_FILE) } : {}),
+    uploadCaps: { open: values.UPLOADS_OPEN ?? 1000, stagedBytes: values.UPLOADS_STAGED ?? 0 },
   }
 }
 

@@ -20,6 +20,8 @@ export const failures = {
   UNSUPPORTED: { status: 405, title: 'the operation is unsupported' },
   TOOMANYREQUESTS: { status: 429, title: 'too many requests' },
 
+  QUOTA_EXCEEDED: { status: 403, title: 'the quota of these repositories is spent', code: 'DENIED' },
+  QUOTA_UNKNOWN: { status: 404, title: 'no such quota' },
   MANIFEST_TOO_LARGE: { status: 413, title: 'manifest larger than the registry accepts', code: 'SIZE_INVALID' },
   UPLOAD_OUT_OF_ORDER: {
     status: 416,

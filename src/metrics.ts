@@ -209,6 +209,7 @@ function sharedMetrics() {
   return {
     register,
     ...sharedEventMetrics(registers),
+    quota: quotaGauge(registers),
     parts: new Gauge({
       name: 'packs_part_up',
       help: 'Whether a part that the registry stands on (database, blobStore) answers: 1, or 0',
@@ -266,4 +267,13 @@ function sharedMetrics() {
       registers,
     }),
   }
+}
+
+function quotaGauge(registers: Registry[]) {
+  return new Gauge({
+    name: 'packs_quota',
+    help: 'What the repositories of a quota hold (used), and may (limit), in bytes and in versions',
+    labelNames: ['repositories', 'unit', 'figure'] as const,
+    registers,
+  })
 }

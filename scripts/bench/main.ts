@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { airGap, airGapRowNames } from './airgap.ts'
 import { airGapMemory } from './airgap-memory.ts'
+import { authoritySpeed } from './authority.ts'
 import { cleanUp } from './cleanup.ts'
 import { compare } from './compare.ts'
 import { type ContestantName, contestantNames } from './contestants.ts'
@@ -26,6 +27,7 @@ export type Options = {
   readonly uploads: number
   readonly size?: number
   readonly airgap: boolean
+  readonly auth: boolean
   readonly airgapMemory: boolean
   readonly upkeep: boolean
   readonly rows: number
@@ -72,6 +74,7 @@ const command = new Command('npm run bench --')
   .option('--lists', 'instead: pages of long lists beside a short one', false)
   .option('--packs', "instead: the facade's reads, lists, searches, publishes and resolutions", false)
   .option('--airgap', 'instead: bundles from one site to another, beside tar and sha256sum', false)
+  .option('--auth', 'instead: what it costs to know who asks, and lists of what they may see', false)
   .option(
     '--airgap-memory',
     'instead: the memory that a bundle takes on its way in and out; disk: its size once',
@@ -93,6 +96,7 @@ try {
     options.lists && listSpeed,
     options.packs && packSpeed,
     options.airgap && airGap,
+    options.auth && authoritySpeed,
     options.airgapMemory && airGapMemory,
     options.upkeep && upkeep,
   ]

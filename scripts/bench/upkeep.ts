@@ -1,5 +1,6 @@
 import type { Options } from './main.ts'
 import { cleanUpTags } from './upkeep-delete.ts'
+import { webhooks } from './upkeep-events.ts'
 import { collectGarbage } from './upkeep-gc.ts'
 import { printVerdicts, type Verdict } from './verdicts.ts'
 
@@ -12,6 +13,7 @@ export type UpkeepRow = (options: Options) => Promise<Verdict[]>
 const rows: Readonly<Record<string, UpkeepRow>> = {
   gc: collectGarbage,
   'delete-tag': cleanUpTags,
+  webhooks,
 }
 
 export const upkeepRowNames = Object.keys(rows)

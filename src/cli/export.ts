@@ -11,6 +11,7 @@ import { openProgress } from './progress.ts'
 import { receiveBundle } from './receive.ts'
 import { countText, type ResolveFlags, readLock, rootsOf } from './resolve.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
+import { parseSize } from './size.ts'
 import type { Received } from './volumes.ts'
 
 type Flags = CommonFlags &
@@ -52,7 +53,8 @@ export function addExport(packs: Command, here: Here): void {
 
 async function exportPacks(at: Run, texts: string[], flags: Flags): Promise<void> {
   requireSense(texts, flags)
-  const volumeBytes = flags.split === undefined ? undefined : parseSize(flags.split)
+  const volumeBytes =
+    flags.split === undefined ? undefined : parseSize(flags.split, { least: 4096, leastText: '4 KiB' })
   const client = await connect(at)
   if (flags.async) {
     const made = await client.exports.request(await requestOf(at, client, texts, flags), { signal: at.signal })
@@ -126,15 +128,6 @@ function parsed(file: string, text: string): unknown {
 
 function notJson(file: string, cause: unknown): PacksError {
   return new PacksError('INVENTORY_INVALID', `${file} is not JSON: ${(cause as Error).message}`, { cause })
-}
-
-/** A size such as 4GiB, 700MB or 1000000, in bytes. Throws USAGE. */
-export function parseSize(text: string): number {
-  const [, number, unit = 'B'] = /^(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?$/i.exec(text.trim()) ?? []
-  const power = 'bkmgt'.indexOf((unit[0] ?? 'b').toLowerCase())
-  const bytes = Math.floor(Number(number) * (/i/i.test(unit) ? 1024 : 1000) ** power)
-  if (number !== undefined && bytes >= 4096 && Number.isSafeInteger(bytes)) return bytes
-  throw new PacksError('USAGE', `${JSON.stringify(text)} is not a size of at least 4 KiB, such as 4GiB or 700MB`)
 }
 
 /** Everything that keeps the bundle from being made, at once. */

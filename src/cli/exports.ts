@@ -5,11 +5,12 @@ import type { Client, Export } from '../client/client.ts'
 import { PacksError } from '../client/failure.ts'
 import { inWords } from './bundle.ts'
 import { connect } from './connect.ts'
-import { parseSize, receivedText } from './export.ts'
+import { receivedText } from './export.ts'
 import { aligned, bytesText, table } from './output.ts'
 import { openProgress } from './progress.ts'
 import { receiveBundle } from './receive.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
+import { parseSize } from './size.ts'
 
 type DownloadFlags = CommonFlags & { output: string; split?: string }
 
@@ -83,7 +84,7 @@ function factsOf(made: Export): string[][] {
 const lookMs = 500
 
 async function download(at: Run, id: string, { output, split }: DownloadFlags): Promise<void> {
-  const volumeBytes = split === undefined ? undefined : parseSize(split)
+  const volumeBytes = split === undefined ? undefined : parseSize(split, { least: 4096, leastText: '4 KiB' })
   const client = await connect(at)
   const { signal } = at
   const made = await ready(at, client, await find(at, client, id))

@@ -21,6 +21,7 @@ import { addMirror } from './mirror.ts'
 import { addPolicy } from './policy.ts'
 import { addPublish } from './publish.ts'
 import { addPull } from './pull.ts'
+import { addQuota } from './quota.ts'
 import { addResolve } from './resolve.ts'
 import { addRetention } from './retention.ts'
 import { addSearch } from './search.ts'
@@ -72,6 +73,7 @@ export function program(env: NodeJS.ProcessEnv, finish: (code: number) => void):
   packs.commandsGroup('To run a registry:')
   addServerCommands(packs, env, finish)
   addToken(packs, here)
+  addQuota(packs, here)
   addPolicy(packs, here)
   addAudit(packs, here)
   addJobs(packs, here)

@@ -1,11 +1,11 @@
 import cluster from 'node:cluster'
 import { createServer } from 'node:net'
-import { AggregatorRegistry } from 'prom-client'
 import { openBlobStore } from '../blobs/open.ts'
 import type { Config } from '../config.ts'
 import { closeDeps, type Deps, openDeps } from '../deps.ts'
 import { type Log, openLog } from '../log.ts'
-import { askForMetrics, startWorkers } from '../processes.ts'
+import { shareMetrics, startWorkers } from '../processes.ts'
+import { lockAwayAll } from '../registry/key-vault.ts'
 import { cannotListen, startServer } from '../server.ts'
 import { startDeliveries } from '../worker/deliveries.ts'
 import { startWorker } from '../worker/worker.ts'
@@ -64,6 +64,7 @@ async function startHere(
 ): Promise<Running> {
   const deps = await openDeps(config, databaseUrl, log)
   stops.push(() => closeDeps(deps))
+  await lockAwayAll(deps)
   const server = await startServer(deps, { hurry })
   stops.push(besides(deps, () => server.stop(), hurry))
   return { url: server.url, store: deps.blobs.description }
@@ -100,10 +101,8 @@ async function serveAsWorker(config: Config, databaseUrl: string, log: Log): Pro
   // The first process is gone, however that came: a worker without it is no use to anybody.
   process.on('disconnect', () => ended.end(0))
   const deps = await openDeps(config, databaseUrl, log)
-  AggregatorRegistry.setRegistries([deps.metrics.register])
-  // Its constructor is what answers the first process when that collects the figures.
-  new AggregatorRegistry()
-  const server = await startServer(deps, { allMetrics: askForMetrics(), hurry: ended.hurry })
+  await lockAwayAll(deps)
+  const server = await startServer(deps, { allMetrics: shareMetrics(deps.metrics.register, log), hurry: ended.hurry })
   const stop = besides(deps, () => server.stop(), ended.hurry)
   const code = await ended.code
   await stop()

@@ -1,6 +1,7 @@
 import type { Config } from '../config.ts'
 import { closeDeps, openDeps } from '../deps.ts'
 import { openLog } from '../log.ts'
+import { lockAwayAll } from '../registry/key-vault.ts'
 import { startServer } from '../server.ts'
 import { startDeliveries } from '../worker/deliveries.ts'
 import { startWorker } from '../worker/worker.ts'
@@ -20,6 +21,7 @@ export async function work(config: Config): Promise<number> {
     const url = await startDatabase(config, log, stops, ended)
     const deps = await openDeps(config, url, log)
     stops.push(() => closeDeps(deps))
+    await lockAwayAll(deps)
     let stopping = false
     const { workerPort: port } = config
     const { hurry } = ended

@@ -49,6 +49,7 @@ import { type Lock, type LockedPack, parseLock } from './lock.ts'
 import { type Mirrors, mirrorsOf } from './mirrors.ts'
 import type { Pack } from './pack.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Quotas, quotasOf } from './quotas.ts'
 import { type Reads, readsOf } from './reads.ts'
 import { type Retention, retentionOf } from './retention.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
@@ -87,6 +88,7 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type { Quota, Quotas } from './quotas.ts'
 export type { DependencyNode, DependencyTree, ResolveRequest, SearchQuery } from './reads.ts'
 export type {
   Hold,
@@ -139,6 +141,7 @@ export type Client = Reads &
     /** What bundles are signed and verified with. */
     readonly keys: Keys
     readonly tokens: Tokens
+    readonly quotas: Quotas
     readonly audit: Audit
     /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
     ping(options?: Cancellable): Promise<void>
@@ -176,6 +179,7 @@ export function openClient(options: ClientOptions): Client {
     url: connection.base,
     keys: keysOf(connection),
     tokens: tokensOf(connection),
+    quotas: quotasOf(connection),
     audit: auditOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })

@@ -10,7 +10,7 @@ export type DueBlob = { digest: Digest; reviewAt: string }
 /** What is due by `until`, after a place in the order of review times: the next `limit`. */
 export type DuePage<T> = { until: string; after: T | undefined; limit: number }
 
-/** The database's clock, as the statements here take it. */
+/** The database's clock, as the statements here take it: as a text, for the driver makes a Date of any other time. */
 export async function reviewClock(sql: Sql): Promise<string> {
   const [row] = await sql<{ now: string }[]>`select clock_timestamp()::text as now`
   return row?.now ?? ''
@@ -20,9 +20,9 @@ export async function reviewClock(sql: Sql): Promise<string> {
 export async function dueLinks(sql: Sql, { until, after, limit }: DuePage<DueLink>): Promise<DueLink[]> {
   const rows = await sql<DueLink[]>`
     select repository_id as "repositoryId", digest, review_at::text as "reviewAt" from repository_blobs
-    where review_at <= ${until}::timestamptz and ${
+    where review_at <= ${until}::text::timestamptz and ${
       after
-        ? sql`(review_at, repository_id, digest) > (${after.reviewAt}::timestamptz, ${after.repositoryId}::bigint, ${after.digest})`
+        ? sql`(review_at, repository_id, digest) > (${after.reviewAt}::text::timestamptz, ${after.repositoryId}::bigint, ${after.digest})`
         : sql`true`
     }
     order by review_at, repository_id, digest limit ${limit}`
@@ -33,8 +33,8 @@ export async function dueLinks(sql: Sql, { until, after, limit }: DuePage<DueLin
 export async function dueBlobs(sql: Sql, { until, after, limit }: DuePage<DueBlob>): Promise<DueBlob[]> {
   const rows = await sql<DueBlob[]>`
     select digest, review_at::text as "reviewAt" from blobs
-    where review_at <= ${until}::timestamptz and ${
-      after ? sql`(review_at, digest) > (${after.reviewAt}::timestamptz, ${after.digest})` : sql`true`
+    where review_at <= ${until}::text::timestamptz and ${
+      after ? sql`(review_at, digest) > (${after.reviewAt}::text::timestamptz, ${after.digest})` : sql`true`
     }
     order by review_at, digest limit ${limit}`
   return [...rows]
@@ -104,7 +104,7 @@ function isLinked(sql: Sql | Transaction, blob: string): Fragment {
 
 function isReliedOn(sql: Sql | Transaction, blob: string): Fragment {
   return sql`coalesce((select true from import_blobs i
-    where i.digest = ${sql(blob)}.digest and i.storage_key is null and i.payload is null limit 1), false)`
+    where i.digest = ${sql(blob)}.digest and i.storage_key is null limit 1), false)`
 }
 
 /** Locks those of these blobs that are still due; the ones that somebody else holds are left out. */

@@ -31,8 +31,8 @@ export async function dueDeletions(
 ): Promise<Deletion[]> {
   const rows = await sql<{ key: string; due: string }[]>`
     select storage_key as key, retry_at::text as due from blob_deletions
-    where retry_at <= ${until}::timestamptz
-      and ${after ? sql`(retry_at, storage_key) > (${after.due}::timestamptz, ${after.key})` : sql`true`}
+    where retry_at <= ${until}::text::timestamptz
+      and ${after ? sql`(retry_at, storage_key) > (${after.due}::text::timestamptz, ${after.key})` : sql`true`}
     order by retry_at, storage_key limit ${limit}`
   return rows.map(({ key, due }) => ({ key: storedKey(key), due }))
 }

@@ -64,10 +64,10 @@ export async function listExports(
   return [...rows]
 }
 
-/** False where it is made already, has failed, or is gone. */
+/** False where it is made already, or is gone. One that has failed is begun anew: somebody has retried its job. */
 export async function beginExport(sql: Sql, id: string): Promise<boolean> {
   const rows = await sql`
-    update exports set state = 'running', error = null where id = ${id} and state in ('waiting', 'running')
+    update exports set state = 'running', error = null, finished_at = null where id = ${id} and state <> 'ready'
     returning id`
   return rows.length > 0
 }
@@ -133,11 +133,11 @@ export async function pauseExport(sql: Sql, id: string, error: string): Promise<
 }
 
 /** It cannot be made: what there is of it goes. */
-export async function failExport(sql: Sql, id: string, error: string): Promise<void> {
+export async function failExport(sql: Sql | Transaction, id: string, error: string): Promise<void> {
   await sql`
     with failed as (
       update exports set state = 'failed', error = ${error}, finished_at = now()
-      where id = ${id} and state = 'running' returning id
+      where id = ${id} and state in ('waiting', 'running') returning id
     ), gone as (
       delete from export_parts p using failed where p.export_id = failed.id returning p.storage_key
     )
@@ -166,4 +166,16 @@ export async function expireExports(sql: Sql, limit: number): Promise<number> {
     )
     delete from exports e using due where e.id = due.id returning e.id`
   return rows.length
+}
+
+/** Exports whose time is over, for a person to see, after one of them; at most `limit`. See expireExports. */
+export async function expiredExports(
+  sql: Sql,
+  { until, after, limit }: { until: string; after: { id: string } | undefined; limit: number },
+): Promise<{ id: string; size: number; since: Date }[]> {
+  const rows = await sql<{ id: string; size: number; since: Date }[]>`
+    select id, size, expires_at as since from exports
+    where expires_at <= ${until}::text::timestamptz and ${after ? sql`id > ${after.id}` : sql`true`}
+    order by id limit ${limit}`
+  return [...rows]
 }

@@ -165,6 +165,17 @@ export async function reopenWhole(sql: Sql, id: string, error: object): Promise<
     where id = ${id} and state = 'publishing'`
 }
 
+/**
+ * Ends an import that was handed over and that nobody will publish: it has to be sent again. One that a process has
+ * locked is being published after all, and is left alone.
+ */
+export async function abandonWhole(tx: Transaction, id: string, error: object): Promise<void> {
+  await tx`
+    update imports i set state = 'failed', finished_at = now(), resume_at = 0, error = ${JSON.stringify(error)}::text::json
+    from (select id from imports where id::text = ${id} and state = 'publishing' for update skip locked) mine
+    where i.id = mine.id`
+}
+
 /** An import as it is told. `alive`: a process is at it, or will be by itself. `report`, `error`: JSON text. */
 export type ImportRow = {
   id: string
@@ -257,7 +268,7 @@ export async function expiredImports(
   const rows = await sql<{ id: string; size: number; since: Date }[]>`
     select i.id, sum(b.size)::bigint as size, i.expires_at as since from imports i
     join import_blobs b on b.import_id = i.id
-    where i.expires_at <= ${until}::timestamptz and i.leased_until <= ${until}::timestamptz
+    where i.expires_at <= ${until}::text::timestamptz and i.leased_until <= ${until}::text::timestamptz
       and ${after ? sql`i.id > ${after.id}` : sql`true`}
     group by i.id order by i.id limit ${limit}`
   return [...rows]

@@ -19,6 +19,7 @@ export const queues = {
   export: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
   import: { retries: 6, retryDelay: 5, lease: 60, exclusive: true },
   mirror: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
+  'tend-quotas': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   retention: { retries: 5, retryDelay: 30, lease: 60, exclusive: true },
   tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   gc: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },

@@ -115,6 +115,10 @@ const rows: Record<string, Need> = {
   'post /tokens': 'admin',
   'post /tokens/rotate-key': 'admin',
   'delete /tokens/:id': 'admin',
+  'get /quotas': 'registry',
+  'get /quotas/:repositories{.+}': 'registry',
+  'put /quotas/:repositories{.+}': 'admin',
+  'delete /quotas/:repositories{.+}': 'admin',
   'get /audit': 'admin',
   'get /audit/verify': 'admin',
   'get /healthz': 'nothing',
@@ -167,6 +171,7 @@ function pathOf(method: string, route: string): string {
     .replace(':name{.+}', 'packs/demo')
     .replace(':name', 'none')
     .replace(':prefix{.+}', 'none')
+    .replace(':repositories{.+}', 'none/*')
     .replace(':reference', there ? '1.0.0' : '9.9.9')
     .replace(':digest', there ? digest : `sha256:${'0'.repeat(64)}`)
     .replace(':session', '00000000-0000-4000-8000-000000000000')

@@ -28,8 +28,9 @@ import type { Env } from './routes.ts'
 /** What the gate needs beside the request. */
 export type Gate = Origins & { deps: Deps; limits: Limits }
 
-export function openGate(deps: Deps): Gate {
-  const limits = openLimits({ requestsAMinute: deps.config.rateLimit })
+/** `shared`: this is one of several processes that count requests together. */
+export function openGate(deps: Deps, { shared }: { shared: boolean }): Gate {
+  const limits = openLimits({ requestsAMinute: deps.config.rateLimit, shared })
   return { deps, limits, ...openOrigins(deps.config.auth) }
 }
 
@@ -60,8 +61,17 @@ async function admitBy(gate: Gate, bindings: Bindings): Promise<void> {
   const { incoming } = bindings
   const address = gate.addressOf(incoming)
   bindings.principal = await identify(deps, limits, incoming, address)
-  const { tokenId, kind, name } = bindings.principal
-  await limits.count(kind === 'anonymous' ? address : `${kind} ${tokenId ?? name}`)
+  await limits.count(payer(bindings.principal, address))
+}
+
+/** Under what name a request counts against limits: whoever is nobody in particular counts by address. */
+function payer({ kind, tokenId, name }: Principal, address: string): string {
+  return kind === 'anonymous' || kind === 'everyone' ? address : `${kind} ${tokenId ?? name}`
+}
+
+export function payerOf(c: Context<Env>): string {
+  const { gate, incoming } = c.env
+  return payer(principalOf(c), gate?.addressOf(incoming) ?? '')
 }
 
 /** A refusal of a credential that does not hold, with what to do about it. Source: RFC 6750, section 3. */

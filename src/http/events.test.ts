@@ -102,7 +102,10 @@ describe('events over two replicas', () => {
       Array.from({ length: 40 }, async (_, i) => {
         const registry = i % 2 ? here : there
         const body = { version: `1.0.${i % 4}` }
-        assert.equal((await ask(registry, 'PUT', '/packs/chain/channels/stable', body)).status, 200)
+        assert.equal(
+          (await ask(registry, 'PUT', '/packs/chain/channels/stable?allowOlder=true&reason=test', body)).status,
+          200,
+        )
       }),
     )
     relaying.abort()

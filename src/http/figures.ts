@@ -3,6 +3,7 @@ import { ask } from '../db/client.ts'
 import { type Backlog, readBacklog } from '../db/collect-plan.ts'
 import { countJobs, type JobCounts } from '../db/dead-letters.ts'
 import { outboxDepth } from '../db/events.ts'
+import { listQuotas, type QuotaRow } from '../db/quotas.ts'
 import { countOpenUploads } from '../db/uploads.ts'
 import { countDeliveries } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
@@ -56,6 +57,7 @@ async function lookUp({ db }: Deps, figures: Figures): Promise<void> {
   figures.auditUnsealed.set(await ask(db, unsealedSeconds))
   for (const counts of await ask(db, countJobs)) showJobs(figures, counts)
   showBacklog(figures, await ask(db, readBacklog))
+  for (const quota of await ask(db, listQuotas)) showQuota(figures, quota)
   const [outbox, deliveries] = [await ask(db, outboxDepth), await ask(db, countDeliveries)]
   figures.outbox.set(outbox.count)
   figures.outboxOldest.set(outbox.oldestSeconds)
@@ -70,6 +72,14 @@ function showBacklog(figures: Figures, { due, queued, oldestDueSeconds, lastRunA
   figures.backlogAge.set(oldestDueSeconds)
   if (lastRunAt === undefined) figures.collectedAt.remove()
   else figures.collectedAt.set(lastRunAt)
+}
+
+function showQuota({ quota }: Figures, { glob, bytes, maxBytes, versions, maxVersions }: QuotaRow): void {
+  const figures = { bytes: [bytes, maxBytes], versions: [versions, maxVersions] }
+  for (const [unit, [used, limit]] of Object.entries(figures)) {
+    quota.labels(glob, unit, 'used').set(Number(used))
+    if (typeof limit === 'number') quota.labels(glob, unit, 'limit').set(limit)
+  }
 }
 
 function showJobs(figures: Figures, counts: JobCounts): void {

@@ -27,6 +27,7 @@ export const jobKinds: Record<QueueName, JobKind> = {
     about: 'applies the policies of retention that are enabled, every night',
     instead: 'use POST /retention/run, or packs retention run',
   },
+  'tend-quotas': { about: 'adds up what repositories with a quota hold, every minute', data: nothing },
   tidy: { about: 'ends what nobody came back to, deletes what is queued, every ten minutes', data: nothing },
   gc: { about: 'collects content that nothing refers to any more, every five minutes', data: nothing },
   sweep: {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, it } from 'node:test'
-import { takeJob } from '../db/jobs.ts'
+import { deadRun, takeJob } from '../db/jobs.ts'
 import { failJob, send } from '../db/queue.ts'
 import { queues } from '../db/queues.ts'
+import { noteEnd } from '../registry/jobs.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
 
@@ -130,6 +131,51 @@ it('cancels, discards, and counts by kind', async () => {
   const told = await call('POST', `/jobs/${running}/cancel`)
   assert.deepEqual([told.status, told.body.job.state, told.body.job.isCancelled], [202, 'running', true])
 })
+
+for (const { kind, key, made, told } of [
+  {
+    kind: 'export',
+    key: 'e'.repeat(64),
+    made: `insert into exports (id, principal, state, size, file, expires_at)
+      values ('${'e'.repeat(64)}', 'p', 'running', 1, '{}', now() + interval '1 d')`,
+    told: `select state, error from exports`,
+  },
+  {
+    kind: 'import',
+    key: '00000000-0000-4000-8000-0000000000aa',
+    made: `insert into imports (id, principal, state, publishing, leased_until, expires_at)
+      values ('00000000-0000-4000-8000-0000000000aa', 'p', 'publishing', '{}', now(), now() + interval '1 d')`,
+    told: `select state, error ->> 'detail' as error from imports`,
+  },
+  {
+    kind: 'retention',
+    key: 'retention',
+    made: `insert into retention_runs (asked_by, state) values ('p', 'removing')`,
+    told: `select state, error from retention_runs`,
+  },
+] as const)
+  it(`what a job ${kind} was to do has failed when the job is cancelled, or is a dead letter`, async () => {
+    const { sql } = registry.deps.db
+    await sql`delete from pgboss.job`
+    for (const words of ['cancelled', 'the disk is full']) {
+      await sql.unsafe('delete from exports; delete from imports; delete from retention_runs')
+      await sql.unsafe(made)
+      const id = (await send(sql, kind, {}, { key })) ?? assert.fail('not taken')
+      if (words === 'cancelled') assert.equal((await call('POST', `/jobs/${id}/cancel`)).status, 202)
+      else {
+        await takeJob(sql, [kind])
+        await sql`
+          update pgboss.job set state = 'failed', output = ${sql.json({ error: words })}, completed_on = now()
+          where id = ${id}`
+        await sql.begin(async (tx) => {
+          await noteEnd(tx, (await deadRun(tx, { name: kind, id, attempt: 0 })) ?? assert.fail('not dead'))
+        })
+      }
+      const [row] = await sql.unsafe<{ state: string; error: string }[]>(told)
+      assert.equal(row?.state, 'failed')
+      assert.match(row?.error ?? '', new RegExp(words))
+    }
+  })
 
 it('retries all dead letters of a kind', async () => {
   await registry.deps.db.sql`delete from pgboss.job`

@@ -9,7 +9,7 @@ export type ServerState = {
   isDraining(): boolean
   /** Aborts when that begins: answers that would go on for ever end. */
   drain?: AbortSignal
-  /** The metrics of every process of this server, as Prometheus reads them; undefined: there is only this one. */
+  /** The metrics of every process of this server, as Prometheus reads them; undefined: this process is all of it. */
   allMetrics?: () => Promise<string>
 }
 

@@ -1,13 +1,6 @@
 import * as v from 'valibot'
 import { ask } from '../db/client.ts'
-import {
-  type DeliveryRow,
-  deleteWebhook,
-  deliveryStates,
-  listAttempts,
-  listDeliveries,
-  listWebhooks,
-} from '../db/webhooks.ts'
+import { type DeliveryRow, deliveryStates, listAttempts, listDeliveries, listWebhooks } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
 import { patternGrammar } from '../packs/selection.ts'
 import { isTypePattern } from '../registry/events.ts'
@@ -17,9 +10,11 @@ import {
   deliveryOf,
   redeliverDead,
   redeliverOne,
+  removeWebhook,
   testWebhook,
   type Webhook,
   type WebhookInput,
+  webhookName,
   webhookOf,
   webhookState,
 } from '../registry/webhooks.ts'
@@ -33,7 +28,7 @@ import type * as answers from './webhook-answers.ts'
 const nameSchema = v.pipe(
   v.string('must be text'),
   v.maxLength(100, 'must have at most 100 characters'),
-  v.regex(/^[a-z0-9]+(?:[._-][a-z0-9]+)*$/, 'must be lowercase letters and digits, joined by ".", "_" or "-"'),
+  v.regex(webhookName, 'must be lowercase letters and digits, joined by ".", "_" or "-"'),
 )
 
 const patternsOf = (isOne: (text: string) => boolean, message: string) =>
@@ -137,7 +132,7 @@ export function addWebhookRoutes(routes: Routes, deps: Deps): void {
   routes.delete('/webhooks/:name', async (c) => {
     requireAdmin(c)
     queryOf(c, noQuery)
-    return Response.json({ deleted: await ask(deps.db, (sql) => deleteWebhook(sql, c.req.param('name') ?? '')) })
+    return Response.json({ deleted: await removeWebhook(deps, c.req.param('name') ?? '') })
   })
 
   // Waits for the receiver, who has as long as for any message.

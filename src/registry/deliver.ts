@@ -29,8 +29,8 @@ const longestPauseSeconds = 6 * 60 * 60
 const readAtOnce = 10
 
 /**
- * Sends what waits in a lane, until it is empty, a try has failed, or `signal` aborts. Throws where the database is
- * away: what was sent last is then sent again.
+ * Sends what waits in a lane, until it is empty, a try has failed, or `signal` aborts. Nothing here waits for the disk:
+ * what a crash of the database makes it forget is sent again. Throws where the database is away; then too.
  */
 export async function deliverLane(
   deps: Deps,
@@ -40,16 +40,18 @@ export async function deliverLane(
   signal: AbortSignal,
 ): Promise<void> {
   for (;;) {
-    const found = await ask(deps.db, (sql) => dueDeliveries(sql, lane, readAtOnce))
+    const found = await ask(deps.db, (_, relaxed) => dueDeliveries(relaxed, lane, readAtOnce))
     if (!found) return
-    if (found.due.length === 0 && (await ask(deps.db, (sql) => leaveLane(sql, lane, found.pending)))) return
+    if (found.due.length === 0 && (await ask(deps.db, (_, relaxed) => leaveLane(relaxed, lane, found.pending)))) return
     for (const delivery of found.due) {
       const sent = await send(deps, sender, lane, delivery, signal)
-      if (!sent) return void (await ask(deps.db, (sql) => giveBackLane(sql, lane)))
+      if (!sent) return void (await ask(deps.db, (_, relaxed) => giveBackLane(relaxed, lane)))
       const settlement = settlementOf(lane.options, delivery, sent, options)
       note(deps, lane, delivery, sent, settlement)
       const { leaseSeconds } = options
-      const isOurs = await ask(deps.db, (sql) => settle(sql, lane, delivery.deliveryId, sent, settlement, leaseSeconds))
+      const isOurs = await ask(deps.db, (_, relaxed) =>
+        settle(relaxed, lane, delivery.deliveryId, sent, settlement, leaseSeconds),
+      )
       if (!isOurs || typeof settlement !== 'string') return
     }
   }

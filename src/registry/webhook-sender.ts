@@ -40,7 +40,7 @@ export const secretPurpose = 'webhook secret'
 /** Receivers must answer within this time, in milliseconds: they are to take an event, and not to work it off. */
 export const answerMs = 15_000
 /** Connections to one webhook at a time. */
-export const connectionsEach = 4
+export const connectionsEach = 8
 const mostRemotes = 500
 
 export function openSender(deps: Deps, { timeoutMs = answerMs } = {}): Sender {

@@ -3,6 +3,7 @@ import { ask } from '../db/client.ts'
 import { redeliver } from '../db/lanes.ts'
 import {
   type DeliveryRow,
+  deleteWebhook,
   findWebhook,
   insertWebhook,
   listDeliveries,
@@ -53,9 +54,16 @@ export async function changeWebhook(deps: Deps, before: Webhook, change: Partial
   return row as Webhook
 }
 
+export const webhookName = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/
+
+/** False where there was none. */
+export async function removeWebhook(deps: Deps, name: string): Promise<boolean> {
+  return webhookName.test(name) && ask(deps.db, (sql) => deleteWebhook(sql, name))
+}
+
 /** Throws WEBHOOK_UNKNOWN. */
 export async function webhookOf(deps: Deps, name: string): Promise<Webhook> {
-  const row = await ask(deps.db, (sql) => findWebhook(sql, name))
+  const row = webhookName.test(name) ? await ask(deps.db, (sql) => findWebhook(sql, name)) : undefined
   if (!row) throw unknown(name)
   return row as Webhook
 }

@@ -7,6 +7,7 @@ import { finishImport } from './import.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
 import { retentionTimes } from './retention.ts'
 import { sealAuditEvents } from './seal-audit.ts'
+import { tendAllQuotas } from './tend-quotas.ts'
 import { tidyUp } from './tidy.ts'
 
 /** What a handler is given beside its data. */
@@ -46,6 +47,7 @@ export const jobs: Record<QueueName, Job> = {
   export: { run: exportFile, concurrency: 2 },
   import: { run: finishImport, concurrency: 2 },
   mirror: { run: mirror, schedule: mirrorTimes },
+  'tend-quotas': { run: tendAllQuotas, schedule: '* * * * *' },
   retention: { run: runRetention, schedule: retentionTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
   gc: { run: gc, schedule: '*/5 * * * *' },

@@ -23,6 +23,7 @@ import { channelBody, stateBody } from '../packs/changes.ts'
 import { declaredSchema } from '../packs/manifest.ts'
 import { resolveBody } from '../packs/resolve.ts'
 import { internalErrorTitle } from '../problem.ts'
+import { quotaSchema } from '../quotas.ts'
 import { apiTokenSchema } from '../tokens.ts'
 import { deliverySchema, webhookSchema } from '../webhook-answers.ts'
 import type { Answer, Body, Operation } from './operation.ts'
@@ -71,6 +72,7 @@ export const components: Named = {
   Delivery: deliverySchema,
   Job: jobSchema,
   ApiToken: apiTokenSchema,
+  Quota: quotaSchema,
   AuditEvent: eventSchema,
   LockedPack: lockedPackSchema,
   Problem: answers.problemSchema,

@@ -9,6 +9,7 @@ import { keyOperations } from './keys.ts'
 import { mirrorOperations } from './mirrors.ts'
 import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
+import { quotaOperations } from './quotas.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
 import { retentionOperations } from './retention.ts'
@@ -85,6 +86,7 @@ export const operations: readonly Operation[] = [
   ...resolutionOperations,
   ...keyOperations,
   ...accessOperations,
+  ...quotaOperations,
   ...bundleOperations,
   ...exportOperations,
   ...importOperations,

@@ -100,6 +100,11 @@ const pathParameters: Record<string, Described> = {
     schema: { type: 'string' },
     example: 'hub',
   },
+  repositories: {
+    description: 'A glob over repository names: `*` stands for anything but a slash, `**` for anything.',
+    schema: { type: 'string' },
+    example: 'packs/team-*',
+  },
   version: {
     description: 'A version, a channel, `latest`, or a range of versions, of which the highest is meant.',
     schema: { type: 'string', maxLength: 256 },
