@@ -6,7 +6,7 @@
 # needs: Debian 12 with its own apt configuration; root, where packages have to be installed
 set -euo pipefail
 
-packages=(skopeo buildah podman radosgw ceph-mon ceph-osd ceph-common docker-registry wrk nginx-light postgresql-15)
+packages=(skopeo buildah podman radosgw ceph-mon ceph-osd ceph-common docker-registry wrk nginx-light postgresql-15 spin gcc)
 newer=(oras crane cosign)
 suite=forky
 dir="${XDG_CACHE_HOME:-$HOME/.cache}/packs-registry/clients"
