@@ -1,5 +1,3 @@
-import { sha256 } from '../registry-client.ts'
-
 /** Something that happened to content or a manifest, for whoever looks for a failure. */
 type Event = { at: number; who: string; what: string; subjects: readonly string[] }
 
@@ -9,6 +7,7 @@ export type Entry = {
   digest: string
   bytes: Buffer
   blobs: readonly string[]
+  contents: readonly Buffer[]
   /** `unsure`: something about it was asked and not answered, so it may be there or not. */
   state: 'there' | 'deleted' | 'unsure'
 }
@@ -18,10 +17,12 @@ export type Entry = {
  * last is how it has to be; blobs belong to everybody.
  */
 export class Ledger {
-  readonly manifests = new Map<string, Entry>()
-  /** `repository:tag` to digest; undefined: not known. */
+  readonly manifests: Entry[] = []
+  /** `repository:tag` to its digest, or `gone`; undefined: not known. */
   readonly tags = new Map<string, string | undefined>()
-  /** Digests of content that was on its way when its process died, or whose push was not answered. */
+  /** `pack/version` to the digest of its content. */
+  readonly versions = new Map<string, { content: string; state: Entry['state'] }>()
+  /** Digests of content whose push was cut off: its object may be there without a row. */
   readonly interrupted = new Set<string>()
   readonly counts: Record<string, number> = {}
   private readonly events: Event[] = []
@@ -33,8 +34,18 @@ export class Ledger {
     this.counts[kind] = (this.counts[kind] ?? 0) + 1
   }
 
-  keyOf(repository: string, bytes: Buffer): string {
-    return `${repository}@${sha256(bytes)}`
+  private readonly unlinks = new Map<string, number>()
+
+  /** Somebody begins to take content out of a repository; call what it answers when that has ended. */
+  unlinking(repository: string, digest: string): () => void {
+    const key = `${repository} ${digest}`
+    this.unlinks.set(key, Number.POSITIVE_INFINITY)
+    return () => this.unlinks.set(key, Date.now())
+  }
+
+  /** When content was last taken out of a repository by somebody; infinite while it is being done. */
+  unlinkedAt(repository: string, digest: string): number {
+    return this.unlinks.get(`${repository} ${digest}`) ?? 0
   }
 
   /** What is known of these digests (or repositories, tags), in order of time. */
