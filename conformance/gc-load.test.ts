@@ -4,8 +4,8 @@
 // the machine's choice).
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { waitFor } from '../scripts/services/processes.ts'
 import { type Replica, type Replicas, startReplicas } from '../scripts/services/replicas.ts'

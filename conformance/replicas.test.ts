@@ -17,7 +17,9 @@ import { type Client, expectStatus, type Load, openClient, store, verify } from 
 import { call, imageManifest, manifestOf, sha256 } from './registry-client.ts'
 
 const run = promisify(execFile)
-const bin = execFileSync('bash', [join(import.meta.dirname, '../scripts/services/clients.sh')]).toString().trim()
+const bin = execFileSync('bash', [join(import.meta.dirname, '../scripts/services/clients.sh')])
+  .toString()
+  .trim()
 const writers = 4
 /** As much as each client has acknowledged before, during and after a fault. */
 const pushes = 3
@@ -50,39 +52,59 @@ describe('three replicas and two workers', () => {
     begin: () => replicaNamed(name).kill(),
     end: () => replicaNamed(name).start(),
   })
-  const faults: { what: string; begin(): Promise<void> | void; end(): Promise<void> | void }[] = [
-    { what: 'api 1 is killed and started again', ...restarted('api 1') },
-    { what: 'api 2 is killed and started again', ...restarted('api 2') },
-    { what: 'api 3 is killed and started again', ...restarted('api 3') },
-    { what: 'worker 1 is killed and started again', ...restarted('worker 1') },
-    { what: 'worker 2 is killed and started again', ...restarted('worker 2') },
-    { what: 'PostgreSQL is restarted', begin: () => replicas.postgres.down(), end: () => replicas.postgres.up() },
-    { what: 'PostgreSQL hangs', begin: () => replicas.postgres.freeze(), end: () => replicas.postgres.thaw() },
-    { what: 'S3 hangs', begin: async () => replicas.s3?.freeze(), end: async () => replicas.s3?.thaw() },
-    { what: 'S3 is killed and started again', begin: async () => replicas.s3?.restart(), end: () => undefined },
+  /** `felt`: clients have to run into it before it ends. */
+  const faults: { what: string; felt: boolean; begin(): Promise<void> | void; end(): Promise<void> | void }[] = [
+    { what: 'api 1 is killed and started again', felt: true, ...restarted('api 1') },
+    { what: 'api 2 is killed and started again', felt: true, ...restarted('api 2') },
+    { what: 'api 3 is killed and started again', felt: true, ...restarted('api 3') },
+    { what: 'worker 1 is killed and started again', felt: false, ...restarted('worker 1') },
+    { what: 'worker 2 is killed and started again', felt: false, ...restarted('worker 2') },
+    {
+      what: 'PostgreSQL is restarted',
+      felt: true,
+      begin: () => replicas.postgres.down(),
+      end: () => replicas.postgres.up(),
+    },
+    {
+      what: 'PostgreSQL hangs',
+      felt: true,
+      begin: () => replicas.postgres.freeze(),
+      end: () => replicas.postgres.thaw(),
+    },
+    { what: 'S3 hangs', felt: true, begin: async () => replicas.s3?.freeze(), end: async () => replicas.s3?.thaw() },
+    {
+      what: 'S3 is killed and started again',
+      felt: false,
+      begin: async () => replicas.s3?.restart(),
+      end: () => undefined,
+    },
   ]
-  for (const [n, { what, begin, end }] of faults.entries()) {
+  for (const [n, { what, felt, begin, end }] of faults.entries()) {
     it(`${what}: what is acknowledged is seen everywhere, and stays`, async () => {
-      let begun = false
-      let ended = false
-      const met = new Map<string, number>()
+      let isOver = false
+      const atFirst = answers(clients, isAnswer)
       const fault = async () => {
-        await begin()
-        begun = true
+        await waitFor('clients to be at work', () => answers(clients, isAnswer) > atFirst)
+        const [answered, refused] = [answers(clients, isAnswer), answers(clients, isRefusal)]
         try {
-          // Something has to run into it.
-          await waitFor('clients to go on, or to wait', () => touched(clients, met) > 0)
+          await begin()
+          await waitFor(
+            felt ? 'clients to run into it' : 'clients to go on',
+            () => (felt ? answers(clients, isRefusal) > refused : answers(clients, isAnswer) > answered),
+            { timeoutMs: 120_000 },
+          )
         } finally {
           await end()
         }
-        ended = true
       }
-      for (const { balancer } of clients) for (const [status, count] of balancer.met) add(met, status, -count)
-      await Promise.all([
-        fault(),
-        ...clients.map((client) => keepPushing(client, () => begun && ended)),
+      const ends = await Promise.allSettled([
+        fault().finally(() => {
+          isOver = true
+        }),
+        ...clients.map((client) => keepPushing(client, () => isOver)),
         orasRoundTrip(replicas, folder, n),
       ])
+      for (const one of ends) if (one.status === 'rejected') throw one.reason
       for (const entry of ledger.manifests) await verify(openBalancer(replicas.apis.map(({ url }) => url)), entry)
     })
   }
@@ -102,12 +124,13 @@ describe('three replicas and two workers', () => {
   })
 })
 
-const add = (met: Map<string, number>, status: string, count: number) => met.set(status, (met.get(status) ?? 0) + count)
+const isAnswer = (met: string) => /^[234]/.test(met)
+const isRefusal = (met: string) => !isAnswer(met)
 
-/** How many answers clients have had since `met`, of any kind. */
-function touched(clients: readonly Client[], met: ReadonlyMap<string, number>): number {
-  const now = clients.flatMap(({ balancer }) => [...balancer.met.values()]).reduce((sum, count) => sum + count, 0)
-  return now + [...met.values()].reduce((sum, count) => sum + count, 0)
+/** How many of the answers that clients have had were of a kind. */
+function answers(clients: readonly Client[], isOfKind: (met: string) => boolean): number {
+  const met = clients.flatMap(({ balancer }) => [...balancer.met])
+  return met.reduce((sum, [what, count]) => sum + (isOfKind(what) ? count : 0), 0)
 }
 
 /** Pushes and reads back through the other replicas until `isOver`, and a number of times in any case. */
@@ -115,7 +138,10 @@ async function keepPushing(client: Client, isOver: () => boolean): Promise<void>
   const { load, chance, name } = client
   for (let n = 0; n < pushes || !isOver(); n++) {
     const repository = chance.pick(load.repositories)
-    const contents = [Buffer.from(JSON.stringify({ by: name, salt: chance.below(2 ** 32) })), chance.pick(load.contents)]
+    const contents = [
+      Buffer.from(JSON.stringify({ by: name, salt: chance.below(2 ** 32) })),
+      chance.pick(load.contents),
+    ]
     const [config, layer] = contents as [Buffer, Buffer]
     const bytes = manifestOf(config, [layer])
     const blobs = [...new Set(contents.map(sha256))]
@@ -149,11 +175,19 @@ async function orasRoundTrip(replicas: Replicas, folder: string, n: number): Pro
   const content = `round ${n}, ${Math.random()}`
   writeFileSync(join(from, 'file.txt'), content)
   let turn = n
-  await waitFor('oras push', () => oras(['push', '--plain-http', `${host(turn++)}/oras/sample:${n}`, 'file.txt'], from), {
-    timeoutMs: 120_000,
-  })
-  await waitFor('oras pull', () => oras(['pull', '--plain-http', `${host(turn++)}/oras/sample:${n}`, '-o', into], into), {
-    timeoutMs: 120_000,
-  })
+  await waitFor(
+    'oras push',
+    () => oras(['push', '--plain-http', `${host(turn++)}/oras/sample:${n}`, 'file.txt'], from),
+    {
+      timeoutMs: 120_000,
+    },
+  )
+  await waitFor(
+    'oras pull',
+    () => oras(['pull', '--plain-http', `${host(turn++)}/oras/sample:${n}`, '-o', into], into),
+    {
+      timeoutMs: 120_000,
+    },
+  )
   assert.equal(readFileSync(join(into, 'file.txt'), 'utf8'), content)
 }

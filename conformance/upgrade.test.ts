@@ -30,7 +30,8 @@ create index manifests_next_note on manifests (next_note) where next_note <> 'no
 function nextVersion(folder: string): string {
   const copy = join(folder, 'next')
   mkdirSync(copy)
-  for (const name of ['src', 'package.json', 'tsconfig.json']) cpSync(join(checkout, name), join(copy, name), { recursive: true })
+  for (const name of ['src', 'package.json', 'tsconfig.json'])
+    cpSync(join(checkout, name), join(copy, name), { recursive: true })
   symlinkSync(join(checkout, 'node_modules'), join(copy, 'node_modules'))
   writeFileSync(join(copy, 'src/db/migrations/9999_next.sql'), migration)
   return copy

@@ -15,15 +15,18 @@ export type Balancer = {
   readonly met: Map<string, number>
 }
 
+/** `first`: the replica that is asked first. `onRetry` is told of every try that was in vain. */
+type Options = { patienceMs?: number; first?: number; onRetry?: (said: string) => void }
+
 const pauseMs = 100
 
 /**
  * A client before several replicas. It holds them to what they owe it: while parts are down, the only errors are 503 with
- * a Retry-After, and connections that a killed process has dropped. `onRetry` is told of every try that was in vain.
+ * a Retry-After, and connections that a killed process has dropped.
  */
 export function openBalancer(
   urls: readonly string[],
-  { patienceMs = 120_000, first = 0, onRetry = (_said: string) => undefined as void } = {},
+  { patienceMs = 120_000, first = 0, onRetry }: Options = {},
 ): Balancer {
   const met = new Map<string, number>()
   const count = (what: string) => met.set(what, (met.get(what) ?? 0) + 1)
@@ -42,14 +45,14 @@ export function openBalancer(
           count(code)
           // Refused: nobody has read it.
           interrupted ||= code !== 'ECONNREFUSED'
-          onRetry(`${code} for ${method} ${path}`)
+          onRetry?.(`${code} for ${method} ${path}`)
         } else if (answer.status >= 500) {
           const said = `${answer.status} for ${method} ${path}: ${answer.body.subarray(0, 300)}`
           assert.equal(answer.status, 503, said)
           assert.match(answer.headers['retry-after'] ?? '', /^\d+$/, `Retry-After of ${said}`)
           count('503')
           interrupted = true
-          onRetry(said)
+          onRetry?.(said)
         } else {
           count(String(answer.status))
           return { ...answer, interrupted, from: base }

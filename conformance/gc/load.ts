@@ -64,7 +64,11 @@ async function push(client: Client): Promise<void> {
   const entry: Entry = { repository, digest: sha256(bytes), bytes, contents, blobs, state: 'unsure' }
   client.own.push(entry)
   load.ledger.manifests.push(entry)
-  await store(client, entry, chance.below(3) === 0 ? undefined : `${client.name.replace(' ', '-')}-${client.own.length}`)
+  await store(
+    client,
+    entry,
+    chance.below(3) === 0 ? undefined : `${client.name.replace(' ', '-')}-${client.own.length}`,
+  )
 }
 
 /** Pushes a manifest that was deleted once more, under no tag. */
@@ -162,7 +166,11 @@ async function deleteBlob(client: Client): Promise<void> {
   ended()
   load.ledger.note(client.name, `unlink: ${answer.status} in ${repository}`, digest)
   if (answer.status === 202 || answer.status === 404) return
-  assert.match(answer.body.toString(), /in use|IN_USE|part of a manifest/i, `DELETE blob: ${answer.status} ${answer.body}`)
+  assert.match(
+    answer.body.toString(),
+    /in use|IN_USE|part of a manifest/i,
+    `DELETE blob: ${answer.status} ${answer.body}`,
+  )
 }
 
 /** Reads a manifest and all it needs back, from any replica. */
@@ -214,7 +222,10 @@ async function unpublish(client: Client): Promise<void> {
 }
 
 export function expectStatus(answer: Balanced, statuses: readonly number[], what: string): void {
-  assert.ok(statuses.includes(answer.status), `${what}: ${answer.status} from ${answer.from}: ${answer.body.subarray(0, 500)}`)
+  assert.ok(
+    statuses.includes(answer.status),
+    `${what}: ${answer.status} from ${answer.from}: ${answer.body.subarray(0, 500)}`,
+  )
 }
 
 /** Reads a manifest and its blobs, and compares every byte. `of`: the replicas to ask. */

@@ -39,7 +39,12 @@ function openPush({ balancer, chance, load }: Client, repository: string, bytes:
   const uploads = `/v2/${repository}/blobs/uploads/`
   let interrupted = false
 
-  async function ask(method: string, path: string, body?: Buffer, range: Record<string, string> = {}): Promise<Balanced> {
+  async function ask(
+    method: string,
+    path: string,
+    body?: Buffer,
+    range: Record<string, string> = {},
+  ): Promise<Balanced> {
     const sent = body === undefined ? {} : { headers: { ...octets, ...range }, body }
     const answer = await balancer.ask(method, path, sent)
     interrupted ||= answer.interrupted
@@ -48,7 +53,10 @@ function openPush({ balancer, chance, load }: Client, repository: string, bytes:
   /** Where the upload goes on; undefined where it does not. */
   function next(answer: Balanced, status: number): string | undefined {
     if (answer.status === status) return answer.headers.location ?? ''
-    assert.ok(interrupted, `${repository} ${digest}: ${answer.status} from ${answer.from}: ${answer.body.subarray(0, 300)}`)
+    assert.ok(
+      interrupted,
+      `${repository} ${digest}: ${answer.status} from ${answer.from}: ${answer.body.subarray(0, 300)}`,
+    )
     return undefined
   }
   const query = (location: string, more: Record<string, string>) => {

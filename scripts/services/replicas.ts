@@ -74,7 +74,15 @@ export async function startReplicas({ apis = 3, workers = 2, store = 's3', env =
       for (const one of started) if (one.status === 'rejected') throw one.reason
       return made
     }
-    return { postgres, s3, folder, env: common, apis: await make('api', apis), workers: await make('worker', workers), stop }
+    return {
+      postgres,
+      s3,
+      folder,
+      env: common,
+      apis: await make('api', apis),
+      workers: await make('worker', workers),
+      stop,
+    }
   } catch (error) {
     await stop()
     throw error
