@@ -2,9 +2,13 @@
 // tokens of a real OpenID provider as passwords. Each logs in, pushes, pulls, is refused where it has no right, and logs out.
 import assert from 'node:assert/strict'
 import { execFile, execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, connect } from 'node:net'
 import { join } from 'node:path'
+import { pipeline } from 'node:stream'
 import { after, before, describe, it } from 'node:test'
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls'
 import bcrypt from 'bcryptjs'
 import { type Authority, startAuthority } from '../src/testing/authority.ts'
 import { createLayout } from './image.ts'
@@ -29,6 +33,11 @@ function clientIn(folder: string) {
       TMPDIR: folder,
       XDG_RUNTIME_DIR: folder,
       DOCKER_CONFIG: join(folder, 'docker'),
+      // No engine is meant to be there: what the client can do by itself is what is tried.
+      DOCKER_HOST: `unix://${join(folder, 'no-engine.sock')}`,
+      COSIGN_PASSWORD: '',
+      // Whom Go programs believe.
+      SSL_CERT_FILE: join(work, 'tls.crt'),
       REGISTRY_AUTH_FILE: join(folder, 'auth.json'),
     }
     return new Promise((resolve, reject) => {
@@ -90,6 +99,8 @@ function home(name: string) {
   const folder = join(work, name)
   mkdirSync(folder)
   writeFileSync(join(folder, 'notes.txt'), `${name}\n`)
+  // buildah and podman want it to be there.
+  writeFileSync(join(folder, 'auth.json'), '{}')
   const layout = createLayout(join(folder, 'layout'))
   layout.tag(layout.addImage({ 'hello.txt': name }), 'one')
   return { folder, run: clientIn(folder) }
@@ -136,10 +147,74 @@ for (const [index, { who, user, password, at }] of logins.entries())
       await run('skopeo', ['logout', at()])
       await assert.rejects(
         run('skopeo', ['inspect', '--tls-verify=false', `docker://${at()}/team/skopeo-${index}:1`]),
-        /unauthorized|authentication required/i,
+        /unauthorized|authentication required|denied/i,
+      )
+    })
+
+    it('buildah and podman', async () => {
+      const { folder, run } = home(`podman-${index}`)
+      const storage = (name: string) => [
+        ...['--root', join(folder, name), '--runroot', join(folder, `${name}-run`), '--storage-driver', 'vfs'],
+      ]
+      const buildah = (...args: string[]) => run('buildah', [...storage('buildah'), ...args])
+      const podman = (...args: string[]) => run('podman', [...storage('podman'), '--log-level=error', ...args])
+      const reference = `${at()}/team/podman-${index}:1`
+      const container = await buildah('from', 'scratch')
+      await buildah('copy', container, 'notes.txt', '/notes.txt')
+      await buildah('commit', container, 'built')
+      await assert.rejects(
+        buildah('push', '--tls-verify=false', 'built', `docker://${reference}`),
+        /unauthorized|authentication required|denied/i,
+      )
+      await run('buildah', ['login', '--tls-verify=false', '-u', user, '--password-stdin', at()], await password())
+      await buildah('push', '--tls-verify=false', 'built', `docker://${reference}`)
+      await run('buildah', ['logout', at()])
+      await assert.rejects(
+        podman('pull', '--tls-verify=false', reference),
+        /unauthorized|authentication required|denied/i,
       )
       await run('podman', ['login', '--tls-verify=false', '-u', user, '--password-stdin', at()], await password())
+      await podman('pull', '--tls-verify=false', reference)
+      await podman('tag', reference, `${reference}-again`)
+      await podman('push', '--tls-verify=false', `${reference}-again`)
+      assert.equal(await run('podman', ['login', '--get-login', at()]), user)
       await run('podman', ['logout', at()])
+      const removed = await podman('rmi', '--all', '--force')
+      assert.match(removed, /Deleted|Untagged/)
+    })
+
+    it('helm', async () => {
+      const { folder, run } = home(`helm-${index}`)
+      const charts = `oci://${at()}/team/charts-${index}`
+      await run('helm', ['create', 'demo'])
+      await run('helm', ['package', 'demo', '--version', '1.2.3+build.4'])
+      const chart = 'demo-1.2.3+build.4.tgz'
+      mkdirSync(join(folder, 'pulled'))
+      await assert.rejects(run('helm', ['push', '--plain-http', chart, charts]), /401|basic credential|unauthorized/i)
+      const login = ['registry', 'login', '--plain-http', '-u', user, '--password-stdin', at()]
+      await run('helm', login, await password())
+      await run('helm', ['push', '--plain-http', chart, charts])
+      await run('helm', [...['pull', '--plain-http', `${charts}/demo`, '--version', '1.2.3+build.4', '-d', 'pulled']])
+      assert.deepEqual(readFileSync(join(folder, 'pulled', chart)), readFileSync(join(folder, chart)))
+      assert.match(await run('helm', ['show', 'chart', '--plain-http', `${charts}/demo`]), /version: 1\.2\.3\+build\.4/)
+      await run('helm', ['registry', 'logout', at()])
+      await assert.rejects(
+        run('helm', ['show', 'chart', '--plain-http', `${charts}/demo`, '--version', '1.2.3+build.4']),
+        /401|basic credential|unauthorized/i,
+      )
+    })
+
+    it('cosign', async () => {
+      const { run } = home(`cosign-${index}`)
+      const repository = `${at()}/team/cosign-${index}`
+      await run('cosign', ['login', at(), '-u', user, '-p', await password()])
+      await run('crane', ['push', '--insecure', 'layout', `${repository}:1`])
+      const reference = `${repository}@${await run('crane', ['digest', '--insecure', `${repository}:1`])}`
+      await run('cosign', ['generate-key-pair'])
+      const key = ['--key', 'cosign.key', '--tlog-upload=false', '--use-signing-config=false']
+      await run('cosign', ['sign', ...key, '--yes', '--allow-http-registry', '--new-bundle-format=true', reference])
+      const verify = ['--key', 'cosign.pub', '--allow-http-registry', '--insecure-ignore-tlog']
+      await run('cosign', ['verify', ...verify, '--new-bundle-format=true', reference])
     })
 
     it('crane', async () => {
@@ -151,6 +226,55 @@ for (const [index, { who, user, password, at }] of logins.entries())
       await run('crane', ['auth', 'logout', at()])
     })
   })
+
+// To push and to pull is a matter of docker's engine; the login, and what the client asks by itself, are tried. It speaks
+// to nobody but over TLS, so a proxy stands before the registry.
+describe('docker, without its engine', () => {
+  let behind: Server
+  let proxy: TlsServer
+  let at: string
+  before(async () => {
+    const [key, cert] = [join(work, 'tls.key'), join(work, 'tls.crt')]
+    const request = [
+      ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
+      ...['-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', cert],
+    ]
+    execFileSync('openssl', request, { stdio: 'ignore' })
+    proxy = createTlsServer({ key: readFileSync(key), cert: readFileSync(cert) }, (socket) => {
+      const onward = connect(Number(new URL(behind.url).port), '127.0.0.1')
+      pipeline(socket, onward, socket, () => onward.destroy())
+    })
+    proxy.listen(0, '127.0.0.1')
+    await once(proxy, 'listening')
+    at = `127.0.0.1:${(proxy.address() as AddressInfo).port}`
+    behind = await startServer({
+      env: {
+        ...{ AUTH: 'htpasswd', HTPASSWD_FILE: join(work, 'users'), POLICY_FILE: join(work, 'policy.json') },
+        PUBLIC_URL: `https://${at}`,
+      },
+    })
+  })
+  after(async () => {
+    proxy?.close()
+    await behind?.stop()
+  })
+
+  it('logs in, is refused with another password, reads with its login, and logs out', async () => {
+    const { run } = home('docker')
+    const reference = `${at}/team/docker:1`
+    const dest = ['--dest-tls-verify=false', '--dest-creds=alice:alice']
+    await run('skopeo', ['copy', ...dest, 'oci:layout:one', `docker://${reference}`])
+    const refused = /unauthorized|authentication required|no basic auth|no such manifest/i
+    await assert.rejects(run('docker', ['manifest', 'inspect', reference]), refused)
+    const login = ['login', '-u', 'alice', '--password-stdin', at]
+    await assert.rejects(run('docker', login, 'not the password'), refused)
+    assert.match(await run('docker', login, 'alice'), /Login Succeeded/)
+    const manifest = await run('docker', ['manifest', 'inspect', reference])
+    assert.match(manifest, /"mediaType": "application\/vnd\.oci\.image\.manifest\.v1\+json"/)
+    await run('docker', ['logout', at])
+    await assert.rejects(run('docker', ['manifest', 'inspect', reference]), refused)
+  })
+})
 
 describe('rights', () => {
   it('of a client end where they end: another repository, and a tag that is there', async () => {

@@ -7,8 +7,12 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
+import { waitFor } from '../scripts/services/processes.ts'
+import { connect } from '../src/db/client.ts'
 import { sampleBundle } from '../src/testing/bundle.ts'
+import { startDatabases } from '../src/testing/database.ts'
 import { call, sha256 } from './registry-client.ts'
+import { startObjectStore } from './s3.ts'
 import { type Server, startServer, temporaryFolder } from './server.ts'
 
 const packs = Array.from({ length: 150 }, (_, i) => ({
@@ -102,6 +106,61 @@ describe('an import under which the server is killed', () => {
   })
 })
 
+describe('an import that is whole when the server is killed', () => {
+  const stores = [
+    { name: 'in a folder', open: async () => ({ env: () => ({}), stop: async () => undefined }) },
+    { name: 'in S3', open: startObjectStore },
+  ]
+  for (const { name, open } of stores)
+    it(`is published by the next one, and nobody comes back for it: ${name}`, async () => {
+      const store = await open()
+      const databases = await startDatabases()
+      const dataDir = temporaryFolder()
+      const env = { DATABASE_URL: await databases.fresh(), ...store.env('import') }
+      const sql = connect(env.DATABASE_URL, { max: 2 })
+      let server = await startServer({ dataDir, env })
+      try {
+        // Who holds this lock keeps it in the middle of publishing: rows are written, and nothing is committed.
+        let release = () => {}
+        const held = new Promise<void>((resolve) => {
+          release = resolve
+        })
+        const holding = sql.begin(async (tx) => {
+          await tx`lock table tags in exclusive mode`
+          await held
+        })
+        const status = sending(server, async () => undefined)
+        await waitFor('the import to wait in the middle of publishing', async () => {
+          const waiting = await sql`select 1 from pg_locks where relation = 'tags'::regclass and not granted`
+          return waiting.length > 0
+        })
+        assert.equal(await listed(server), 0)
+        await server.kill()
+        assert.equal(await status, undefined)
+        release()
+        await holding
+        server = await startServer({ dataDir, env })
+        await waitFor('a worker to publish it', async () => (await listed(server)) === packs.length)
+        const { body } = await call('GET', `${server.url}/bundles/imports/${id}`)
+        const told = JSON.parse(body.toString()) as { import: { state: string; report: { packs: unknown[] } } }
+        assert.deepEqual([told.import.state, told.import.report.packs.length], ['published', packs.length])
+        for (const { packId, content } of packs.slice(0, 3)) {
+          const got = await fetch(`${server.url}/packs/${packId}/latest`)
+          assert.equal(sha256(Buffer.from(await got.arrayBuffer())), sha256(content), packId)
+        }
+        const file = await fetch(`${server.url}/bundles`, { method: 'POST', body: '{"all":true}' })
+        const again = Buffer.from(await file.arrayBuffer())
+        assert.ok(again.length > 30_000_000, 'and it leaves again')
+      } finally {
+        await server.kill()
+        await sql.end({ timeout: 1 })
+        await databases.stop()
+        await store.stop()
+        rmSync(dataDir, { recursive: true, force: true })
+      }
+    })
+})
+
 describe('layouts of real clients', () => {
   const script = join(import.meta.dirname, '..', 'scripts', 'services', 'clients.sh')
   const newerClients = execFileSync('bash', [script], { encoding: 'utf8' }).trim()
@@ -159,6 +218,33 @@ describe('layouts of real clients', () => {
     await run('crane', 'pull', '--insecure', '--format=oci', `${home.host}/packs/by-crane:1.0.0`, 'crane')
     await run('tar', '-czf', 'crane.tar.gz', '-C', 'crane', '.')
     await imported('crane.tar.gz', 'by-crane')
+  })
+  it('regctl image export, with what hangs on it', async () => {
+    const plain = ['--host', `reg=${home.host},tls=disabled`]
+    await run('regctl', ...plain, 'image', 'export', `${home.host}/packs/by-regctl:1.0.0`, 'regctl.tar')
+    await imported('regctl.tar', 'by-regctl')
+    writeFileSync(join(work, 'signature'), 'signed')
+    const put = ['artifact', 'put', '--artifact-type', 'application/vnd.example.signature', '-f', 'signature']
+    await run('regctl', ...plain, ...put, '--subject', `${home.host}/packs/by-regctl:1.0.0`)
+    const copy = ['image', 'copy', '--referrers', `${home.host}/packs/by-regctl:1.0.0`, 'ocidir://regctl:1.0.0']
+    await run('regctl', ...plain, ...copy)
+    await run('tar', '-cf', 'regctl-dir.tar', '-C', 'regctl', '.')
+    const body = new Uint8Array(readFileSync(join(work, 'regctl-dir.tar')))
+    const answer = await fetch(`${away.url}/bundles/import`, { method: 'POST', body })
+    assert.ok(answer.ok, await answer.text())
+    const digest = await digestAt(away, 'by-regctl')
+    const { body: listed } = await call('GET', `${away.url}/v2/packs/by-regctl/referrers/${digest}`)
+    assert.equal(JSON.parse(listed.toString()).manifests.length, 1)
+  })
+  it('regctl reads what leaves here', async () => {
+    const asked = { method: 'POST', body: '{"roots":["by-regctl@1"]}' }
+    const bundle = await fetch(`${home.url}/bundles`, asked)
+    writeFileSync(join(work, 'bundle.tar'), Buffer.from(await bundle.arrayBuffer()))
+    const plain = ['--host', `reg=${away.host},tls=disabled`]
+    const target = `${away.host}/mirror/by-regctl:1.0.0`
+    await run('regctl', ...plain, 'image', 'import', '--name', 'by-regctl--1.0.0', target, 'bundle.tar')
+    const digest = await run('regctl', ...plain, 'image', 'digest', target)
+    assert.equal(digest, await digestAt(home, 'by-regctl'))
   })
   it('an artifact without a config, of a name that is told', async () => {
     const type = ['--artifact-type', 'application/vnd.stellaops.pack.policy.v1']

@@ -1,140 +1,22 @@
 // Mirrors between real registries: to Debian's docker-registry, which knows nothing of packs nor of referrers, and from it
 // and from another instance of this one.
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { freePort, waitFor } from '../scripts/services/processes.ts'
+import { waitFor } from '../scripts/services/processes.ts'
+import { type Json, json, type Peer, publish, runMirror, sign, startPeer } from './mirror-peer.ts'
 import { call, imageManifest, sha256 } from './registry-client.ts'
-import { type Server, startServer, temporaryFolder } from './server.ts'
-
-type Json = Record<string, unknown>
-type Entry = { kind: string; packId: string; reference: string; digest: string; state: string; detail?: string }
-type Parity = {
-  clean: boolean
-  dryRun: boolean
-  counts: Record<string, number>
-  moved: { manifests: number; blobs: number; mounted: number; bytes: number; requests: number }
-  problems: string[]
-  entries: Entry[]
-}
-type Plain = { url: string; requests(): string[]; stop(): Promise<void> }
-
-/** Debian's docker-registry, with what mirrors asked of it by its access log. */
-async function startPlain(): Promise<Plain> {
-  const folder = temporaryFolder()
-  const port = await freePort()
-  mkdirSync(join(folder, 'data'))
-  const lines = [
-    'version: 0.1',
-    'log: { level: error }',
-    `storage: { filesystem: { rootdirectory: ${JSON.stringify(join(folder, 'data'))} } }`,
-    `http: { addr: "127.0.0.1:${port}" }`,
-  ]
-  writeFileSync(join(folder, 'config.yml'), `${lines.join('\n')}\n`)
-  const child: ChildProcess = spawn('docker-registry', ['serve', join(folder, 'config.yml')], {
-    stdio: ['ignore', 'pipe', 'ignore'],
-    env: { PATH: `${process.env.PATH}:/usr/bin`, OTEL_TRACES_EXPORTER: 'none' },
-  })
-  let log = ''
-  child.stdout?.on('data', (piece: Buffer) => {
-    log += piece
-  })
-  const kill = () => void child.kill('SIGKILL')
-  process.on('exit', kill)
-  const url = `http://127.0.0.1:${port}`
-  await waitFor('docker-registry to answer', async () => {
-    assert.equal(child.exitCode, null, 'docker-registry ended')
-    return (await call('GET', `${url}/v2/`).catch(() => undefined))?.status === 200
-  })
-  return {
-    url,
-    requests: () => [...log.matchAll(/"([A-Z]+ \S+) HTTP.*packs-registry/g)].map(([, line = '']) => line),
-    async stop() {
-      kill()
-      await once(child, 'exit')
-      process.off('exit', kill)
-      rmSync(folder, { recursive: true, force: true })
-    },
-  }
-}
-
-async function json(server: Server, method: string, path: string, body?: unknown): Promise<[number, Json]> {
-  const answer = await call(method, server.url + path, {
-    headers: { 'content-type': 'application/json' },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  })
-  return [answer.status, JSON.parse(answer.body.toString()) as Json]
-}
-
-async function publish(server: Server, document: Json, content: Buffer): Promise<string> {
-  const form = new FormData()
-  form.append('manifest', new Blob([JSON.stringify({ type: 'policy', version: '1.0.0', ...document })]), 'pack.json')
-  form.append('content', new Blob([new Uint8Array(content)]), 'content.tgz')
-  const answer = await fetch(`${server.url}/packs`, { method: 'POST', body: form })
-  const text = await answer.text()
-  assert.equal(answer.status, 201, text)
-  return (JSON.parse(text) as { manifestDigest: string }).manifestDigest
-}
-
-/** A signature over a manifest, as an artifact that refers to it. */
-async function sign(server: Server, packId: string, subject: string): Promise<string> {
-  const repository = `${server.url}/v2/packs/${packId}`
-  const payload = Buffer.from(`signature of ${subject}`)
-  for (const bytes of [payload, Buffer.from('{}')]) {
-    const upload = await call('POST', `${repository}/blobs/uploads/?digest=${sha256(bytes)}`, { body: bytes })
-    assert.equal(upload.status, 201)
-  }
-  const size = (await call('GET', `${repository}/manifests/${subject}`)).body.length
-  const descriptor = (mediaType: string, bytes: Buffer) => ({ mediaType, digest: sha256(bytes), size: bytes.length })
-  const body = JSON.stringify({
-    ...{ schemaVersion: 2, mediaType: imageManifest, artifactType: 'application/vnd.example.signature' },
-    config: descriptor('application/vnd.oci.empty.v1+json', Buffer.from('{}')),
-    layers: [descriptor('application/octet-stream', payload)],
-    subject: { mediaType: imageManifest, digest: subject, size },
-  })
-  const digest = sha256(body)
-  const put = await call('PUT', `${repository}/manifests/${digest}`, {
-    body,
-    headers: { 'content-type': imageManifest },
-  })
-  assert.equal(put.status, 201, put.body.toString())
-  return digest
-}
-
-/** Runs a mirror to its end, and answers what it found. */
-async function runMirror(server: Server, name: string, query = ''): Promise<Parity> {
-  const [status, { run }] = await json(server, 'POST', `/mirrors/${name}/run${query}`)
-  assert.equal(status, 202)
-  const { id } = run as { id: string }
-  const ended = await waitFor(
-    `mirror ${name} to end`,
-    async () => {
-      const [, { runs }] = await json(server, 'GET', `/mirrors/${name}/runs`)
-      const found = (runs as { id: string; state: string; error?: string }[]).find((one) => one.id === id)
-      assert.ok(!found?.error, found?.error)
-      return found?.state === 'completed' ? found : undefined
-    },
-    { timeoutMs: 60_000 },
-  )
-  assert.ok(ended)
-  const [, { parity, run: last }] = await json(server, 'GET', `/mirrors/${name}/parity`)
-  assert.equal(last, id)
-  return parity as Parity
-}
+import { type Server, startServer } from './server.ts'
 
 describe('mirrors between registries', () => {
   let home: Server
   let away: Server
-  let plain: Plain
+  let plain: Peer
   const digests: Record<string, string> = {}
   let signature = ''
 
   before(async () => {
-    ;[home, away, plain] = await Promise.all([startServer(), startServer(), startPlain()])
+    ;[home, away, plain] = await Promise.all([startServer(), startServer(), startPeer()])
     digests.base = await publish(home, { packId: 'base', name: 'Base' }, randomBytes(40_000_000))
     digests.tool = await publish(
       home,

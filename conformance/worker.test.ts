@@ -122,8 +122,8 @@ describe('packs worker', () => {
     const [last] = workers
     assert.equal(workers.length, 1)
     const figures = (await call('GET', `${last?.url}/metrics`)).body.toString()
-    assert.match(figures, /packs_jobs\{job="mirror",state="failed"\} 1\n/)
-    assert.match(figures, /packs_jobs_dead_total\{job="mirror"\} 1\n/)
+    assert.match(figures, /packs_jobs\{kind="mirror",state="failed"\} 1\n/)
+    assert.match(figures, /packs_jobs_dead_total\{kind="mirror"\} 1\n/)
   })
 
   it('ends a running job that is cancelled, and goes on', async () => {

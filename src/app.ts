@@ -3,6 +3,8 @@ import { Failure } from './errors.ts'
 import { admit, challenged, openGate } from './http/access.ts'
 import { addAuditRoutes, audit, mayBeAudited } from './http/audit.ts'
 import { addBundleRoutes } from './http/bundles.ts'
+import { addEventRoutes } from './http/events.ts'
+import { addExportRoutes } from './http/exports.ts'
 import { addImportRoutes } from './http/imports.ts'
 import { addJobRoutes } from './http/jobs.ts'
 import { addKeyRoutes } from './http/keys.ts'
@@ -17,9 +19,11 @@ import { addPackPublish } from './http/packs/publish.ts'
 import { addPackReads } from './http/packs/reads.ts'
 import { addPackResolve } from './http/packs/resolve.ts'
 import { problem, problemInternalError } from './http/problem.ts'
+import { addQuotaRoutes } from './http/quotas.ts'
 import { addRetentionRoutes } from './http/retention.ts'
 import { type App, type Env, methods, newApp, type Routes, routesOf } from './http/routes.ts'
 import { setSafe } from './http/safety.ts'
+import { addScrubRoutes } from './http/scrub.ts'
 import { addTokenRoutes } from './http/token.ts'
 import { addApiTokenRoutes } from './http/tokens.ts'
 import { addUpstreamRoutes } from './http/upstreams.ts'
@@ -28,12 +32,13 @@ import { ociError, ociInternalError } from './http/v2/errors.ts'
 import { addListingRoutes } from './http/v2/listings.ts'
 import { addManifestRoutes } from './http/v2/manifests.ts'
 import { addUploadRoutes } from './http/v2/uploads.ts'
+import { addWebhookRoutes } from './http/webhooks.ts'
 
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
-/** Mounts what `add` adds behind the gate. Does not listen. */
-export function buildApp(deps: Deps, add: (routes: Routes) => void): Fetch {
+/** Mounts what `add` adds behind the gate. Does not listen. `shared`: this is one of several processes of a server. */
+export function buildApp(deps: Deps, add: (routes: Routes) => void, { shared = false } = {}): Fetch {
   const app = newApp()
   add(routesOf(app))
   app.notFound((c) => {
@@ -43,7 +48,7 @@ export function buildApp(deps: Deps, add: (routes: Routes) => void): Fetch {
     return render(c.env, c.req.path, new Failure('UNSUPPORTED', { detail, headers: { allow: allowed.join(', ') } }))
   })
   app.onError((error, c) => render(c.env, c.req.path, error))
-  const gate = openGate(deps)
+  const gate = openGate(deps, { shared })
   return (request, bindings) => {
     observe(deps, bindings)
     setSafe(bindings.outgoing, deps.config.tls !== undefined)
@@ -86,13 +91,18 @@ export function addRoutes(routes: Routes, deps: Deps, state: ServerState): void 
   addPackResolve(routes, deps)
   addKeyRoutes(routes, deps)
   addBundleRoutes(routes, deps)
+  addExportRoutes(routes, deps)
   addImportRoutes(routes, deps)
   addJobRoutes(routes, deps)
   addTokenRoutes(routes, deps)
   addApiTokenRoutes(routes, deps)
+  addQuotaRoutes(routes, deps)
   addAuditRoutes(routes, deps)
+  addScrubRoutes(routes, deps)
   addMirrorRoutes(routes, deps)
   addUpstreamRoutes(routes, deps)
+  addEventRoutes(routes, deps, state)
+  addWebhookRoutes(routes, deps)
   addRetentionRoutes(routes, deps)
   addOpsRoutes(routes, deps, state)
   addDescription(routes)

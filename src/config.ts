@@ -28,6 +28,24 @@ const duration = (leastSeconds: number, mostDays: number) =>
 const oneOf = <const T extends readonly [string, ...string[]]>(...choices: T) =>
   v.picklist(choices, `must be one of ${choices.join(', ')}`)
 
+const byteUnits: Record<string, number> = { '': 1, K: 1e3, M: 1e6, G: 1e9, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 }
+
+/** Bytes a second, written as 50MB, 50MB/s or 8MiB; 0: no limit. Undefined where it is none. */
+export function bytesPerSecond(written: string): number | undefined {
+  const [, number, unit = ''] = /^(\d+(?:\.\d+)?) ?([KMG]i?)?B?(?:\/s)?$/.exec(written) ?? []
+  return number === undefined ? undefined : Math.round(Number(number) * (byteUnits[unit] ?? 1))
+}
+
+const rate = v.pipe(
+  v.string(),
+  v.check((written) => bytesPerSecond(written) !== undefined, 'must be bytes a second, such as 50MB, 500KB or 0'),
+  v.transform((written) => bytesPerSecond(written) ?? 0),
+)
+const cronOrOff = v.pipe(
+  v.string(),
+  v.regex(/^(?:off|[\d*/,A-Z?L#-]+(?: [\d*/,A-Z?L#-]+){4})$/i, 'must be five fields of cron, in UTC, or off'),
+)
+
 /** Words separated by commas or spaces. */
 function wordsOf(written: string): string[] {
   return written.split(/[\s,]+/).filter(Boolean)
@@ -73,7 +91,7 @@ export const settings = {
   PROCESSES: { fallback: '1', help: 'processes that serve requests', schema: wholeNumber(1, 256) },
   WORKER: {
     fallback: 'true',
-    help: 'run jobs (imports, mirrors, tidying up) beside serving, in one of the processes; false: run "packs worker" for them',
+    help: 'run jobs (garbage collection, imports, mirrors) beside serving, in one of the processes; false: run "packs worker" for them',
     schema: v.pipe(
       oneOf('true', 'false'),
       v.transform((value) => value === 'true'),
@@ -93,6 +111,16 @@ export const settings = {
     fallback: '10000',
     help: 'rows and objects a second that garbage collection goes through, so that serving does not suffer; 0: as many as it can',
     schema: wholeNumber(0, 1_000_000),
+  },
+  SCRUB_SCHEDULE: {
+    fallback: '0 3 * * 0',
+    help: 'when everything that is stored is read and checked against its digest: five fields of cron, in UTC; off: never by itself',
+    schema: cronOrOff,
+  },
+  SCRUB_RATE: {
+    fallback: '50MB',
+    help: 'bytes a second that a scrub reads, so that serving does not suffer; 0: as many as it can',
+    schema: rate,
   },
   TLS_CERT_FILE: {
     help: 'certificate chain (PEM); with TLS_KEY_FILE: serve https; read again on change',
@@ -125,6 +153,10 @@ export const settings = {
     help: 'who may do what, in JSON ("packs policy check" checks it); read again on change; unset: who is logged in may do everything',
     schema: text,
   },
+  KEY_ENCRYPTION_FILE: {
+    help: 'file with a secret ("openssl rand -hex 32") under which private keys are encrypted in the database; further lines open older ones; unset: they are not',
+    schema: text,
+  },
   ANONYMOUS_PULL: {
     help: 'repositories that everybody may read, by globs separated by commas: packs/*, mirror/**',
     schema: v.pipe(
@@ -149,9 +181,19 @@ export const settings = {
       v.everyItem(isNetwork, 'must be addresses such as 10.0.0.1 or 10.0.0.0/8'),
     ),
   },
+  UPLOADS_OPEN: {
+    fallback: '1000',
+    help: 'uploads in chunks that each user, token or address may have under way at a time; 0: as many as they like',
+    schema: wholeNumber(0, 1_000_000),
+  },
+  UPLOADS_STAGED: {
+    fallback: '0',
+    help: 'bytes that these may have sent together before they are whole; 0: as many as they like',
+    schema: wholeNumber(0, Number.MAX_SAFE_INTEGER),
+  },
   RATE_LIMIT: {
     fallback: '0',
-    help: 'requests a minute that each user, token or address has in each process; 0: as many as they like',
+    help: 'requests a minute that each user, token or address has on each server, over all of its processes; 0: as many as they like',
     schema: wholeNumber(0, 1_000_000),
   },
 } as const satisfies Record<string, Setting>
@@ -179,14 +221,23 @@ export type Config = {
   gcGraceSeconds: number
   /** Rows and objects a second that the collector goes through; 0: no limit. */
   gcRate: number
+  /** Five fields of cron, in UTC; absent: never by itself. */
+  scrubSchedule?: string
+  /** Bytes a second that a scrub reads; 0: no limit. */
+  scrubRate: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
   /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
   bundleVerify?: 'always' | 'if-present' | 'never'
   auth: AuthConfig
-  /** Requests a minute for each principal or address, in each process; 0: no limit. */
+  /** Requests a minute for each principal or address, on each server; 0: no limit. */
   rateLimit: number
+  uploadCaps: UploadCaps
+  keyEncryptionFile?: string
 }
+
+/** What each user, token or address may have under way in uploads that have a chunk. 0: no limit. */
+export type UploadCaps = { open: number; stagedBytes: number }
 
 export type AuthConfig = {
   mode: 'none' | 'htpasswd' | 'oidc'
@@ -253,11 +304,15 @@ function assemble(values: Values, problems: string[]): Config {
     ...(values.WORKER_PORT === undefined ? {} : { workerPort: values.WORKER_PORT }),
     gcGraceSeconds: values.GC_GRACE ?? 24 * 60 * 60,
     gcRate: values.GC_RATE ?? 10_000,
+    ...(values.SCRUB_SCHEDULE && values.SCRUB_SCHEDULE !== 'off' ? { scrubSchedule: values.SCRUB_SCHEDULE } : {}),
+    scrubRate: values.SCRUB_RATE ?? 50_000_000,
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),
     logLevel: values.LOG_LEVEL ?? 'info',
     ...(values.BUNDLE_VERIFY ? { bundleVerify: values.BUNDLE_VERIFY } : {}),
     auth: assembleAuth(values, problems),
     rateLimit: values.RATE_LIMIT ?? 0,
+    ...(values.KEY_ENCRYPTION_FILE ? { keyEncryptionFile: resolve(values.KEY_ENCRYPTION_FILE) } : {}),
+    uploadCaps: { open: values.UPLOADS_OPEN ?? 1000, stagedBytes: values.UPLOADS_STAGED ?? 0 },
   }
 }
 

@@ -31,6 +31,8 @@ export function openMetrics() {
     ...requestMetrics([register], sources),
     ...partMetrics([register], sources),
     ...jobMetrics([register], sources),
+    ...eventMetrics([register]),
+    ...scrubMetrics([register]),
     shared: sharedMetrics,
   }
 }
@@ -102,6 +104,19 @@ function partMetrics(registers: Registry[], sources: Sources) {
         if (ends !== undefined) this.labels('TLS_CERT_FILE').set(ends)
       },
     }),
+    ...collectionMetrics(registers),
+    blobs: new Histogram({
+      name: 'packs_blob_store_duration_seconds',
+      help: 'Calls to the blob store',
+      labelNames: ['operation', 'outcome'] as const,
+      buckets: latencyBuckets,
+      registers,
+    }),
+  }
+}
+
+function collectionMetrics(registers: Registry[]) {
+  return {
     collected: new Counter({
       name: 'packs_gc_collected_total',
       help: 'What garbage collection has taken away in this process: links of repositories to blobs, blobs, objects of the store',
@@ -111,13 +126,6 @@ function partMetrics(registers: Registry[], sources: Sources) {
     collectedBytes: new Counter({
       name: 'packs_gc_collected_bytes_total',
       help: 'Size of the blobs that garbage collection has taken away in this process',
-      registers,
-    }),
-    blobs: new Histogram({
-      name: 'packs_blob_store_duration_seconds',
-      help: 'Calls to the blob store',
-      labelNames: ['operation', 'outcome'] as const,
-      buckets: latencyBuckets,
       registers,
     }),
   }
@@ -137,14 +145,75 @@ function jobMetrics(registers: Registry[], sources: Sources) {
     jobs: new Histogram({
       name: 'packs_job_duration_seconds',
       help: 'Attempts at jobs by their outcome: completed, failed, cancelled, given back (the worker stopped), lost (to another worker)',
-      labelNames: ['job', 'outcome'] as const,
+      labelNames: ['kind', 'outcome'] as const,
       buckets: [0.01, 0.1, 1, 10, 60, 300, 1800, 7200],
       registers,
     }),
     jobsDead: new Counter({
       name: 'packs_jobs_dead_total',
       help: 'Jobs that became dead letters: their tries are spent, or trying again is no use',
-      labelNames: ['job'] as const,
+      labelNames: ['kind'] as const,
+      registers,
+    }),
+  }
+}
+
+/** Of events and what is sent to webhooks. */
+function scrubMetrics(registers: Registry[]) {
+  return {
+    scrubbedObjects: new Counter({
+      name: 'packs_scrub_objects_verified_total',
+      help: 'Objects of the blob store that were read and hashed',
+      registers,
+    }),
+    scrubbedBytes: new Counter({
+      name: 'packs_scrub_bytes_verified_total',
+      help: 'Bytes of the blob store that were read and hashed',
+      registers,
+    }),
+  }
+}
+
+function eventMetrics(registers: Registry[]) {
+  return {
+    eventStreams: new Gauge({ name: 'packs_event_streams', help: 'Streams of events that are open', registers }),
+    deliveries: new Histogram({
+      name: 'packs_webhook_attempt_duration_seconds',
+      help: 'Attempts to send an event to a webhook by their outcome: delivered, failed (it is tried again), dead (it is not)',
+      labelNames: ['outcome'] as const,
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15],
+      registers,
+    }),
+    deliveryLag: new Histogram({
+      name: 'packs_webhook_lag_seconds',
+      help: 'From what happened to the answer of the webhook, where the first attempt is delivered',
+      buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300],
+      registers,
+    }),
+  }
+}
+
+function sharedEventMetrics(registers: Registry[]) {
+  return {
+    outbox: new Gauge({
+      name: 'packs_events_outbox',
+      help: 'Events that are written down and not yet to be seen by anybody',
+      registers,
+    }),
+    outboxOldest: new Gauge({
+      name: 'packs_events_outbox_oldest_seconds',
+      help: 'How long the oldest of them has waited',
+      registers,
+    }),
+    deliveriesByState: new Gauge({
+      name: 'packs_webhook_deliveries',
+      help: 'Deliveries that wait, and that were given up and can be sent again (dead)',
+      labelNames: ['state'] as const,
+      registers,
+    }),
+    deliveriesOldest: new Gauge({
+      name: 'packs_webhook_oldest_waiting_seconds',
+      help: 'How long the oldest delivery that waits has waited, but for those of webhooks that are switched off',
       registers,
     }),
   }
@@ -155,6 +224,8 @@ function sharedMetrics() {
   const registers = [register]
   return {
     register,
+    ...sharedEventMetrics(registers),
+    quota: quotaGauge(registers),
     parts: new Gauge({
       name: 'packs_part_up',
       help: 'Whether a part that the registry stands on (database, blobStore) answers: 1, or 0',
@@ -169,19 +240,19 @@ function sharedMetrics() {
     jobsByState: new Gauge({
       name: 'packs_jobs',
       help: 'Jobs by kind and state, the finished ones as long as they are kept; failed: dead letters',
-      labelNames: ['job', 'state'] as const,
+      labelNames: ['kind', 'state'] as const,
       registers,
     }),
     jobsWaited: new Gauge({
       name: 'packs_jobs_oldest_waiting_seconds',
       help: 'How long the oldest job that is due has waited for a worker',
-      labelNames: ['job'] as const,
+      labelNames: ['kind'] as const,
       registers,
     }),
     jobsDeadFor: new Gauge({
       name: 'packs_jobs_oldest_dead_seconds',
       help: 'How long the oldest dead letter has been one',
-      labelNames: ['job'] as const,
+      labelNames: ['kind'] as const,
       registers,
     }),
     auditUnsealed: new Gauge({
@@ -205,11 +276,38 @@ function sharedMetrics() {
       help: 'When the job gc was last completed, by whichever worker; 0: not within the last week',
       registers,
     }),
+    ...findingMetrics([register]),
     blobSpace: new Gauge({
       name: 'packs_blob_store_space_bytes',
       help: 'Room on the disk of a blob store that is a folder: free, and in all; absent with S3',
-      labelNames: ['kind'] as const,
+      labelNames: ['state'] as const,
       registers,
     }),
   }
+}
+
+function findingMetrics(registers: Registry[]) {
+  return {
+    findings: new Gauge({
+      name: 'packs_scrub_findings_open',
+      help: 'What scrubs found to be wrong and is not set right, by kind',
+      labelNames: ['kind'] as const,
+      registers,
+    }),
+    scrubFinished: new Gauge({
+      name: 'packs_scrub_last_finished_timestamp_seconds',
+      help: 'When the last scrub of this mode was finished, in seconds since 1970; absent: never',
+      labelNames: ['mode'] as const,
+      registers,
+    }),
+  }
+}
+
+function quotaGauge(registers: Registry[]) {
+  return new Gauge({
+    name: 'packs_quota',
+    help: 'What the repositories of a quota hold (used), and may (limit), in bytes and in versions',
+    labelNames: ['repositories', 'unit', 'figure'] as const,
+    registers,
+  })
 }

@@ -1,18 +1,24 @@
 import cluster, { type Worker } from 'node:cluster'
-import { AggregatorRegistry } from 'prom-client'
+import { AggregatorRegistry, type Registry } from 'prom-client'
+import { RateLimiterClusterMaster } from 'rate-limiter-flexible'
 import type { Log } from './log.ts'
 
 // Several serving processes behind one address (node:cluster). The first process starts the others, hands each the
-// connections in turn, replaces one that ends, and joins their metrics; it serves nothing itself.
+// connections in turn, replaces one that ends, joins their metrics, and counts requests against limits for all of them
+// (http/limits.ts; the messages for that are the library's); it serves nothing itself.
 //
 //   worker → first   { ask: 'metrics', id }      a client asked this worker for /metrics
-//   first → worker   { metrics: text, id }       the figures of all workers
+//   first → workers  { tell: 'figures', id }     to each that listens
+//   worker → first   { figures, id }
+//   first → worker   { metrics: text, id }       the figures of all that have told theirs in time, added up
 // SIGTERM tells a worker to drain and end; one that has not got so far as to listen for it just ends.
 
-type ToFirst = { ask: 'metrics'; id: number }
-type ToWorker = { metrics: string; id: number }
+type Figures = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
+type ToFirst = { ask: 'metrics'; id: number } | { figures: Figures; id: number }
+type ToWorker = { tell: 'figures'; id: number } | { metrics: string; id: number }
 
-type Aggregator = Pick<InstanceType<typeof AggregatorRegistry>, 'clusterMetrics'>
+/** A worker that has not told its figures by then, because it is too busy or about to end, is left out of them. */
+const tellMs = 3_000
 
 export type Workers = {
   /** Resolves with the port when one is listening (the others follow); rejects when every one ended before that. */
@@ -32,14 +38,15 @@ export function startWorkers(
   environmentOf: (index: number) => Record<string, string>,
   log: Log,
 ): Workers {
-  const aggregator = new AggregatorRegistry()
+  const figures = openFigures(log)
+  new RateLimiterClusterMaster()
   let stopping = false
   const fork = (index: number) => {
     const worker = cluster.fork(environmentOf(index))
-    worker.on('message', (message: ToFirst) => {
-      if (message.ask === 'metrics') answerMetrics(aggregator, worker, message.id, log)
-    })
+    worker.on('message', (message: ToFirst) => figures.hear(worker, message))
+    worker.on('listening', () => figures.add(worker))
     worker.on('exit', (code, signal) => {
+      figures.remove(worker)
       if (stopping) return
       log.error({ worker: worker.process.pid, code, signal }, 'a serving process ended; starting another')
       setTimeout(() => stopping || fork(index), restartDelayMs)
@@ -75,18 +82,60 @@ function whenListening(worker: Worker): Promise<number> {
   })
 }
 
-function answerMetrics(aggregator: Aggregator, worker: Worker, id: number, log: Log): void {
-  aggregator.clusterMetrics().then(
-    (metrics) => worker.isConnected() && worker.send({ metrics, id } satisfies ToWorker),
-    (error) => log.warn({ error }, 'could not join the metrics of all processes'),
-  )
+/** In the first process: joins the figures of the workers that listen. */
+function openFigures(log: Log) {
+  const listening = new Set<Worker>()
+  const asked = new Map<number, (from: Worker, figures: Figures) => void>()
+  let next = 0
+  const collect = (): Promise<Figures[]> => {
+    const id = next++
+    const told = new Map<Worker, Figures>()
+    const workers = [...listening].filter((worker) => worker.isConnected())
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer)
+        asked.delete(id)
+        if (told.size < workers.length)
+          log.warn({ missing: workers.length - told.size }, 'metrics without those of all')
+        resolve([...told.values()])
+      }
+      const timer = setTimeout(end, tellMs)
+      asked.set(id, (from, figures) => {
+        told.set(from, figures)
+        if (told.size >= workers.length) end()
+      })
+      for (const worker of workers) worker.send({ tell: 'figures', id } satisfies ToWorker)
+    })
+  }
+  const answer = async (worker: Worker, id: number) => {
+    const metrics = await AggregatorRegistry.aggregate(await collect()).metrics()
+    if (worker.isConnected()) worker.send({ metrics, id } satisfies ToWorker)
+  }
+  return {
+    add: (worker: Worker) => void listening.add(worker),
+    remove: (worker: Worker) => void listening.delete(worker),
+    hear(worker: Worker, message: ToFirst) {
+      if ('figures' in message) asked.get(message.id)?.(worker, message.figures)
+      else
+        answer(worker, message.id).catch((error) => log.error({ error }, 'could not join the metrics of all processes'))
+    },
+  }
 }
 
-/** In a worker: asks the first process for the metrics of all. */
-export function askForMetrics(): () => Promise<string> {
+/** In a worker: tells its own figures when it is asked for them, and asks the first process for those of all. */
+export function shareMetrics(register: Registry, log: Log): () => Promise<string> {
   const waiting = new Map<number, (text: string) => void>()
   let next = 0
+  const say = (message: ToFirst) => void process.send?.(message)
   process.on('message', (message: ToWorker) => {
+    if ('tell' in message) {
+      const { id } = message
+      register.getMetricsAsJSON().then(
+        (figures) => say({ figures, id }),
+        (error) => log.error({ error }, 'could not tell the metrics of this process'),
+      )
+      return
+    }
     waiting.get(message.id)?.(message.metrics)
     waiting.delete(message.id)
   })
@@ -94,6 +143,6 @@ export function askForMetrics(): () => Promise<string> {
     new Promise((resolve) => {
       const id = next++
       waiting.set(id, resolve)
-      process.send?.({ ask: 'metrics', id } satisfies ToFirst)
+      say({ ask: 'metrics', id })
     })
 }

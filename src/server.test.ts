@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, renameSync, rmSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
 import http from 'node:http'
 import https from 'node:https'
 import { connect } from 'node:net'
@@ -9,10 +10,10 @@ import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import type { TLSSocket } from 'node:tls'
 import { readConfig } from './config.ts'
-import { openDeps } from './deps.ts'
+import { closeDeps, type Deps, openDeps } from './deps.ts'
 import { openLog } from './log.ts'
 import { digestOf } from './oci/digest.ts'
-import { startServer } from './server.ts'
+import { type RunningServer, startServer } from './server.ts'
 import { startDatabases, type TestDatabases } from './testing/database.ts'
 import { startRegistry } from './testing/registry.ts'
 
@@ -130,6 +131,47 @@ describe('stopping', () => {
   })
 })
 
+describe('slow clients', () => {
+  let deps: Deps
+  let server: RunningServer
+  let folder: string
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'packs-slow-'))
+    deps = await openDeps(readConfig({ PORT: '0', DATA_DIR: folder }), await databases.fresh(), openLog('silent'))
+    server = await startServer(deps, { patience: { idleMs: 400, headersMs: 400 } })
+  })
+  after(async () => {
+    await server?.stop({ drainMs: 100 })
+    await closeDeps(deps)
+    await rm(folder, { recursive: true, force: true })
+  })
+  /** Says this, and then a letter now and then where `drip`; resolves when the server closes the connection. */
+  const closed = (text: string, drip = '') =>
+    new Promise<string>((resolve) => {
+      const { hostname, port } = new URL(server.url)
+      const socket = connect(Number(port), hostname, () => socket.write(text))
+      const dripping = setInterval(() => drip && socket.writable && socket.write(drip), 50)
+      let said = ''
+      socket.on('data', (piece) => {
+        said += piece
+      })
+      socket.on('error', () => undefined)
+      socket.on('close', () => {
+        clearInterval(dripping)
+        resolve(said)
+      })
+    })
+
+  it('are closed who send a head letter by letter', async () => {
+    assert.match(await closed('GET /v2/ HTTP/1.1\r\nHost: a\r\nX-A: ', 'a'), /^HTTP\/1\.1 408 /)
+  })
+  it('are closed who stop in the middle of a head, or of a body', async () => {
+    await closed('GET /v2/ HTTP/1.1\r\nHos')
+    const head = `POST /v2/a/blobs/uploads/?digest=sha256:${'a'.repeat(64)} HTTP/1.1\r\nHost: a\r\n`
+    assert.doesNotMatch(await closed(`${head}Content-Length: 100000\r\n\r\nabc`), /^HTTP\/1\.1 2/)
+  })
+})
+
 describe('TLS', () => {
   const folder = mkdtempSync(join(tmpdir(), 'packs-tls-'))
   const [certFile, keyFile] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
@@ -150,6 +192,7 @@ describe('TLS', () => {
           .get(`${registry.url}/v2/`, { rejectUnauthorized: false, agent: false }, (answer) => {
             answer.resume()
             assert.equal(answer.statusCode, 200)
+            assert.match(answer.headers['strict-transport-security'] ?? '', /^max-age=\d{8}/)
             resolve(String((answer.socket as TLSSocket).getPeerCertificate().subject.CN))
           })
           .on('error', reject)

@@ -21,11 +21,13 @@ export type RunningServer = {
   stop(options?: { drainMs?: number }): Promise<void>
 }
 
-/** A connection on which nothing moves is closed after this; a transfer that moves may take as long as it likes. */
-const idleMs = 120_000
 /** Above the 90 s after which Go clients drop an idle connection, so that it is never we who close it under them. */
 const keepAliveMs = 95_000
-const headersMs = 60_000
+/**
+ * `idleMs`: a connection on which nothing moves is closed after this; a transfer that moves may take as long as it likes.
+ * `headersMs`: the head of a request has to be whole by then, however busily it comes.
+ */
+const slowest = { idleMs: 120_000, headersMs: 60_000 }
 const defaultDrainMs = 30_000
 /** Kubernetes swaps mounted secrets by a symbolic link, which file events miss: the files are looked at instead. */
 const tlsCheckMs = 2_000
@@ -37,34 +39,40 @@ export type ServerOptions = {
   hurry?: AbortSignal
   /** Serves the registry at PORT; or at another port nothing but /healthz, /readyz and /metrics of a worker. */
   worker?: { port: number; isStopping: () => boolean }
+  /** With clients. */
+  patience?: typeof slowest
 }
 
 /** Listens and serves. Throws an Error in words when the address cannot be had, or the certificate not be read. */
 export async function startServer(
   deps: Deps,
-  { allMetrics, hurry, worker }: ServerOptions = {},
+  { allMetrics, hurry, worker, patience = slowest }: ServerOptions = {},
 ): Promise<RunningServer> {
   const { host, tls } = deps.config
   const port = worker?.port ?? deps.config.port
   let draining = false
+  const drain = new AbortController()
   const traffic = new Traffic()
   deps.metrics.sources.traffic = () => traffic.total()
   const state: ServerState = {
     isDraining: () => draining || worker?.isStopping() === true,
+    drain: drain.signal,
     ...(allMetrics ? { allMetrics } : {}),
   }
-  const { server, unwatch } = await makeServer(deps, worker ? operationsOf(deps, state) : everythingOf(deps, state))
+  const listener = worker ? operationsOf(deps, state) : everythingOf(deps, state)
+  const { server, unwatch } = await makeServer(deps, listener, patience)
   server.on(deps.config.tls ? 'secureConnection' : 'connection', (socket) => traffic.watch(socket))
   server.requestTimeout = 0
-  server.headersTimeout = headersMs
+  server.headersTimeout = patience.headersMs
   server.keepAliveTimeout = keepAliveMs
-  server.timeout = idleMs
+  server.timeout = patience.idleMs
   hurry?.addEventListener('abort', () => server.closeAllConnections())
   await listen(server, { host, port, setting: worker ? 'WORKER_PORT' : 'PORT' })
   return {
     url: `${tls ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`,
     async stop({ drainMs = defaultDrainMs } = {}) {
       draining = true
+      drain.abort()
       unwatch()
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
       server.closeIdleConnections()
@@ -79,7 +87,8 @@ export async function startServer(
 }
 
 function everythingOf(deps: Deps, state: ServerState): RequestListener {
-  const throughRoutes = listenerOf(buildApp(deps, (routes) => addRoutes(routes, deps, state)))
+  const shared = state.allMetrics !== undefined
+  const throughRoutes = listenerOf(buildApp(deps, (routes) => addRoutes(routes, deps, state), { shared }))
   return (incoming, outgoing) => {
     const directly = incoming.url?.startsWith('/packs/') ? answerPackDirectly : answerDirectly
     directly(deps, incoming, outgoing, () => throughRoutes(incoming, outgoing))
@@ -94,11 +103,17 @@ function listenerOf(app: ReturnType<typeof buildApp>): RequestListener {
   return getRequestListener(app as Parameters<typeof getRequestListener>[0])
 }
 
-async function makeServer(deps: Deps, listener: RequestListener): Promise<{ server: Server; unwatch: () => void }> {
+async function makeServer(
+  deps: Deps,
+  listener: RequestListener,
+  { headersMs }: typeof slowest,
+): Promise<{ server: Server; unwatch: () => void }> {
+  // How often Node looks for heads that are not whole.
+  const options = { connectionsCheckingInterval: headersMs / 2 }
   const { tls } = deps.config
-  if (!tls) return { server: createHttpServer(listener), unwatch() {} }
+  if (!tls) return { server: createHttpServer(options, listener), unwatch() {} }
   const pair = await readCertificate(tls)
-  const server = createHttpsServer(pair, listener)
+  const server = createHttpsServer({ ...options, ...pair }, listener)
   showEnd(deps, pair)
   return { server, unwatch: reloadOnChange(server, tls, deps) }
 }

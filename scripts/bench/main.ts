@@ -1,5 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { airGap, airGapRowNames } from './airgap.ts'
+import { airGapMemory } from './airgap-memory.ts'
+import { authoritySpeed } from './authority.ts'
 import { cleanUp } from './cleanup.ts'
 import { compare } from './compare.ts'
 import { type ContestantName, contestantNames } from './contestants.ts'
@@ -7,6 +9,7 @@ import { listSpeed } from './lists.ts'
 import { uploadMemory } from './memory.ts'
 import { packRowNames, packSpeed } from './packs.ts'
 import { rowNames } from './rows.ts'
+import { upkeep, upkeepRowNames } from './upkeep.ts'
 
 export type Options = {
   readonly rounds: number
@@ -24,6 +27,10 @@ export type Options = {
   readonly uploads: number
   readonly size?: number
   readonly airgap: boolean
+  readonly auth: boolean
+  readonly airgapMemory: boolean
+  readonly upkeep: boolean
+  readonly rows: number
   readonly stores: readonly ('file' | 's3')[]
   readonly s3?: string
 }
@@ -50,7 +57,7 @@ const command = new Command('npm run bench --')
   .option('--seconds <n>', 'how long each measurement of requests or packs runs', positive, 5)
   .option('--processes <n>', 'PROCESSES of this registry', positive, 2)
   .option('--large <n>', '64 MiB blobs per measurement of PUT and PATCH', positive, 16)
-  .addOption(someOf('--only <rows>', [...rowNames, ...packRowNames, ...airGapRowNames]))
+  .addOption(someOf('--only <rows>', [...rowNames, ...packRowNames, ...airGapRowNames, ...upkeepRowNames]))
   .addOption(someOf('--peers <names>', contestantNames))
   .option('--dir <folder>', "where the scratch folder goes, on a disk (default: the system's folder for such)")
   .option('--json <file>', 'write every figure to this file too')
@@ -59,7 +66,7 @@ const command = new Command('npm run bench --')
   .option('--uploads <n>', 'for --memory: how many uploads', positive, 64)
   .option(
     '--size <MiB>',
-    'for --memory: how large each of them is (1024); for --airgap: the content of the large bundle (2048)',
+    'for --memory: how large each of them is (1024); for --airgap: the content of the large bundle (2048); for --airgap-memory: of all of it (20480)',
     positive,
   )
   .addOption(someOf('--stores <names>', ['file', 's3']))
@@ -67,10 +74,18 @@ const command = new Command('npm run bench --')
   .option('--lists', 'instead: pages of long lists beside a short one', false)
   .option('--packs', "instead: the facade's reads, lists, searches, publishes and resolutions", false)
   .option('--airgap', 'instead: bundles from one site to another, beside tar and sha256sum', false)
+  .option('--auth', 'instead: what it costs to know who asks, and lists of what they may see', false)
+  .option(
+    '--airgap-memory',
+    'instead: the memory that a bundle takes on its way in and out; disk: its size once',
+    false,
+  )
+  .option('--upkeep', 'instead: what a registry does for itself, beside those whom it serves', false)
+  .option('--rows <n>', 'for --upkeep: blobs that nothing refers to', positive, 1_000_000)
   .addHelpText(
     'after',
     `
-Needs wrk (Debian's package). Peers: docker-registry and nginx (Debian's packages); olareg and distribution 3 on PATH,
+Needs wrk (Debian's package); --airgap needs curl, tar and sha256sum instead. Peers: docker-registry and nginx (Debian's packages); olareg and distribution 3 on PATH,
 or named by OLAREG and DISTRIBUTION, or built by Go. What is not to be had is said and left out.`,
   )
 
@@ -81,6 +96,9 @@ try {
     options.lists && listSpeed,
     options.packs && packSpeed,
     options.airgap && airGap,
+    options.auth && authoritySpeed,
+    options.airgapMemory && airGapMemory,
+    options.upkeep && upkeep,
   ]
   const run = instead.find((one) => one !== false) ?? compare
   process.exitCode = (await run(options)) ? 0 : 1

@@ -1,14 +1,22 @@
 #!/usr/bin/env bash
 # The real clients and services that the black-box tests and benchmarks drive: from Debian, and where Debian stable is
-# too old (oras, crane, cosign) from a newer suite, unpacked into a cache folder with nothing installed on the system. So
-# is promtool, which checks alert rules: its package would bring a whole Prometheus, as a service.
+# too old (oras, crane, cosign, docker's client) from a newer suite, unpacked into a cache folder with nothing installed on
+# the system. So is promtool, which checks alert rules: its package would bring a whole Prometheus, as a service. What
+# Debian does not have in the version that is wanted (helm, regctl, a newer docker-registry), Go builds into the same folder.
 # usage: bash scripts/services/clients.sh      prints the folder that holds the newer clients; a no-op when all is there
-# needs: Debian 12 with its own apt configuration; root, where packages have to be installed
+# needs: Debian 12 with its own apt configuration; Go; root, where packages have to be installed
 set -euo pipefail
 
 packages=(skopeo buildah podman radosgw ceph-mon ceph-osd ceph-common docker-registry wrk nginx-light postgresql-15 spin gcc)
-newer=(oras crane cosign)
+newer=(oras crane cosign docker)
+package_of() { case $1 in docker) echo docker-cli ;; *) echo "$1" ;; esac; }
 suite=forky
+# Program, module and version.
+built=(
+  "helm helm.sh/helm/v3/cmd/helm v3.22.0"
+  "regctl github.com/regclient/regclient/cmd/regctl v0.11.7"
+  "registry github.com/distribution/distribution/v3/cmd/registry v3.1.0"
+)
 dir="${XDG_CACHE_HOME:-$HOME/.cache}/packs-registry/clients"
 bin="$dir/root/usr/bin"
 
@@ -52,11 +60,12 @@ CONF
     cd "$work/deb"
     export APT_CONFIG="$work/apt.conf"
     apt-get update -qq >&2
-    apt-get download -qq "${newer[@]}" >&2
+    for client in "${newer[@]}"; do apt-get download -qq "$(package_of "$client")" >&2; done
     for package in *.deb; do dpkg -x "$package" "$work/root"; done
   )
-  rm -rf "$dir/root"
-  mv "$work/root" "$dir/root"
+  # One by one, so that a test that runs now always finds its client.
+  mkdir -p "$bin"
+  for client in "${newer[@]}"; do mv -f "$work/root/usr/bin/$client" "$bin/$client"; done
   rm -rf "$work"
 }
 
@@ -75,6 +84,15 @@ unpack_promtool() {
 
 for client in "${newer[@]}"; do
   [ -x "$bin/$client" ] || { unpack_newer; break; }
+done
+for program in "${built[@]}"; do
+  read -r name module version <<<"$program"
+  own="$dir/go/$name-$version"
+  if [ ! -x "$own/$name" ]; then
+    echo "building $name $version" >&2
+    GOBIN="$own" go install "$module@$version" >&2
+  fi
+  ln -sfn "$own/$name" "$bin/$name"
 done
 [ -x "$bin/promtool" ] || unpack_promtool
 echo "$bin"

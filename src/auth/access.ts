@@ -1,5 +1,5 @@
 import type { RepositoryName } from '../oci/name.ts'
-import { patternOf, weightOf } from './glob.ts'
+import { type GlobShape, patternOf, shapeOf, weightOf } from './glob.ts'
 
 /**
  * What may be done to a repository. `push` makes what is not there; `overwrite` makes a tag name something else, which
@@ -14,8 +14,15 @@ export type Grant = { readonly glob: string; readonly actions: readonly Action[]
 
 type Pattern = { glob: string; test: RegExp; source: string; weight: number; actions: ReadonlySet<Action> }
 
-/** Grants made ready for many questions, the longest first. */
-export type Grants = { readonly patterns: readonly Pattern[]; readonly open: boolean }
+/**
+ * Grants made ready for many questions, the longest first. `public`: what everybody may read, which is so whatever the
+ * others say, for they would only have to show nothing. `open`: everything may be done.
+ */
+export type Grants = {
+  readonly patterns: readonly Pattern[]
+  readonly public: readonly Pattern[]
+  readonly open: boolean
+}
 
 /** Who asks, by what they showed, and what they may do. */
 export type Principal = {
@@ -43,7 +50,7 @@ export function compileGrants(grants: readonly Grant[]): Grants {
   }))
   // Of equal length, those that let read stand first: where they meet, both count.
   patterns.sort((a, b) => b.weight - a.weight || Number(b.actions.has('pull')) - Number(a.actions.has('pull')))
-  return { patterns, open: false }
+  return { patterns, public: [], open: false }
 }
 
 export const allActions: Grants = { ...compileGrants([{ glob: '**', actions }]), open: true }
@@ -64,6 +71,18 @@ export function anonymousWith(pull: readonly string[]): Principal {
   return { name: 'anonymous', kind: 'anonymous', shown: 'nothing', grants, listing: grants, admin: false }
 }
 
+/** Somebody, who may read what everybody may as well. */
+export function amongEverybody(principal: Principal, anonymous: Principal): Principal {
+  const { patterns } = anonymous.grants
+  if (patterns.length === 0) return principal
+  const { grants, listing } = principal
+  return {
+    ...principal,
+    grants: { ...grants, public: patterns },
+    listing: listing && { ...listing, public: patterns },
+  }
+}
+
 /** Whether the principal may do that: the longest of the globs that match says, and what none matches is denied. */
 export function mayAccess(principal: Principal, repository: RepositoryName | '*', action: Action): boolean {
   if (principal.grants.open) return true
@@ -71,7 +90,13 @@ export function mayAccess(principal: Principal, repository: RepositoryName | '*'
   return granted(principal.grants, repository, action)
 }
 
-function granted({ patterns }: Grants, repository: string, action: Action): boolean {
+/** Whether these grants let read a repository. */
+export function reads(grants: Grants, repository: RepositoryName): boolean {
+  return grants.open || granted(grants, repository, 'pull')
+}
+
+function granted({ patterns, public: all }: Grants, repository: string, action: Action): boolean {
+  if (action === 'pull' && all.some(({ test }) => test.test(repository))) return true
   let weight = -1
   for (const pattern of patterns) {
     if (pattern.weight < weight) return false
@@ -88,20 +113,25 @@ export function actionsOn(principal: Principal, repository: RepositoryName): Act
 }
 
 /** Whether there is no repository that may not be read. */
-function readsAll({ patterns }: Grants): boolean {
+function readsAll({ patterns, public: all }: Grants): boolean {
+  if (all.some(({ source }) => source === '^.*$')) return true
   return patterns.at(-1)?.source === '^.*$' && patterns.every((pattern) => pattern.actions.has('pull'))
 }
 
 /** Whether there may be a repository that can be read. */
-export function readsSome({ patterns }: Grants): boolean {
-  return patterns.some((pattern) => pattern.actions.has('pull'))
+export function readsSome({ patterns, public: all }: Grants): boolean {
+  return [...all, ...patterns].some((pattern) => pattern.actions.has('pull'))
 }
 
-/** The first of these regular expressions that matches a name says whether it may be listed; none: it may not. */
-export type ListFilter = readonly { pattern: string; readable: boolean }[]
+/** The first of these globs that matches a name says whether it may be listed; none: it may not. */
+export type ListFilter = readonly (GlobShape & { pattern: string; readable: boolean })[]
 
 /** What a list is to be filtered by; undefined: by nothing. */
 export function listFilter(grants: Grants): ListFilter | undefined {
   if (grants.open || readsAll(grants)) return undefined
-  return grants.patterns.map(({ source, actions }) => ({ pattern: source, readable: actions.has('pull') }))
+  return [...grants.public, ...grants.patterns].map(({ glob, source, actions }) => ({
+    ...shapeOf(glob),
+    pattern: source,
+    readable: actions.has('pull'),
+  }))
 }

@@ -20,6 +20,16 @@ export function patternOf(glob: string): string {
   return `^${parts.join('')}$`
 }
 
+/** What a glob spells out before its first `*`, and what may stand behind that, where this is simple to say. */
+export type GlobShape = { prefix: string; rest: 'nothing' | 'segment' | 'anything' | 'pattern' }
+
+export function shapeOf(glob: string): GlobShape {
+  const star = glob.indexOf('*')
+  if (star < 0) return { prefix: glob, rest: 'nothing' }
+  const rest = { '*': 'segment', '**': 'anything' }[glob.slice(star)] ?? 'pattern'
+  return { prefix: glob.slice(0, star), rest: rest as GlobShape['rest'] }
+}
+
 /** How many characters it spells out: of two globs that match, the longer one is about less. */
 export function weightOf(glob: string): number {
   return glob.replaceAll('*', '').length

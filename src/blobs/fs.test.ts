@@ -11,6 +11,7 @@ import { digestOf } from '../oci/digest.ts'
 import { Directories } from './directories.ts'
 import { openFolderStore } from './fs.ts'
 import { blobKey, chunkKey } from './keys.ts'
+import { NotDeleted } from './store.ts'
 import { testBlobStore } from './suite.ts'
 
 const temporaryFolder = () => fs.mkdtempSync(join(tmpdir(), 'blobs-'))
@@ -72,7 +73,7 @@ test('folder: the last chunk takes the folder of its upload along', async (t) =>
   assert.deepEqual(fs.readdirSync(join(folder, 'uploads')), [])
 })
 
-test('folder: opening sweeps temp files older than a day, and no others', async (t) => {
+test('folder: temp files that nobody has touched for long are unfinished, and no others', async (t) => {
   const folder = temporaryFolder()
   t.after(() => fs.rmSync(folder, { recursive: true }))
   const writing = await openFolderStore(folder)
@@ -84,11 +85,33 @@ test('folder: opening sweeps temp files older than a day, and no others', async 
   fs.writeFileSync(old, 'x')
   const yesterday = Date.now() / 1000 - 25 * 3600
   fs.utimesSync(old, yesterday, yesterday)
-  const opened = await openFolderStore(folder)
-  await opened.close()
+  const found = []
+  for await (const unfinished of writing.unfinished(new Date(Date.now() - 24 * 3600 * 1000))) found.push(unfinished)
+  assert.deepEqual(
+    found.map(({ kind, name, size }) => ({ kind, name, size })),
+    [{ kind: 'file', name: old, size: 1 }],
+  )
+  for (const { remove } of [...found, ...found]) await remove()
   assert.ok(!fs.existsSync(old))
   source.end()
   assert.equal(await putting, 3 * 1024 * 1024)
+})
+
+test('folder: an object that cannot be deleted keeps no other', async (t) => {
+  const folder = temporaryFolder()
+  t.after(() => fs.rmSync(folder, { recursive: true }))
+  const store = await openFolderStore(folder)
+  const keys = Array.from({ length: 20 }, someKey)
+  for (const key of keys) await store.put(key, Buffer.from('x'))
+  const [stuck = someKey()] = keys
+  fs.rmSync(store.filePath(stuck))
+  fs.mkdirSync(store.filePath(stuck))
+  await assert.rejects(store.delete(keys), (error: Error) => {
+    assert.ok(error.cause instanceof NotDeleted)
+    assert.deepEqual([...error.cause.reasons.keys()], [stuck])
+    return true
+  })
+  for (const key of keys.slice(1)) assert.equal(await store.size(key), undefined)
 })
 
 test('folder: gone from under a running process is UNAVAILABLE, and is not made again', async () => {
@@ -99,6 +122,7 @@ test('folder: gone from under a running process is UNAVAILABLE, and is not made 
   await assert.rejects(store.put(someKey(), Buffer.from('x')), refused)
   await assert.rejects(store.putStream(someKey(), Readable.from([randomBytes(3_000_000)]), {}), refused)
   await assert.rejects(store.ping(), refused)
+  await assert.rejects(store.delete([someKey()]), refused)
   assert.ok(!fs.existsSync(folder))
 })
 

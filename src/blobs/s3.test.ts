@@ -6,13 +6,20 @@ import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { after, test } from 'node:test'
-import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3'
+import {
+  CreateMultipartUploadCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  S3Client,
+} from '@aws-sdk/client-s3'
+import type { Failure } from '../errors.ts'
 import { digestOf } from '../oci/digest.ts'
 import { noS3, startS3, type TestS3 } from '../testing/s3.ts'
-import { blobKey, chunkKey } from './keys.ts'
+import { blobKey, chunkKey, storedKey } from './keys.ts'
 import { openS3Store } from './s3.ts'
 import type { S3Location } from './s3-connection.ts'
 import { partBytes } from './s3-upload.ts'
+import { NotDeleted } from './store.ts'
 import { testBlobStore } from './suite.ts'
 
 const MiB = 1024 * 1024
@@ -209,6 +216,63 @@ testS3('says in words what is wrong with the bucket', async (server) => {
   } finally {
     process.env.AWS_SECRET_ACCESS_KEY = server.secretKey
   }
+})
+
+testS3(
+  'multipart uploads that nobody will complete are found by their age, below the prefix, and removed',
+  async (server) => {
+    const { location, traces } = place(server)
+    const other = place(server)
+    const [store, beside] = [await openS3Store(location), await openS3Store(other.location)]
+    const client = new S3Client({ endpoint: server.endpoint, region: 'us-east-1', forcePathStyle: true })
+    for (const { prefix } of [location, location, other.location])
+      await client.send(new CreateMultipartUploadCommand({ Bucket: server.bucket, Key: `${prefix}blobs/left` }))
+    const found = async (before: Date) => {
+      const all = []
+      for await (const unfinished of store.unfinished(before)) all.push(unfinished)
+      return all
+    }
+    assert.deepEqual(await found(new Date(Date.now() - 3_600_000)), [])
+    const left = await found(new Date(Date.now() + 3_600_000))
+    assert.deepEqual(
+      left.map(({ kind, name }) => `${kind} ${name}`),
+      ['multipart upload blobs/left', 'multipart upload blobs/left'],
+    )
+    for (const { remove } of [...left, ...left]) await remove()
+    assert.deepEqual(await traces(), [])
+    assert.equal((await other.traces()).length, 1)
+    client.destroy()
+    await Promise.all([store.close(), beside.close()])
+  },
+)
+
+test('s3: objects that the server would not delete are named, and no others', async (t) => {
+  const server = createServer(async (request, answer) => {
+    const body = (await buffer(request)).toString()
+    if (!request.url?.includes('delete')) return answer.end()
+    const refused = [...body.matchAll(/<Key>([^<]*stuck)<\/Key>/g)]
+    const errors = refused.map(([, key]) => `<Error><Key>${key}</Key><Code>SlowDown</Code></Error>`)
+    return answer.setHeader('content-type', 'application/xml').end(`<DeleteResult>${errors.join('')}</DeleteResult>`)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => server.close())
+  process.env.AWS_ACCESS_KEY_ID ??= 'some-key'
+  process.env.AWS_SECRET_ACCESS_KEY ??= 'some-secret'
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const store = await openS3Store({ bucket: 'b', prefix: 'p/', endpoint, region: 'us-east-1', pathStyle: true })
+  const stuck = [storedKey('blobs/stuck'), storedKey('uploads/stuck')]
+  await assert.rejects(store.delete([storedKey('blobs/a'), ...stuck]), (error: Failure) => {
+    assert.equal(error.key, 'UNAVAILABLE')
+    assert.ok(error.cause instanceof NotDeleted)
+    assert.deepEqual(
+      [...error.cause.reasons],
+      stuck.map((key) => [key, 'SlowDown']),
+    )
+    return true
+  })
+  await store.delete([storedKey('blobs/a')])
+  await store.close()
 })
 
 test('s3: nobody listening, no credentials and a failing server are said in words', async (t) => {

@@ -279,6 +279,18 @@ function testDeletesAndLists(promise: Declare) {
     assert.deepEqual(await traces(), [])
   })
 
+  promise('has nothing unfinished but what is under way, and that only once it is old', async ({ store }) => {
+    await store.put(keyOf(Buffer.from('whole')), Buffer.from('whole'))
+    const source = new PassThrough()
+    const putting = store.putStream(keyOf(Buffer.from('under way')), source, {})
+    source.write(randomBytes(6 * MiB))
+    for await (const { name } of store.unfinished(new Date(Date.now() - 3_600_000))) assert.fail(name)
+    source.end()
+    await putting
+    for await (const { name } of store.unfinished(new Date(Date.now() + 3_600_000))) assert.fail(name)
+    assert.equal((await keysUnder(store, '')).length, 2)
+  })
+
   promise('lists what is under a prefix, with size and time', async ({ store }) => {
     const upload = randomUUID()
     const chunks = [chunkKey(upload), chunkKey(upload)]

@@ -11,6 +11,7 @@ import { openProgress } from './progress.ts'
 import { receiveBundle } from './receive.ts'
 import { countText, type ResolveFlags, readLock, rootsOf } from './resolve.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
+import { parseSize } from './size.ts'
 import type { Received } from './volumes.ts'
 
 type Flags = CommonFlags &
@@ -21,6 +22,7 @@ type Flags = CommonFlags &
     since?: string
     plan?: true
     split?: string
+    async?: true
     output?: string
   }
 
@@ -38,10 +40,12 @@ export function addExport(packs: Command, here: Here): void {
     .option('--no-channels', 'leave the channels that point at what goes in')
     .option('--since <inventory>', 'leave out what the receiver has: the file that "packs inventory" wrote there')
     .option('--plan', 'say what would go in, and write nothing')
+    .option('--async', 'have it made in the background and kept for a while: see "packs exports"')
     .option('--split <size>', 'write volumes of this size, such as 4GiB, with a file of their checksums')
   const example =
     'packs export net-policy@^1.2 --runner 1.5.0 -o packs.tar\n' +
-    'packs export --all --since inventory.json --split 4GiB -o site.tar'
+    'packs export --all --since inventory.json --split 4GiB -o site.tar\n' +
+    'packs export --all --async'
   common(command, example).action((texts: string[], flags: Flags) =>
     run(here, flags, (at) => inWords(() => exportPacks(at, texts, flags))),
   )
@@ -49,16 +53,23 @@ export function addExport(packs: Command, here: Here): void {
 
 async function exportPacks(at: Run, texts: string[], flags: Flags): Promise<void> {
   requireSense(texts, flags)
-  const volumeBytes = flags.split === undefined ? undefined : parseSize(flags.split)
+  const volumeBytes =
+    flags.split === undefined ? undefined : parseSize(flags.split, { least: 4096, leastText: '4 KiB' })
   const client = await connect(at)
+  if (flags.async) {
+    const made = await client.exports.request(await requestOf(at, client, texts, flags), { signal: at.signal })
+    at.output.note(`it is ${made.state}; fetch it by: packs exports download ${made.id} -o packs.tar`)
+    return at.output.result({ export: made }, () => made.id)
+  }
   const plan = await client.bundles.plan(await requestOf(at, client, texts, flags), { signal: at.signal })
   const { file, problems } = plan
   if (!file) throw refused(problems)
   if (flags.plan) return at.output.result(plan, () => planText(plan, file))
   const { output = '' } = flags
   const target = { output, volumeBytes, id: file.id, size: file.size }
+  const read = (from: number) => client.bundles.read(file, { from, signal: at.signal })
   const progress = await openProgress(at.output, { start: 'exporting', end: 'exported' })
-  const received = await receiveBundle(at, client, file, target, (bytes) =>
+  const received = await receiveBundle(at, { sha256: file.sha256, read }, target, (bytes) =>
     progress.moved(basename(output), bytes, file.size),
   ).finally(() => progress.end())
   at.output.note(summaryOf(plan, file))
@@ -69,12 +80,17 @@ async function exportPacks(at: Run, texts: string[], flags: Flags): Promise<void
   )
 }
 
-function requireSense(texts: string[], { all, lock, runner, channel, plan, output, split }: Flags): void {
+function requireSense(texts: string[], flags: Flags): void {
+  const { all, lock, runner, channel, plan, output, split } = flags
   const usage = (message: string) => new PacksError('USAGE', message)
   if (all && texts.length > 0) throw usage('--all takes every pack: it goes without names of packs')
   if (all && (lock || runner || channel))
     throw usage('--all resolves nothing: it goes without --runner, --channel and --lock')
   if (!all && texts.length === 0 && !lock) throw usage('name the packs to export, or a --lock, or take --all')
+  if (flags.async) {
+    if (plan || output || split) throw usage('--async writes no file here: it goes without --plan, --split and -o')
+    return
+  }
   if (!plan && !output) throw usage('name the file to write: -o packs.tar. Or see what would go in: --plan')
   if (plan && split) throw usage('--plan writes nothing: it goes without --split')
 }
@@ -112,15 +128,6 @@ function parsed(file: string, text: string): unknown {
 
 function notJson(file: string, cause: unknown): PacksError {
   return new PacksError('INVENTORY_INVALID', `${file} is not JSON: ${(cause as Error).message}`, { cause })
-}
-
-/** A size such as 4GiB, 700MB or 1000000, in bytes. Throws USAGE. */
-function parseSize(text: string): number {
-  const [, number, unit = 'B'] = /^(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?$/i.exec(text.trim()) ?? []
-  const power = 'bkmgt'.indexOf((unit[0] ?? 'b').toLowerCase())
-  const bytes = Math.floor(Number(number) * (/i/i.test(unit) ? 1024 : 1000) ** power)
-  if (number !== undefined && bytes >= 4096 && Number.isSafeInteger(bytes)) return bytes
-  throw new PacksError('USAGE', `${JSON.stringify(text)} is not a size of at least 4 KiB, such as 4GiB or 700MB`)
 }
 
 /** Everything that keeps the bundle from being made, at once. */
@@ -165,7 +172,7 @@ function summaryOf({ packs, referrers, leftOut, signedBy }: BundlePlan, { size }
   ].join(', ')
 }
 
-function receivedText(output: string, { sha256, volumes, sums }: Received): string {
+export function receivedText(output: string, { sha256, volumes, sums }: Received): string {
   const own = `${sha256}  ${output}`
   if (!sums) return own
   return [

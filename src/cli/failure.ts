@@ -49,7 +49,9 @@ const exitCodeOfFailure: Record<string, number> = {
   KEY_EXISTS: exitCodes.refused,
   KEY_NOT_SIGNING: exitCodes.refused,
   TOKEN_EXISTS: exitCodes.refused,
+  QUOTA_EXCEEDED: exitCodes.refused,
   POLICY_INVALID: exitCodes.refused,
+  RESTORE_REFUSED: exitCodes.refused,
   FOLDER_INVALID: exitCodes.refused,
 }
 

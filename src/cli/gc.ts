@@ -73,7 +73,7 @@ function inWords(done: WholePass, seconds: number): string {
   const lines = [
     `collected ${links} links and ${blobs} blobs (${bytesText(bytes)}) in ${seconds.toFixed(1)} s; ${kept} rows that were due are needed`,
     `deleted ${objects} objects from the store${failed > 0 ? `; ${failed} could not be deleted and are tried again (packs gc --dry-run says why)` : ''}`,
-    `ended ${ended} uploads and imports that nobody came back to`,
+    `ended ${ended} uploads and imports that nobody came back to, and exports whose time is over`,
     `removed ${stagedObjects} staged objects, ${multipartUploads} multipart uploads and ${files} files that crashes had left`,
   ]
   return lines.join('\n')

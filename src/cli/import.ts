@@ -13,6 +13,7 @@ type Flags = CommonFlags & {
   reason?: string
   runner?: string
   repository?: string
+  async?: true
 }
 
 export function addImport(packs: Command, here: Here): void {
@@ -27,6 +28,7 @@ export function addImport(packs: Command, here: Here): void {
     .option('--force', 'let channels go back to older versions; needs a --reason')
     .option('--reason <text>', 'why: it is kept in the report')
     .option('--runner <version>', 'refuse it unless this runner can run all of it')
+    .option('--async', 'do not wait until it is published: see "packs imports"')
     .option('--repository <name>', 'packs/<id>, for the layout of another tool that does not say which pack it is')
   const example =
     'packs import packs.tar\npacks import site.tar.001 --dry-run\npacks import january.tar --force --reason "2.0 is broken"'
@@ -42,6 +44,7 @@ A connection that is lost is taken up where it was. The same bundle again change
 async function importFile(at: Run, path: string, flags: Flags): Promise<void> {
   const { dryRun, force, reason, runner, repository } = flags
   if (force && !reason) throw new PacksError('USAGE', '--force needs a --reason: it is kept in the report')
+  if (flags.async && dryRun) throw new PacksError('USAGE', '--dry-run stores nothing: it goes without --async')
   const client = await connect(at)
   const options = {
     ...(dryRun ? { dryRun } : {}),
@@ -50,6 +53,13 @@ async function importFile(at: Run, path: string, flags: Flags): Promise<void> {
     ...(repository === undefined ? {} : { repository }),
   }
   await withSource(at, path, async (source) => {
+    if (flags.async) {
+      const status = await send(at, source, (onProgress) =>
+        client.imports.start(source, { ...options, onProgress, signal: at.signal }),
+      )
+      at.output.note(`it is verified, and ${status.state}; see: packs imports show ${status.id}`)
+      return at.output.result({ import: status }, () => status.id)
+    }
     const report = await send(at, source, (onProgress) =>
       client.imports.run(source, { ...options, onProgress, signal: at.signal }),
     )
@@ -59,11 +69,7 @@ async function importFile(at: Run, path: string, flags: Flags): Promise<void> {
 
 type OnProgress = (progress: { sentBytes: number; totalBytes: number }) => void
 
-async function send(
-  at: Run,
-  { name }: Source,
-  work: (onProgress: OnProgress) => Promise<ImportReport>,
-): Promise<ImportReport> {
+async function send<T>(at: Run, { name }: Source, work: (onProgress: OnProgress) => Promise<T>): Promise<T> {
   const progress = await openProgress(at.output, { start: 'sending', end: 'sent' })
   try {
     return await work(({ sentBytes, totalBytes }) => progress.moved(name, sentBytes, totalBytes))
@@ -92,7 +98,7 @@ function inWords(error: unknown): unknown {
   )
 }
 
-function reportText(report: ImportReport, url: string): string {
+export function reportText(report: ImportReport, url: string): string {
   const { packs, channels, changed, dryRun, blobs, referrers, signature, force } = report
   const fresh = packs.filter(({ outcome }) => outcome === 'new')
   const moved = channels.filter(({ outcome }) => outcome !== 'present')

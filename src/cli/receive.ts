@@ -3,30 +3,26 @@ import { parseIndex } from '../bundles/contents.ts'
 import { readLayout } from '../bundles/read.ts'
 import { documentsOf, openCollection } from '../bundles/survey.ts'
 import { verify } from '../bundles/verify.ts'
-import type { Client, PlannedBundle } from '../client/client.ts'
 import { PacksError } from '../client/failure.ts'
 import type { Run } from './run.ts'
 import { openVolumes, type Received, type Target, type Volumes } from './volumes.ts'
+
+/** A file to be received. `read`: its bytes from byte `from` on. `sha256`: of all of it, where that is known. */
+export type Remote = { sha256: string | undefined; read(from: number): AsyncIterable<Buffer> }
 
 /** Bytes of the file that are there, and verified as far as they can be. */
 export type OnReceived = (bytes: number) => void
 
 /**
- * Receives a planned bundle and verifies it on the way: structure, digests, sizes and whether it is complete. Goes on
+ * Receives a bundle file and verifies it on the way: structure, digests, sizes and whether it is complete. Goes on
  * where an earlier try, of whatever process, was interrupted. Throws DIGEST_INVALID, BUNDLE_INVALID, DIGEST_MISMATCH,
  * with nothing left behind.
  */
-export async function receiveBundle(
-  at: Run,
-  client: Client,
-  file: PlannedBundle,
-  target: Target,
-  onReceived: OnReceived,
-): Promise<Received> {
+export async function receiveBundle(at: Run, file: Remote, target: Target, onReceived: OnReceived): Promise<Received> {
   const volumes = await openVolumes(target)
   const began = { bytes: 0 }
   try {
-    await readThrough(pieces(at, client, file, volumes, began, onReceived))
+    await readThrough(pieces(at, file, volumes, began, onReceived))
     const received = await volumes.finish()
     if (file.sha256 !== undefined && file.sha256 !== received.sha256)
       throw new PacksError(
@@ -39,7 +35,7 @@ export async function receiveBundle(
     if (!isDamage(error)) throw error
     await volumes.discard()
     // What an earlier process left may not have reached the disk before a power failure.
-    if (began.bytes > 0) return receiveBundle(at, client, file, target, onReceived)
+    if (began.bytes > 0) return receiveBundle(at, file, target, onReceived)
     throw error
   }
 }
@@ -52,8 +48,7 @@ function isDamage(error: unknown): boolean {
 /** The whole file: what is there already, then what is missing, written as it comes. */
 async function* pieces(
   { signal }: Run,
-  client: Client,
-  file: PlannedBundle,
+  file: Remote,
   volumes: Volumes,
   began: { bytes: number },
   onReceived: OnReceived,
@@ -64,7 +59,7 @@ async function* pieces(
     yield piece
   }
   began.bytes = volumes.received
-  for await (const some of gathered(client.bundles.read(file, { from: volumes.received, signal }))) {
+  for await (const some of gathered(file.read(volumes.received))) {
     // Written while they are verified.
     const writing = volumes.write(some)
     writing.catch(() => undefined)

@@ -1,12 +1,13 @@
 import cluster from 'node:cluster'
 import { createServer } from 'node:net'
-import { AggregatorRegistry } from 'prom-client'
 import { openBlobStore } from '../blobs/open.ts'
 import type { Config } from '../config.ts'
 import { closeDeps, type Deps, openDeps } from '../deps.ts'
 import { type Log, openLog } from '../log.ts'
-import { askForMetrics, startWorkers } from '../processes.ts'
+import { shareMetrics, startWorkers } from '../processes.ts'
+import { lockAwayAll } from '../registry/key-vault.ts'
 import { cannotListen, startServer } from '../server.ts'
+import { startDeliveries } from '../worker/deliveries.ts'
 import { startWorker } from '../worker/worker.ts'
 import { banner } from './banner.ts'
 import { type Stops, startDatabase } from './database.ts'
@@ -63,19 +64,20 @@ async function startHere(
 ): Promise<Running> {
   const deps = await openDeps(config, databaseUrl, log)
   stops.push(() => closeDeps(deps))
+  await lockAwayAll(deps)
   const server = await startServer(deps, { hurry })
   stops.push(besides(deps, () => server.stop(), hurry))
   return { url: server.url, store: deps.blobs.description }
 }
 
 /**
- * Runs jobs beside a server that listens already, where that is set. Returns what stops both, at once: neither waits
- * for the other.
+ * Runs jobs and sends to webhooks beside a server that listens already, where that is set. Returns what stops all of it,
+ * at once: none waits for another.
  */
 function besides(deps: Deps, stopServer: () => Promise<void>, hurry: AbortSignal): () => Promise<void> {
-  const worker = deps.config.worker ? startWorker(deps) : undefined
+  const works = deps.config.worker ? [startWorker(deps), startDeliveries(deps)] : []
   return async () => {
-    await Promise.all([worker?.stop({ hurry }), stopServer()])
+    await Promise.all([...works.map((work) => work.stop({ hurry })), stopServer()])
   }
 }
 
@@ -99,10 +101,8 @@ async function serveAsWorker(config: Config, databaseUrl: string, log: Log): Pro
   // The first process is gone, however that came: a worker without it is no use to anybody.
   process.on('disconnect', () => ended.end(0))
   const deps = await openDeps(config, databaseUrl, log)
-  AggregatorRegistry.setRegistries([deps.metrics.register])
-  // Its constructor is what answers the first process when that collects the figures.
-  new AggregatorRegistry()
-  const server = await startServer(deps, { allMetrics: askForMetrics(), hurry: ended.hurry })
+  await lockAwayAll(deps)
+  const server = await startServer(deps, { allMetrics: shareMetrics(deps.metrics.register, log), hurry: ended.hurry })
   const stop = besides(deps, () => server.stop(), ended.hurry)
   const code = await ended.code
   await stop()

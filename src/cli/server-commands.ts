@@ -2,7 +2,6 @@ import { type Command, InvalidArgumentError } from 'commander'
 import { describeSettings, readConfig, type SettingName, settings } from '../config.ts'
 import type { GcFlags } from './gc.ts'
 import { openOutput } from './output.ts'
-import type { RebuildFlags } from './rebuild.ts'
 
 /**
  * The commands that run a registry. What they stand on (server, database, S3) is loaded when one of them runs: the
@@ -21,7 +20,9 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
   withSettings(
     packs
       .command('worker')
-      .description('run jobs (imports, mirrors, tidying up), and serve nothing, until told to stop'),
+      .description(
+        'run jobs (garbage collection, imports, mirrors), and serve nothing but probes on WORKER_PORT, until told to stop',
+      ),
   )
     .addHelpText(
       'after',
@@ -50,14 +51,6 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
           : all.map(({ name, value }) => `${name.padEnd(18)} ${value || '(not set)'}\n`).join(''),
       )
       finish(0)
-    })
-  withSettings(packs.command('rebuild').description('make what the facade says of packs again from their manifests'))
-    .option('--dry-run', 'say what differs, and change nothing')
-    .option('--json', 'as one JSON object')
-    .addHelpText('after', '\nExample:\n  packs rebuild --dry-run')
-    .action(async (flags: Flags & RebuildFlags) => {
-      const { rebuild } = await import('./rebuild.ts')
-      finish(await rebuild(readConfig(overlaid(env, flags)), flags, (text) => process.stdout.write(text)))
     })
   withSettings(packs.command('gc').description('collect now what nothing refers to, beside servers that are running'))
     .option('--dry-run', 'say what would go and why, and change nothing')
@@ -89,10 +82,10 @@ async function migrateOnce(source: NodeJS.ProcessEnv): Promise<void> {
   }
 }
 
-type Flags = Record<string, string | number | boolean | undefined>
+export type Flags = Record<string, string | number | boolean | undefined>
 
 /** Every setting as a flag: DATA_DIR is --data-dir. */
-function withSettings(command: Command): Command {
+export function withSettings(command: Command): Command {
   for (const [name, setting] of Object.entries(settings)) {
     const fallback = 'fallback' in setting ? ` (default: ${setting.fallback})` : ''
     command.option(`--${flagOf(name)} <value>`, `${setting.help}${fallback}; or ${name} in the environment`)
@@ -105,7 +98,7 @@ function flagOf(name: string): string {
 }
 
 /** The environment with the flags that were given over it. */
-function overlaid(env: NodeJS.ProcessEnv, flags: Flags): NodeJS.ProcessEnv {
+export function overlaid(env: NodeJS.ProcessEnv, flags: Flags): NodeJS.ProcessEnv {
   const given: NodeJS.ProcessEnv = {}
   for (const name of Object.keys(settings) as SettingName[]) {
     const camel = flagOf(name).replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())

@@ -38,6 +38,15 @@ function start(...args: string[]): ChildProcess {
   return child
 }
 
+/** What a process has said that matches, as soon as it has. */
+function saidBy(child: ChildProcess, pattern: RegExp): () => string | undefined {
+  let text = ''
+  child.stdout?.setEncoding('utf8').on('data', (piece: string) => {
+    text += piece
+  })
+  return () => pattern.exec(text)?.[1]
+}
+
 const completed = () => listJobs(registry.deps.db.sql, { state: 'completed', limit: 10 })
 
 async function stop(child: ChildProcess): Promise<void> {
@@ -69,6 +78,28 @@ it('packs serve with several processes runs jobs in one of them; with WORKER=fal
   await until(async () => (await completed()).some(({ key }) => key === 'among many'))
   assert.equal(await ears(), 1)
   await Promise.all([stop(lone), stop(many)])
+})
+
+it('packs serve with several processes shows each figure of the registry once, and as it is now', async () => {
+  const { sql } = registry.deps.db
+  const server = start('serve', '--port', '0', '--processes', '2', '--worker', 'false', '--log-level', 'info')
+  const told = saidBy(server, /"url":"(http:\/\/127\.0\.0\.1:\d+)"/)
+  await until(() => told() !== undefined)
+  /** A connection of its own: the processes take turns. */
+  const figures = async () => {
+    const answer = await fetch(`${told()}/metrics`, { headers: { connection: 'close' } })
+    return (await answer.text()).split('\n')
+  }
+  const dead = async () => (await figures()).filter((line) => line.startsWith('packs_jobs{kind="tidy",state="failed"}'))
+  const id = await send(sql, 'tidy', {}, { key: 'dead' })
+  assert.ok(id)
+  await sql`update pgboss.job set state = 'failed', completed_on = now() where id = ${id}`
+  for (let i = 0; i < 4; i++) assert.deepEqual(await dead(), ['packs_jobs{kind="tidy",state="failed"} 1'])
+  await sql`delete from pgboss.job where id = ${id}`
+  for (let i = 0; i < 4; i++) assert.deepEqual(await dead(), ['packs_jobs{kind="tidy",state="failed"} 0'])
+  // Those of the processes are added up, whoever is asked. The other one may not have started yet.
+  await until(async () => (await figures()).includes('packs_database_connections{state="max"} 24'))
+  await stop(server)
 })
 
 it('packs jobs lists, shows and retries', async () => {
@@ -122,10 +153,8 @@ it('packs jobs run has a job run, waits for its end, and says how it went', asyn
 })
 
 it('packs worker answers probes and Prometheus on WORKER_PORT, and nothing else', async () => {
-  const lines: string[] = []
   const worker = start('worker', '--worker-port', '0', '--log-level', 'info')
-  worker.stdout?.setEncoding('utf8').on('data', (text: string) => lines.push(text))
-  const told = () => /"probes":"(http:\/\/127\.0\.0\.1:\d+)"/.exec(lines.join(''))?.[1]
+  const told = saidBy(worker, /"probes":"(http:\/\/127\.0\.0\.1:\d+)"/)
   await until(() => told() !== undefined)
   const get = async (path: string) => {
     const answer = await fetch(`${told()}${path}`)
@@ -136,7 +165,7 @@ it('packs worker answers probes and Prometheus on WORKER_PORT, and nothing else'
   const { text } = await get('/metrics')
   for (const figure of [
     /packs_worker_slots\{state="max"\} 4/,
-    /packs_jobs_dead_total\{job="tidy"\} 0/,
+    /packs_jobs_dead_total\{kind="tidy"\} 0/,
     /packs_part_up/,
   ])
     assert.match(text, figure)

@@ -81,7 +81,7 @@ export function bundlesOf(connection: Connection): Bundles {
       const file = { id, index, size, blobs, bytes, expiresAt, ...(sha256 === undefined ? {} : { sha256 }) }
       return { ...plan, file: id === undefined ? undefined : (file as PlannedBundle) }
     },
-    read: (file, options = {}) => read(connection, file, options),
+    read: ({ id, size }, options = {}) => readFile(connection, { path: `/bundles/${id}`, etag: id, size }, options),
     async inventory({ signal } = {}) {
       return (await ask(connection, { path: '/inventory', signal })).bytes
     },
@@ -91,18 +91,17 @@ export function bundlesOf(connection: Connection): Bundles {
 /** A try that brought so much does not count as a failed one, in bytes. */
 const gain = 1024 * 1024
 
-async function* read(
+/** The bytes of a file that never changes from byte `from` on; a connection that breaks off is taken up again. */
+export async function* readFile(
   connection: Connection,
-  { id, size }: Pick<PlannedBundle, 'id' | 'size'>,
+  { path, etag, size }: { path: string; etag: string; size: number },
   { from = 0, signal }: Cancellable & { from?: number },
 ): AsyncGenerator<Buffer, void, undefined> {
   let failed = 0
   for (let at = from; at < size; ) {
     const began = at
-    const headers = { range: `bytes=${at}-`, 'if-range': `"${id}"` }
-    const answer = await persist(connection, signal, () =>
-      send(connection, { path: `/bundles/${id}`, headers, signal }),
-    )
+    const headers = { range: `bytes=${at}-`, 'if-range': `"${etag}"` }
+    const answer = await persist(connection, signal, () => send(connection, { path, headers, signal, anywhere: true }))
     try {
       requirePart(answer, at, size)
       for await (const piece of answer as AsyncIterable<Buffer>) {

@@ -39,6 +39,8 @@ import https from 'node:https'
 import { type Audit, auditOf } from './audit.ts'
 import { type Bundles, bundlesOf } from './bundles.ts'
 import { ask, askFor, type Connection, jsonBody } from './connection.ts'
+import { type Events, eventsOf } from './events.ts'
+import { type Exports, exportsOf } from './exports.ts'
 import { PacksError } from './failure.ts'
 import { type Imports, importsOf } from './imports.ts'
 import { type Jobs, jobsOf } from './jobs.ts'
@@ -57,10 +59,16 @@ import {
 } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'
 import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
+import { type Quotas, quotasOf } from './quotas.ts'
+import { type Retention, retentionOf } from './retention.ts'
+import { type Scrubs, scrubsOf } from './scrub.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
+import { type Webhooks, webhooksOf } from './webhooks.ts'
 
 export type { Audit, AuditCheck, AuditEvent, AuditQuery } from './audit.ts'
 export type { BundlePlan, BundleProblem, BundleRequest, Bundles, PlannedBundle } from './bundles.ts'
+export type { Events, EventsQuery, PackEvent } from './events.ts'
+export type { Export, Exports } from './exports.ts'
 export type { PacksErrorCode } from './failure.ts'
 export type { ImportOptions, ImportProblem, ImportReport, ImportSource, ImportStatus, Imports } from './imports.ts'
 export type { Job, JobKind, JobState, Jobs, JobsQuery, SentJob } from './jobs.ts'
@@ -89,7 +97,30 @@ export type {
 } from './pack.ts'
 export type { DryRun, Published, Submission, UploadProgress } from './publish.ts'
 export type { PulledPack, PullOptions, PullProgress } from './pull.ts'
+export type { Quota, Quotas } from './quotas.ts'
+export type {
+  Hold,
+  Keeping,
+  Retention,
+  RetentionDecision,
+  RetentionPolicy,
+  RetentionRemoval,
+  RetentionRun,
+  StoredPolicy,
+} from './retention.ts'
+export type { ScrubFinding, ScrubPass, ScrubState, Scrubs } from './scrub.ts'
 export type { ApiToken, NewApiToken, TokenAction, Tokens } from './tokens.ts'
+export type {
+  Delivery,
+  DeliveryAttempt,
+  DeliveryState,
+  NewWebhook,
+  Webhook,
+  WebhookOptions,
+  WebhookState,
+  Webhooks,
+  WebhookTest,
+} from './webhooks.ts'
 export { PacksError, parseLock }
 
 /** How to reach a registry, and how patiently. */
@@ -166,7 +197,9 @@ export type Client = {
   /** What bundles are signed and verified with. */
   readonly keys: Keys
   readonly tokens: Tokens
+  readonly quotas: Quotas
   readonly audit: Audit
+  readonly scrubs: Scrubs
   /** Whether the registry answers and takes the credentials. Throws UNREACHABLE, UNAUTHORIZED. */
   ping(options?: Cancellable): Promise<void>
   /** Packs, page by page as they are consumed. */
@@ -223,12 +256,20 @@ export type Client = {
   remove(packId: string, version: string, options?: Cancellable & { force?: boolean | undefined }): Promise<boolean>
   /** Bundle files, as they leave. */
   readonly bundles: Bundles
+  /** Bundle files that the registry makes in the background. */
+  readonly exports: Exports
   /** Bundle files that come into the registry. */
   readonly imports: Imports
   /** Background work. */
   readonly jobs: Jobs
   /** Other registries that packs are pushed to or pulled from. */
   readonly mirrors: Mirrors
+  /** What is removed by itself, and what never is. */
+  readonly retention: Retention
+  /** What happens, as it does. */
+  readonly events: Events
+  /** Where events are sent to. */
+  readonly webhooks: Webhooks
 }
 
 type UploadOptions = Cancellable & { onProgress?: ((progress: UploadProgress) => void) | undefined }
@@ -241,16 +282,22 @@ export function openClient(options: ClientOptions): Client {
     url: connection.base,
     keys: keysOf(connection),
     tokens: tokensOf(connection),
+    quotas: quotasOf(connection),
     audit: auditOf(connection),
+    scrubs: scrubsOf(connection),
     async ping({ signal } = {}) {
       await ask(connection, { path: '/v2/', signal })
     },
     pull: (lock, pullOptions) => pull(connection, settings, lock, pullOptions),
     pullOne: (pack, pullOptions) => pullOne(connection, settings, pack, pullOptions),
     bundles: bundlesOf(connection),
+    exports: exportsOf(connection),
     imports: importsOf(connection),
     jobs: jobsOf(connection),
     mirrors: mirrorsOf(connection),
+    retention: retentionOf(connection),
+    events: eventsOf(connection),
+    webhooks: webhooksOf(connection),
     ...readsOf(connection),
     ...changesOf(connection),
   }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { askFor, type Call, type Connection } from './connection.ts'
-import { PacksError, unlessCancelled } from './failure.ts'
+import { PacksError, type PacksErrorCode, unlessCancelled } from './failure.ts'
 import { Passing, persist } from './retry.ts'
 
 /** A bundle to be imported. `open` gives its bytes from byte `from` on; they must be the same each time. */
@@ -51,8 +51,8 @@ export type ImportReport = {
 /** An import, from wherever it is looked at. `resumeAt`: the byte of the file at which it can be gone on with. */
 export type ImportStatus = {
   id: string
-  state: 'receiving' | 'verifying' | 'published' | 'failed'
-  /** A process of the registry is at it. */
+  state: 'receiving' | 'verifying' | 'publishing' | 'published' | 'failed'
+  /** A process of the registry is at it, or will be by itself. */
   alive: boolean
   received: number
   total?: number
@@ -73,6 +73,10 @@ export type Imports = {
    * SIGNATURE_MISSING, IMPORT_BASE_MISSING, IMPORT_BACKWARDS, VERSION_EXISTS and others, with every problem in `about`.
    */
   run(source: ImportSource, options?: ImportOptions): Promise<ImportReport>
+  /** Sends and verifies it as `run` does, and leaves the publishing to a job of the registry: see `find`. */
+  start(source: ImportSource, options?: Omit<ImportOptions, 'dryRun'>): Promise<ImportStatus>
+  /** The newest first, without their reports, page by page as they are consumed. */
+  list(options?: { state?: ImportStatus['state']; signal?: AbortSignal }): AsyncGenerator<ImportStatus, void, undefined>
   /** How far an import is, or what it found. Throws IMPORT_UNKNOWN. */
   find(id: string, options?: { signal?: AbortSignal }): Promise<ImportStatus>
 }
@@ -83,6 +87,8 @@ const silenceMs = 15 * 60_000
 export function importsOf(connection: Connection): Imports {
   return {
     run: (source, options = {}) => run(connection, source, options),
+    start: (source, options = {}) => start(connection, source, options),
+    list: (options = {}) => list(connection, options),
     find: (id, { signal } = {}) => find(connection, id, signal),
   }
 }
@@ -92,28 +98,90 @@ async function find(connection: Connection, id: string, signal: AbortSignal | un
   return (await askFor<{ import: ImportStatus }>(connection, 'import', call)).import
 }
 
+async function* list(
+  connection: Connection,
+  { state, signal }: { state?: ImportStatus['state']; signal?: AbortSignal },
+) {
+  const query = new URLSearchParams(state ? { state } : {})
+  do {
+    const call = { path: `/bundles/imports?${query}`, signal }
+    const page = await askFor<{ imports: ImportStatus[]; next?: string }>(connection, 'imports', call)
+    yield* page.imports
+    query.set('after', page.next ?? '')
+  } while (query.get('after'))
+}
+
 async function run(connection: Connection, source: ImportSource, options: ImportOptions): Promise<ImportReport> {
-  const { dryRun = false, force, runner, repository, signal } = options
+  const { dryRun = false, signal } = options
   // Chosen here, so that it is known however early the connection is lost. A dry run leaves nothing to go on with.
   const id = dryRun ? undefined : randomUUID()
-  const query = new URLSearchParams({
-    ...(id === undefined ? { dryRun: 'true' } : { resume: id }),
+  const query = queryOf(options, id === undefined ? { dryRun: 'true' } : { resume: id })
+  const sent = await send(connection, source, { ...options, id, query, field: 'changed' })
+  return 'report' in sent ? sent.report : ended(connection, await find(connection, sent.id, signal), signal)
+}
+
+async function start(connection: Connection, source: ImportSource, options: ImportOptions): Promise<ImportStatus> {
+  const id = randomUUID()
+  const query = queryOf(options, { resume: id, async: 'true' })
+  await send(connection, source, { ...options, id, query, field: 'import' })
+  return find(connection, id, options.signal)
+}
+
+function queryOf({ force, runner, repository }: ImportOptions, more: Record<string, string>): URLSearchParams {
+  return new URLSearchParams({
+    ...more,
     ...(force ? { force: 'true', reason: force.reason } : {}),
     ...(runner === undefined ? {} : { runner }),
     ...(repository === undefined ? {} : { repository }),
   })
+}
+
+type Sending = ImportOptions & { id: string | undefined; query: URLSearchParams; field: 'changed' | 'import' }
+
+/** Sends a file to its end, whatever breaks off meanwhile. Without a report: all of it is there, and is seen to. */
+async function send(
+  connection: Connection,
+  source: ImportSource,
+  { id, query, field, ...options }: Sending,
+): Promise<{ report: ImportReport } | { id: string }> {
+  const { signal } = options
   const once = { ...connection, attempts: 1, idleTimeoutMs: Math.max(connection.idleTimeoutMs, silenceMs) }
   let from = 0
   return persist(connection, signal, async () => {
     try {
-      return await askFor<ImportReport>(once, 'changed', callOf(`/bundles/import?${query}`, source, from, options))
+      const call = callOf(`/bundles/import?${query}`, source, from, options)
+      return { report: await askFor<ImportReport>(once, field, call) }
     } catch (error) {
       if (!mayPass(error)) throw error
       const before = from
-      from = id === undefined ? 0 : await resumeAt(connection, id, source, signal)
+      const left = id === undefined ? 0 : await whatIsLeft(connection, id, source, signal)
+      if (typeof left !== 'number') return left
+      from = left
       throw passing(error, from > before)
     }
   })
+}
+
+const pollMs = 500
+
+/** How an import ends that the registry finishes by itself. */
+async function ended(
+  connection: Connection,
+  begun: ImportStatus,
+  signal: AbortSignal | undefined,
+): Promise<ImportReport> {
+  let status = begun
+  while (status.state === 'publishing') {
+    await sleep(pollMs, undefined, signal ? { signal } : {}).catch(() => unlessCancelled(signal))
+    status = await find(connection, status.id, signal)
+  }
+  const { id, state, report, error } = status
+  if (state === 'published' && report) return { ...report, id }
+  throw new PacksError(
+    (error?.key ?? 'IMPORT_REFUSED') as PacksErrorCode,
+    typeof error?.detail === 'string' ? error.detail : `the import is ${state}; import it again`,
+    { about: { import: id, ...(report ? { problems: report.problems } : {}) } },
+  )
 }
 
 function callOf(path: string, { size, open }: ImportSource, from: number, { onProgress, signal }: ImportOptions): Call {
@@ -148,23 +216,27 @@ function mayPass(error: unknown): error is PacksError {
 const noticeMs = 20_000
 const lookMs = 300
 
-/** Where to go on; at the start, where the registry knows nothing of it. */
-async function resumeAt(
+/** Where to go on: at the start, where the registry knows nothing of it; nowhere, where it has all of it. */
+async function whatIsLeft(
   connection: Connection,
   id: string,
   { size }: ImportSource,
   signal: AbortSignal | undefined,
-): Promise<number> {
+): Promise<number | { id: string }> {
   try {
     let status = await find(connection, id, signal)
     // While the other side still waits for the lost connection, it has not said how far it got.
-    for (let waitedMs = 0; status.alive && waitedMs < noticeMs; waitedMs += lookMs) {
+    for (let waitedMs = 0; status.alive && isComing(status) && waitedMs < noticeMs; waitedMs += lookMs) {
       await sleep(lookMs, undefined, signal ? { signal } : {}).catch(() => unlessCancelled(signal))
       status = await find(connection, id, signal)
     }
-    return Math.min(status.resumeAt ?? 0, size - 1)
+    return isComing(status) || status.state === 'failed' ? Math.min(status.resumeAt ?? 0, size - 1) : { id }
   } catch (error) {
     if (error instanceof PacksError && error.code === 'IMPORT_UNKNOWN') return 0
     throw error
   }
+}
+
+function isComing({ state }: ImportStatus): boolean {
+  return state === 'receiving' || state === 'verifying'
 }

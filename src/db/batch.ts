@@ -80,7 +80,25 @@ export function batched<Key, Answer>(
   }
 }
 
-/** For a batch whose questions are often the same: each is asked once. Answers stand in the order of the questions. */
+/** For a batch whose questions are often the same, and one statement answers all: it is asked none twice. Answers stand in the order of the questions. */
+export async function askedDistinct<Key, Answer>(
+  keys: readonly Key[],
+  run: (keys: Key[]) => Promise<Answer[]>,
+): Promise<Answer[]> {
+  if (keys.length === 1) return run([...keys])
+  const places = new Map<string, number>()
+  const distinct: Key[] = []
+  const at = keys.map((key) => {
+    const text = JSON.stringify(key)
+    const place = places.get(text) ?? distinct.push(key) - 1
+    places.set(text, place)
+    return place
+  })
+  const answers = await run(distinct)
+  return at.map((place) => answers[place] as Answer)
+}
+
+/** The same where each is a statement of its own: it is asked once. Answers stand in the order of the questions. */
 export function askedOnce<Key, Answer>(keys: readonly Key[], run: (key: Key) => Promise<Answer>): Promise<Answer[]> {
   const asked = new Map<string, Promise<Answer>>()
   const answers = keys.map((key) => {

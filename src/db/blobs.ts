@@ -2,11 +2,15 @@ import { type ObjectKey, storedKey } from '../blobs/keys.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Fragment, Sql } from './client.ts'
+import { healBlobs } from './damage.ts'
 
 /** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at its link; undefined: it will not. */
 export type LinkedBlob = { size: number; key: ObjectKey; reviewDueSeconds: number | undefined }
 
-/** Looks up many blobs, each in its repository; the answers stand in the order of the questions. See findManifests. */
+/**
+ * Looks up many blobs, each in its repository; the answers stand in the order of the questions. See findManifests. One that
+ * is known to be damaged is as if it were not there: so whoever has it stores it again.
+ */
 export async function findLinkedBlobs(
   sql: Sql,
   asked: { repository: RepositoryName; digest: Digest }[],
@@ -20,7 +24,7 @@ export async function findLinkedBlobs(
       with ordinality as q (name, digest, i)
     join repositories r on r.name = q.name
     join repository_blobs l on l.repository_id = r.id and l.digest = q.digest
-    join blobs b on b.digest = q.digest`.values()
+    join blobs b on b.digest = q.digest and b.damaged_at is null`.values()
   const found: (LinkedBlob | undefined)[] = new Array(asked.length)
   for (const [text] of rows as unknown as [string][]) {
     const [i = '', size, key = '', due] = text.split(' ')
@@ -73,25 +77,26 @@ function linkStored(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promis
       select distinct on (g.digest) g.digest, g.size, g.key, now(), now() + make_interval(secs => ${graceSeconds})
       from given g order by g.digest
       on conflict (digest) do update set review_at = excluded.review_at
-      returning digest, storage_key`,
+      returning digest, storage_key, damaged_at is not null as damaged`,
     after: sql`, spare as (
       insert into blob_deletions (storage_key)
-      select g.key from given g join present p on p.digest = g.digest where p.storage_key <> g.key
+      select g.key from given g join present p on p.digest = g.digest where p.storage_key <> g.key and not p.damaged
       on conflict do nothing
     )`,
   })
 }
 
-/** Where the collector has just deleted the row, there is none to update, and nothing is linked. */
+/** Where the collector has just deleted the row, or the content is damaged, there is none to update, and nothing is linked. */
 function linkHeld(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> {
   return linkPresent(sql, arrivals, graceSeconds, {
     present: sql`
       update blobs b set review_at = now() + make_interval(secs => ${graceSeconds})
       from (
-        select digest from blobs where digest in (select g.digest from given g) order by digest for no key update
+        select digest from blobs where digest in (select g.digest from given g) and damaged_at is null
+        order by digest for no key update
       ) as locked
       where b.digest = locked.digest
-      returning b.digest`,
+      returning b.digest, false as damaged`,
     after: sql``,
   })
 }
@@ -107,7 +112,7 @@ async function linkPresent(
       update uploads u set state = 'closed', digest = g.digest, chunks = '[]'
       from given g where u.id = g.upload and u.state = 'open'
     )`
-  const rows = await sql<{ i: number }[]>`
+  const rows = await sql<{ i: number; damaged: boolean }[]>`
     with given as materialized (
       select g.*, r.id as repository_id from unnest(
         ${arrivals.map((a) => a.repository)}::text[], ${arrivals.map((a) => a.digest)}::text[],
@@ -124,9 +129,12 @@ async function linkPresent(
       order by 1, 2
       on conflict (repository_id, digest) do update set review_at = excluded.review_at
     )${arrivals.some((arrival) => arrival.closes) ? closed : sql``}${after}
-    select g.i::int from given g join present p on p.digest = g.digest`
+    select g.i::int, p.damaged from given g join present p on p.digest = g.digest`
   const done: boolean[] = new Array(arrivals.length).fill(false)
   for (const { i } of rows) done[i - 1] = true
+  const healing = rows.filter(({ damaged }) => damaged).map(({ i }) => arrivals[i - 1])
+  const stored = healing.flatMap((arrival) => (arrival?.key ? [{ ...arrival, key: arrival.key }] : []))
+  if (stored.length > 0) await healBlobs(sql, stored)
   return done
 }
 
@@ -135,7 +143,7 @@ export async function ensureRepository(sql: Sql, name: RepositoryName): Promise<
   await sql`insert into repositories (name) values (${name}) on conflict do nothing`
 }
 
-/** Links a blob of repository `from` into `to`. False where `from` does not have it. */
+/** Links a blob of repository `from` into `to`. False where `from` does not have it, or it is damaged. */
 export async function mountBlob(
   sql: Sql,
   { from, to, digest }: { from: RepositoryName; to: RepositoryName; digest: Digest },
@@ -145,7 +153,7 @@ export async function mountBlob(
     with source as (
       select b.digest from repositories r
       join repository_blobs l on l.repository_id = r.id and l.digest = ${digest}
-      join blobs b on b.digest = l.digest
+      join blobs b on b.digest = l.digest and b.damaged_at is null
       where r.name = ${from}
       for key share of l, b
     ), made as (
@@ -211,12 +219,12 @@ export async function unlinkBlob(
 }
 
 /**
- * Whether the registry holds content of this digest in any repository; never told to a client. If so it stays for the
+ * Whether the registry holds content of this digest in any repository, undamaged; never told to a client. If so it stays for the
  * grace from now on, whatever becomes of its links.
  */
 export async function holdBlob(sql: Sql, digest: Digest, graceSeconds: number): Promise<boolean> {
   const rows = await sql`
     update blobs set review_at = greatest(review_at, now() + make_interval(secs => ${graceSeconds}))
-    where digest = ${digest} returning 1`
+    where digest = ${digest} and damaged_at is null returning 1`
   return rows.length > 0
 }

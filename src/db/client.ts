@@ -1,6 +1,7 @@
 import postgres from 'postgres'
 import { Failure, unavailable } from '../errors.ts'
 import { socketHost } from './embedded-url.ts'
+import { refusedByQuota } from './overrun.ts'
 
 /** What a statement is run on: the pool or a transaction alike. 64-bit integers arrive as numbers. */
 export type Sql = postgres.Sql<{ bigint: number }>
@@ -85,7 +86,8 @@ export function noteEvents(): void {
 
 /**
  * Runs statements with a bound on the wait for a connection and on the answer.
- * Throws Failure('UNAVAILABLE') when the pool stays exhausted, the server is down, or it does not answer in time;
+ * Throws Failure('UNAVAILABLE') when the pool stays exhausted, the server is down, or it does not answer in time,
+ * QUOTA_EXCEEDED where the statement would add more than a quota allows;
  * every other error of PostgreSQL is passed on as it is. `answerMs`: for work that is known to take longer.
  */
 export async function ask<T>(
@@ -107,7 +109,7 @@ export async function ask<T>(
   try {
     return await within(answer, answerMs)
   } catch (error) {
-    throw isOutage(error) ? unavailable('database', error) : error
+    throw isOutage(error) ? unavailable('database', error) : (refusedByQuota(error) ?? error)
   }
 }
 

@@ -23,9 +23,9 @@ export async function plannedLinks(sql: Sql, { until, after, limit }: DuePage<Du
         select from repository_blobs o
         where o.digest = l.digest and o.repository_id < l.repository_id) as "blobGoes"
     from repository_blobs l join repositories r on r.id = l.repository_id join blobs b on b.digest = l.digest
-    where l.review_at <= ${until}::timestamptz and ${
+    where l.review_at <= ${until}::text::timestamptz and ${
       after
-        ? sql`(l.review_at, l.repository_id, l.digest) > (${after.reviewAt}::timestamptz, ${after.repositoryId}::bigint, ${after.digest})`
+        ? sql`(l.review_at, l.repository_id, l.digest) > (${after.reviewAt}::text::timestamptz, ${after.repositoryId}::bigint, ${after.digest})`
         : sql`true`
     }
     order by l.review_at, l.repository_id, l.digest limit ${limit}`
@@ -40,8 +40,8 @@ export async function plannedBlobs(sql: Sql, { until, after, limit }: DuePage<Du
   const rows = await sql<PlannedBlob[]>`
     select b.digest, b.review_at::text as "reviewAt", b.review_at as since, b.size, not ${stays(sql, 'b', until)} as goes
     from blobs b
-    where b.review_at <= ${until}::timestamptz and ${
-      after ? sql`(b.review_at, b.digest) > (${after.reviewAt}::timestamptz, ${after.digest})` : sql`true`
+    where b.review_at <= ${until}::text::timestamptz and ${
+      after ? sql`(b.review_at, b.digest) > (${after.reviewAt}::text::timestamptz, ${after.digest})` : sql`true`
     }
     order by b.review_at, b.digest limit ${limit}`
   return [...rows]
@@ -50,7 +50,7 @@ export async function plannedBlobs(sql: Sql, { until, after, limit }: DuePage<Du
 /** Whether a link would be deleted: an SQL condition. */
 function goes(sql: Sql, link: string, until: string): Fragment {
   const { review, repository, digest } = columns(sql, link)
-  return sql`(${review} is not null and ${review} <= ${until}::timestamptz
+  return sql`(${review} is not null and ${review} <= ${until}::text::timestamptz
     and not exists (select from manifest_blobs e where e.repository_id = ${repository} and e.blob_digest = ${digest})
     and not exists (select from awaited_blobs a where a.repository_id = ${repository} and a.blob_digest = ${digest}))`
 }
@@ -60,7 +60,7 @@ function stays(sql: Sql, row: string, until: string): Fragment {
   const { digest } = columns(sql, row)
   return sql`(
     exists (select from repository_blobs s where s.digest = ${digest} and not ${goes(sql, 's', until)})
-    or exists (select from import_blobs i where i.digest = ${digest} and i.storage_key is null and i.payload is null))`
+    or exists (select from import_blobs i where i.digest = ${digest} and i.storage_key is null))`
 }
 
 function columns(sql: Sql, row: string) {

@@ -2,6 +2,9 @@ import type { Digest } from '../oci/digest.ts'
 import type { Fragment, Sql, Transaction } from './client.ts'
 
 // The collector's statements. What they may meet, and why they are safe, stands in registry/collect.ts.
+//
+// Rows come and go as one text: packing and unpacking thousands of them otherwise keeps the process, which serves others
+// meanwhile, for some ten milliseconds.
 
 /** A link that is to be looked at. `reviewAt`: since when, to the microsecond; a text, for a Date has only milliseconds. */
 export type DueLink = { repositoryId: number; digest: Digest; reviewAt: string }
@@ -10,7 +13,7 @@ export type DueBlob = { digest: Digest; reviewAt: string }
 /** What is due by `until`, after a place in the order of review times: the next `limit`. */
 export type DuePage<T> = { until: string; after: T | undefined; limit: number }
 
-/** The database's clock, as the statements here take it. */
+/** The database's clock, as the statements here take it: as a text, for the driver makes a Date of any other time. */
 export async function reviewClock(sql: Sql): Promise<string> {
   const [row] = await sql<{ now: string }[]>`select clock_timestamp()::text as now`
   return row?.now ?? ''
@@ -18,39 +21,81 @@ export async function reviewClock(sql: Sql): Promise<string> {
 
 /** Due links, without a lock: many at once, so that dead entries at the head of the index are passed seldom. */
 export async function dueLinks(sql: Sql, { until, after, limit }: DuePage<DueLink>): Promise<DueLink[]> {
-  const rows = await sql<DueLink[]>`
-    select repository_id as "repositoryId", digest, review_at::text as "reviewAt" from repository_blobs
-    where review_at <= ${until}::timestamptz and ${
-      after
-        ? sql`(review_at, repository_id, digest) > (${after.reviewAt}::timestamptz, ${after.repositoryId}::bigint, ${after.digest})`
-        : sql`true`
-    }
-    order by review_at, repository_id, digest limit ${limit}`
-  return [...rows]
+  const rows = await sql<{ text: string | null }[]>`
+    with page as (
+      select repository_id, digest, review_at from repository_blobs
+      where review_at <= ${until}::text::timestamptz and ${
+        after
+          ? sql`(review_at, repository_id, digest) > (${after.reviewAt}::text::timestamptz, ${after.repositoryId}::bigint, ${after.digest})`
+          : sql`true`
+      }
+      order by review_at, repository_id, digest limit ${limit}
+    )
+    select string_agg(concat_ws(' ', repository_id, digest, ${instant(sql)}), e'\n'
+      order by review_at, repository_id, digest) as text from page`
+  return linksIn(rows)
+}
+
+function linksIn(rows: readonly { text: string | null }[]): DueLink[] {
+  return linesOf(rows).map((line) => {
+    const [id, digest, reviewAt = ''] = line.split(' ')
+    return { repositoryId: Number(id), digest: digest as Digest, reviewAt }
+  })
+}
+
+function linesOf([row]: readonly { text: string | null }[]): string[] {
+  return row?.text ? row.text.split('\n') : []
 }
 
 /** Due blobs. See dueLinks. */
 export async function dueBlobs(sql: Sql, { until, after, limit }: DuePage<DueBlob>): Promise<DueBlob[]> {
-  const rows = await sql<DueBlob[]>`
-    select digest, review_at::text as "reviewAt" from blobs
-    where review_at <= ${until}::timestamptz and ${
-      after ? sql`(review_at, digest) > (${after.reviewAt}::timestamptz, ${after.digest})` : sql`true`
-    }
-    order by review_at, digest limit ${limit}`
-  return [...rows]
+  const rows = await sql<{ text: string | null }[]>`
+    with page as (
+      select digest, review_at from blobs
+      where review_at <= ${until}::text::timestamptz and ${
+        after ? sql`(review_at, digest) > (${after.reviewAt}::text::timestamptz, ${after.digest})` : sql`true`
+      }
+      order by review_at, digest limit ${limit}
+    )
+    select string_agg(concat_ws(' ', digest, ${instant(sql)}), e'\n' order by review_at, digest) as text from page`
+  return blobsIn(rows)
+}
+
+function blobsIn(rows: readonly { text: string | null }[]): DueBlob[] {
+  return linesOf(rows).map((line) => {
+    const [digest, reviewAt = ''] = line.split(' ')
+    return { digest: digest as Digest, reviewAt }
+  })
+}
+
+/** review_at to the microsecond, without a space in it. */
+function instant(sql: Sql | Transaction): Fragment {
+  return sql`to_char(review_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
+}
+
+/** Links as a table of a statement: (repository_id, digest). */
+function theseLinks(tx: Transaction, links: readonly DueLink[]): Fragment {
+  return tx`unnest(string_to_array(${links.map((link) => link.repositoryId).join(' ')}::text, ' ')::bigint[],
+      string_to_array(${links.map((link) => link.digest).join(' ')}::text, ' '))`
+}
+
+/** Blobs as a table of a statement: (digest). */
+function theseBlobs(tx: Transaction, blobs: readonly DueBlob[]): Fragment {
+  return tx`unnest(string_to_array(${blobs.map((blob) => blob.digest).join(' ')}::text, ' '))`
 }
 
 /** Locks those of these links that are still due, each with its blob; the ones that somebody else holds are left out. */
 export async function lockDueLinks(tx: Transaction, links: readonly DueLink[]): Promise<DueLink[]> {
-  const rows = await tx<DueLink[]>`
-    select l.repository_id as "repositoryId", l.digest, l.review_at::text as "reviewAt"
-    from unnest(${links.map((link) => link.repositoryId)}::bigint[], ${links.map((link) => link.digest as string)}::text[])
-      as g (repository_id, digest)
-    join repository_blobs l on l.repository_id = g.repository_id and l.digest = g.digest
-    join blobs b on b.digest = l.digest
-    where l.review_at <= now()
-    for no key update of b skip locked for update of l skip locked`
-  return [...rows]
+  const rows = await tx<{ text: string | null }[]>`
+    with locked as materialized (
+      select l.repository_id, l.digest, l.review_at from ${theseLinks(tx, links)} as g (repository_id, digest)
+      join repository_blobs l on l.repository_id = g.repository_id and l.digest = g.digest
+      join blobs b on b.digest = l.digest
+      where l.review_at <= now()
+      for no key update of b skip locked for update of l skip locked
+    )
+    select string_agg(concat_ws(' ', repository_id, digest, ${instant(tx)}), e'\n') as text from locked`
+  return linksIn(rows)
 }
 
 /**
@@ -67,8 +112,7 @@ export async function judgeLinks(
   const [row] = await tx<{ kept: number; gone: number }[]>`
     with judged as materialized (
       select g.repository_id, g.digest, ${isNeeded(tx, 'g')} as needed, ${isAwaited(tx, 'g')} as awaited
-      from unnest(${links.map((link) => link.repositoryId)}::bigint[], ${links.map((link) => link.digest as string)}::text[])
-        as g (repository_id, digest)
+      from ${theseLinks(tx, links)} as g (repository_id, digest)
     ), kept as (
       update repository_blobs l
       set review_at = case when j.needed then null else now() + make_interval(secs => ${graceSeconds}) end
@@ -104,18 +148,20 @@ function isLinked(sql: Sql | Transaction, blob: string): Fragment {
 
 function isReliedOn(sql: Sql | Transaction, blob: string): Fragment {
   return sql`coalesce((select true from import_blobs i
-    where i.digest = ${sql(blob)}.digest and i.storage_key is null and i.payload is null limit 1), false)`
+    where i.digest = ${sql(blob)}.digest and i.storage_key is null limit 1), false)`
 }
 
 /** Locks those of these blobs that are still due; the ones that somebody else holds are left out. */
 export async function lockDueBlobs(tx: Transaction, blobs: readonly DueBlob[]): Promise<DueBlob[]> {
-  const rows = await tx<DueBlob[]>`
-    select b.digest, b.review_at::text as "reviewAt"
-    from unnest(${blobs.map((blob) => blob.digest as string)}::text[]) as g (digest)
-    join blobs b on b.digest = g.digest
-    where b.review_at <= now()
-    for update of b skip locked`
-  return [...rows]
+  const rows = await tx<{ text: string | null }[]>`
+    with locked as materialized (
+      select b.digest, b.review_at from ${theseBlobs(tx, blobs)} as g (digest)
+      join blobs b on b.digest = g.digest
+      where b.review_at <= now()
+      for update of b skip locked
+    )
+    select string_agg(concat_ws(' ', digest, ${instant(tx)}), e'\n') as text from locked`
+  return blobsIn(rows)
 }
 
 /**
@@ -131,7 +177,7 @@ export async function judgeBlobs(
   const [row] = await tx<{ kept: number; gone: number; bytes: number }[]>`
     with judged as materialized (
       select g.digest, ${isLinked(tx, 'g')} as linked, ${isReliedOn(tx, 'g')} as relied_on
-      from unnest(${blobs.map((blob) => blob.digest as string)}::text[]) as g (digest)
+      from ${theseBlobs(tx, blobs)} as g (digest)
     ), kept as (
       update blobs b
       set review_at = case when j.linked then null else now() + make_interval(secs => ${graceSeconds}) end

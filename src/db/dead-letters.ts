@@ -68,6 +68,19 @@ export async function listDeadLetters(sql: Sql, name: string, limit: number): Pr
   return rows.map(({ id }) => id)
 }
 
+/** Whether another job of this one's kind (and key, where the kind's keys are told apart) waits or runs. */
+export async function hasSuccessor(
+  tx: Transaction,
+  { id, name, key }: Pick<EndedJob, 'id' | 'name' | 'key'>,
+  { ofKey = true } = {},
+): Promise<boolean> {
+  const rows = await tx`
+    select 1 from pgboss.job
+    where name = ${name} and state <= 'active' and id <> ${id}
+      and (${!ofKey} or coalesce(singleton_key, '') = ${key ?? ''}) limit 1`
+  return rows.length > 0
+}
+
 /** Jobs of a kind and key that wait or run, those that run first. */
 export async function openJobs(
   sql: Sql | Transaction,

@@ -24,15 +24,18 @@ export async function postponeDeletions(sql: Sql, reasons: ReadonlyMap<ObjectKey
     where d.storage_key = g.key`
 }
 
-/** The next queued objects that are due by `until`. They stay queued until `forgetDeletions`; twice does no harm. */
+/**
+ * The next queued objects that are due by `until`; none while a backup is made (db/backup-holds.ts). They stay queued until
+ * `forgetDeletions`; twice does no harm.
+ */
 export async function dueDeletions(
   sql: Sql,
   { until, after, limit }: { until: string; after: Deletion | undefined; limit: number },
 ): Promise<Deletion[]> {
   const rows = await sql<{ key: string; due: string }[]>`
     select storage_key as key, retry_at::text as due from blob_deletions
-    where retry_at <= ${until}::timestamptz
-      and ${after ? sql`(retry_at, storage_key) > (${after.due}::timestamptz, ${after.key})` : sql`true`}
+    where retry_at <= ${until}::text::timestamptz and not exists (select from backup_holds where until > now())
+      and ${after ? sql`(retry_at, storage_key) > (${after.due}::text::timestamptz, ${after.key})` : sql`true`}
     order by retry_at, storage_key limit ${limit}`
   return rows.map(({ key, due }) => ({ key: storedKey(key), due }))
 }

@@ -1,5 +1,5 @@
 import type { PackId } from '../packs/pack.ts'
-import { noteEvents, type Sql, type Transaction } from './client.ts'
+import { type Fragment, noteEvents, type Sql, type Transaction } from './client.ts'
 
 // What happened is written down in the transaction in which it happened, so an event is there when it is true, and never
 // otherwise. Everybody who is told reads a single order, from which nothing is ever missing, by two steps:
@@ -55,4 +55,111 @@ export async function recordEvents(sql: Sql | Transaction, events: readonly NewE
       ${texts(({ data }) => JSON.stringify(data))}::text[]::json[])
       with ordinality as e (type, pack_id, subject, data, i)
     order by e.i`
+}
+
+/** On this channel PostgreSQL tells of new events, and that deliveries wait. */
+export const eventsChannel = 'packs_events'
+
+/** As many events as one relay moves. */
+const relayedAtOnce = 1_000
+
+/**
+ * Gives events their places, and each to the webhooks that want it, at most a thousand; answers whether there may be more.
+ * Where there are none, that is one statement that waits for nobody.
+ */
+export async function relayEvents(sql: Sql): Promise<boolean> {
+  const [outbox] = await sql<{ isEmpty: boolean }[]>`select not exists (select from event_outbox) as "isEmpty"`
+  if (outbox?.isEmpty) return false
+  return sql.begin(async (tx) => {
+    // Waits: whoever relays now may have looked before our events were there. A process that freezes here must not hold up
+    // all others.
+    await tx`
+      select set_config('idle_in_transaction_session_timeout', '5s', true), pg_advisory_xact_lock(${7_225_748_111}::bigint)`
+    return (await moveEvents(tx, relayedAtOnce)) === relayedAtOnce
+  })
+}
+
+/**
+ * Under the relay's lock. Webhooks are locked, so that none is deleted in between. A lane that somebody works at is
+ * waited for, for the moment of a statement.
+ */
+async function moveEvents(tx: Transaction, most: number): Promise<number> {
+  const [row] = await tx<{ count: number }[]>`
+    with taken as (
+      delete from event_outbox where id = any(array(select id from event_outbox order by id limit ${most}))
+      returning id, event_id, at, type, pack_id, subject, data
+    ), placed as (
+      insert into events (event_id, at, type, pack_id, subject, data)
+      select event_id, at, type, pack_id, subject, data from taken order by id
+      returning position, type, pack_id
+    ), wanted as (
+      select w.id as webhook_id, p.position, coalesce(p.pack_id, p.type) as lane
+      from placed p join webhooks w on w.enabled and p.type like any (w.type_patterns)
+        and coalesce(p.pack_id like any (w.pack_patterns), w.pack_patterns @> array['%'])
+      for key share of w
+    ), lanes as (
+      insert into webhook_lanes (webhook_id, lane, pending)
+      select webhook_id, lane, count(*) from wanted group by webhook_id, lane order by webhook_id, lane
+      on conflict (webhook_id, lane) do update set pending = webhook_lanes.pending + excluded.pending
+    ), deliveries as (
+      insert into webhook_deliveries (webhook_id, position, lane, next_at)
+      select webhook_id, position, lane, now() from wanted
+    )
+    select count(*)::int as count, pg_notify(${eventsChannel}, '') from placed having count(*) > 0`
+  return row?.count ?? 0
+}
+
+/** An event as it is kept. `at` is ISO 8601 in UTC with milliseconds; `data` is JSON text. */
+export type EventRow = {
+  position: number
+  id: string
+  at: string
+  type: EventType
+  packId: PackId | null
+  subject: string
+  data: string
+}
+
+export const eventColumns = (sql: Sql | Transaction): Fragment => sql`
+  e.position, e.event_id as id, to_char(e.at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as at, e.type,
+  e.pack_id as "packId", e.subject, e.data::text as data`
+
+/** Events after a position, in their order. */
+export async function listEvents(sql: Sql, after: number, limit: number): Promise<EventRow[]> {
+  const rows = await sql<EventRow[]>`
+    select ${eventColumns(sql)} from events e where e.position > ${after} order by e.position limit ${limit}`
+  return [...rows]
+}
+
+/** From where to where events can be read: up to `forgotten` some may be gone, and `last` is the newest there was. */
+export async function eventBounds(sql: Sql): Promise<{ forgotten: number; last: number }> {
+  const [row] = await sql<{ forgotten: number; last: number }[]>`
+    select h.position as forgotten, greatest(h.position, (select max(position) from events)) as last from event_horizon h`
+  return row ?? { forgotten: 0, last: 0 }
+}
+
+/**
+ * Forgets the oldest events, at most `most`, with their deliveries; answers how many. One that still waits to be delivered
+ * by then belongs to a webhook that is switched off.
+ */
+export async function forgetEvents(sql: Sql, keptSeconds: number, most: number): Promise<number> {
+  const [row] = await sql<{ count: number }[]>`
+    with gone as (
+      delete from events where position = any(array(
+        select position from events where at < now() - make_interval(secs => ${keptSeconds}) order by position limit ${most}))
+      returning position
+    ), moved as (
+      update event_horizon set position = greatest(position, (select max(position) from gone))
+      where exists (select from gone)
+    )
+    select count(*)::int as count from gone`
+  return row?.count ?? 0
+}
+
+/** How many events wait to be relayed, and how long the oldest has, in seconds. */
+export async function outboxDepth(sql: Sql): Promise<{ count: number; oldestSeconds: number }> {
+  const [row] = await sql<{ count: number; oldestSeconds: number }[]>`
+    select count(*)::int as count, coalesce(extract(epoch from clock_timestamp() - min(at)), 0)::float8 as "oldestSeconds"
+    from event_outbox`
+  return row ?? { count: 0, oldestSeconds: 0 }
 }

@@ -18,12 +18,21 @@ const columnsOf = (manifests: readonly PackManifest[]) => ({
 /** A version as it leaves. `size`: of its content. */
 export type LivingVersion = { packId: PackId; version: Version; type: PackType; size: number; manifestDigest: Digest }
 
-/** Every version that is not deleted, by pack and then from the lowest to the highest. */
-export async function livingVersions(sql: Sql | Transaction): Promise<LivingVersion[]> {
-  const rows = await sql<LivingVersion[]>`
-    select p.pack_id as "packId", v.version, v.type, v.content_size as size, v.manifest_digest as "manifestDigest"
+/** Where a page begins: behind this one. */
+export type VersionPosition = { packId: string; precedence: string }
+
+/** Versions that are not deleted, by pack and then from the lowest to the highest: those after `after`. */
+export async function livingVersions(
+  sql: Sql | Transaction,
+  after: VersionPosition,
+  limit: number,
+): Promise<(LivingVersion & VersionPosition)[]> {
+  const rows = await sql<(LivingVersion & VersionPosition)[]>`
+    select p.pack_id as "packId", v.version, v.type, v.content_size as size, v.manifest_digest as "manifestDigest",
+      v.precedence
     from packs p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
-    order by p.pack_id, v.precedence`
+    where (p.pack_id, v.precedence) > (${after.packId}, ${after.precedence})
+    order by p.pack_id, v.precedence limit ${limit}`
   return [...rows]
 }
 

@@ -6,7 +6,7 @@ import type { Tag } from '../oci/reference.ts'
 import type { PackId } from '../packs/pack.ts'
 import { releaseOf, type Version } from '../packs/version.ts'
 import type { Sql, Transaction } from './client.ts'
-import type { Attempt } from './imports.ts'
+import { healBlobs } from './damage.ts'
 import type { VersionFacts } from './pack-rebuild.ts'
 
 // What an import asks and writes: sets of rows, each statement for a thousand packs what the others do for one. Rows are
@@ -72,13 +72,6 @@ export async function lockPacks(
     on conflict (repository_id) do update set pack_id = excluded.pack_id`
 }
 
-/** The import, locked, unless another connection has taken it over. */
-export async function lockImport(tx: Transaction, { id, attempt }: Attempt): Promise<boolean> {
-  const rows = await tx`
-    select id from imports where id = ${id} and attempt = ${attempt} and state = 'verifying' for update`
-  return rows.length > 0
-}
-
 /** An object that an import has stored. */
 type StoredBlob = { digest: Digest; size: number; key: ObjectKey }
 
@@ -92,19 +85,22 @@ export async function takeBlobs(tx: Transaction, id: string, keys: readonly Obje
 
 /**
  * Makes objects the registry's content. Answers those of them that nobody needs, because the same came from elsewhere in
- * the meantime. `on conflict do update`: see linkArrivals.
+ * the meantime; damaged content is healed by them. `on conflict do update`: see linkArrivals.
  */
 export async function enterBlobs(tx: Transaction, blobs: readonly StoredBlob[]): Promise<ObjectKey[]> {
-  const rows = await tx<{ key: string }[]>`
+  const rows = await tx<{ digest: Digest; key: string; damaged: boolean }[]>`
     insert into blobs (digest, size, storage_key, verified_at)
     select g.digest, g.size, g.key, now()
     from unnest(${blobs.map(({ digest }) => digest as string)}::text[], ${blobs.map(({ size }) => size)}::bigint[],
       ${blobs.map(({ key }) => key as string)}::text[]) as g (digest, size, key)
     order by g.digest collate "C"
     on conflict (digest) do update set verified_at = blobs.verified_at
-    returning storage_key as key`
+    returning digest, storage_key as key, damaged_at is not null as damaged`
+  const damaged = new Set(rows.filter((row) => row.damaged).map(({ digest }) => digest))
+  const healing = blobs.filter(({ digest }) => damaged.has(digest))
+  if (healing.length > 0) await healBlobs(tx, healing)
   const live = new Set(rows.map(({ key }) => key))
-  return blobs.map(({ key }) => key).filter((key) => !live.has(key))
+  return blobs.filter(({ key, digest }) => !live.has(key) && !damaged.has(digest)).map(({ key }) => key)
 }
 
 /** A manifest in the repository of a pack. */

@@ -6,7 +6,7 @@ import type { Sql } from './client.ts'
 /** `sha256`: digests of 32 bytes each, in order. `others`: those by another algorithm. `last`: where the next page begins. */
 export type HeldPage = { count: number; sha256: Buffer; others: Digest[]; last: Digest | null }
 
-/** Blobs that manifests of these packs need, after `after` by digest. They arrive packed: a million of them is 32 MB. */
+/** Undamaged blobs that manifests of these packs need, after `after` by digest. They arrive packed: a million of them is 32 MB. */
 export async function heldBlobs(sql: Sql, packIds: readonly PackId[], after: string, limit: number): Promise<HeldPage> {
   const [page] = await sql<HeldPage[]>`
     with readable as materialized (
@@ -18,7 +18,7 @@ export async function heldBlobs(sql: Sql, packIds: readonly PackId[], after: str
       coalesce(array_agg(digest::text order by digest) filter (where digest not like 'sha256:%'), '{}') as others
     from (
       select b.digest from blobs b
-      where b.digest > ${after} and exists (
+      where b.digest > ${after} and b.damaged_at is null and exists (
         select from repository_blobs l
         join manifest_blobs e on e.repository_id = l.repository_id and e.blob_digest = l.digest
         where l.digest = b.digest and l.repository_id in (select repository_id from readable))

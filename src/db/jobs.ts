@@ -249,3 +249,8 @@ export async function retryJob(sql: Sql, id: string): Promise<boolean> {
     returning pg_notify('packs_jobs', j.name)`
   return rows.length > 0
 }
+
+/** Takes a job out of its queue that nobody has begun: what it is about has been done. */
+export async function dropWaiting(sql: Sql | Transaction, name: string, key: string): Promise<void> {
+  await sql`delete from pgboss.job where name = ${name} and singleton_key = ${key} and state < 'active'`
+}

@@ -124,3 +124,24 @@ export async function countSigning(tx: Transaction): Promise<number> {
 export async function lockKeys(tx: Transaction): Promise<void> {
   await tx`select pg_advisory_xact_lock(${7_225_748_104}::bigint)`
 }
+
+/** What is stored of a private key, of those that sign bundles and those that sign tokens. */
+type StoredKey = { table: 'signing_keys' | 'token_keys'; id: string; stored: Buffer }
+
+export async function privateKeys(sql: Sql): Promise<StoredKey[]> {
+  const rows = await sql<StoredKey[]>`
+    select 'signing_keys' as table, keyid as id, private_key as stored from signing_keys where private_key is not null
+    union all
+    select 'token_keys', kid, private_key from token_keys where private_key is not null`
+  return [...rows]
+}
+
+/** Stores a private key in another form, unless it was replaced or erased in the meantime. */
+export async function replacePrivateKey(
+  sql: Sql,
+  { table, id, stored, again }: StoredKey & { again: Buffer },
+): Promise<void> {
+  if (table === 'signing_keys')
+    await sql`update signing_keys set private_key = ${again} where keyid = ${id} and private_key = ${stored}`
+  else await sql`update token_keys set private_key = ${again} where kid = ${id} and private_key = ${stored}`
+}

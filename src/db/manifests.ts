@@ -71,7 +71,8 @@ export async function insertManifest(
       select id, ${digest}, ${manifest.mediaType}, ${manifest.artifactType ?? null}, ${manifest.subject ?? null},
         ${manifest.annotations ? sql.json(manifest.annotations) : null}::jsonb, ${payload.length}, ${payload}
       from repository
-      on conflict (repository_id, digest) do update set pushed_at = excluded.pushed_at
+      on conflict (repository_id, digest) do update set
+        pushed_at = excluded.pushed_at, payload = excluded.payload, size = excluded.size
         where manifests.media_type = excluded.media_type
       returning repository_id, digest
     ), blobs as (

@@ -10,6 +10,11 @@ const lockNumber = 7_225_748_101
 
 type Migration = { number: number; name: string; text: string }
 
+/** The numbers and names of the migrations that come with this version. */
+export async function knownMigrations(): Promise<{ number: number; name: string }[]> {
+  return (await ours()).map(({ number, name }) => ({ number, name }))
+}
+
 /** The migrations that come with this version, in order. */
 async function ours(): Promise<Migration[]> {
   const folder = fileURLToPath(new URL('./migrations/', import.meta.url))
@@ -27,10 +32,15 @@ async function ours(): Promise<Migration[]> {
  * Brings the schema up to this version. Any number of processes may call this at once on one database: the first takes
  * the advisory lock, the others wait for it and find nothing left to do. Each migration is one transaction that claims
  * its row first, so it is applied once and whole. The queues of jobs are made with it. Returns what was applied.
+ * `upTo`: to the schema of an older version, as a backup of it needs it.
  * Throws an Error in words when the database has been migrated by a newer version, or is older than PostgreSQL 15.
  */
-export async function migrate(url: string, wanted: Record<string, QueueOptions> = queues): Promise<string[]> {
-  const migrations = await ours()
+export async function migrate(
+  url: string,
+  wanted: Record<string, QueueOptions> = queues,
+  { upTo = Number.POSITIVE_INFINITY } = {},
+): Promise<string[]> {
+  const migrations = (await ours()).filter(({ number }) => number <= upTo)
   // A connection of its own: closing it gives back the lock and whatever a failed migration left open.
   const sql = connect(url, { max: 1 })
   try {

@@ -129,7 +129,7 @@ export async function beginRun(sql: Sql, id: string): Promise<void> {
 }
 
 /** A run that could not go on waits for the next try. */
-export async function pauseRun(sql: Sql, id: string, error: string): Promise<void> {
+export async function pauseRun(sql: Sql | Transaction, id: string, error: string): Promise<void> {
   await sql`update mirror_runs set state = 'waiting', error = ${error} where id = ${id}`
 }
 
@@ -141,7 +141,7 @@ export async function noteProgress(sql: Sql, id: string, progress: object): Prom
 }
 
 export async function endRun(
-  sql: Sql,
+  sql: Sql | Transaction,
   id: string,
   { report, error }: { report?: object; error?: string },
 ): Promise<void> {
@@ -151,16 +151,18 @@ export async function endRun(
     where id = ${id}`
 }
 
-/**
- * Ends the runs of a mirror that wait or were cut, when the job that was to do them has ended without success. Where
- * another one of that mirror waits or runs, they are its to do.
- */
-export async function endOpenRuns(tx: Transaction, mirrorId: string, jobId: string, error: string): Promise<void> {
-  await tx`
-    update mirror_runs set state = 'failed', finished_at = now(), error = ${error}
-    where mirror_id::text = ${mirrorId} and state in ('waiting', 'running') and not exists (
-      select from pgboss.job j
-      where j.name = 'mirror' and j.singleton_key = ${mirrorId} and j.state <= 'active' and j.id <> ${jobId})`
+/** Ends the runs of a mirror that wait or were cut, and that nobody will go on with; answers them. */
+export async function endOpenRuns(
+  tx: Transaction,
+  mirrorId: string,
+  error: string,
+): Promise<{ id: string; name: string; direction: MirrorDirection }[]> {
+  const rows = await tx<{ id: string; name: string; direction: MirrorDirection }[]>`
+    update mirror_runs r set state = 'failed', finished_at = now(), error = ${error}
+    from mirrors m
+    where m.id = r.mirror_id and m.id::text = ${mirrorId} and r.state in ('waiting', 'running')
+    returning r.id, m.name, m.direction`
+  return [...rows]
 }
 
 /** The runs of a mirror, the newest first. */

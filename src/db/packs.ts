@@ -202,7 +202,7 @@ export async function findVersions(sql: Sql, asked: Selector[]): Promise<(Versio
       b.storage_key as "storageKey"
     from ${versionsNamed(sql, asked)}
     left join repository_blobs l on l.repository_id = v.repository_id and l.digest = v.content_digest
-    left join blobs b on b.digest = l.digest`
+    left join blobs b on b.digest = l.digest and b.damaged_at is null`
   const found: (VersionRow | undefined)[] = new Array(asked.length)
   for (const { i, storageKey, ...row } of rows)
     found[i - 1] = { ...row, key: storageKey === null ? undefined : storedKey(storageKey) }

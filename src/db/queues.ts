@@ -16,9 +16,13 @@ export type QueueOptions = {
  */
 export const queues = {
   'seal-audit': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  export: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
+  import: { retries: 6, retryDelay: 5, lease: 60, exclusive: true },
   mirror: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
+  'tend-quotas': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   retention: { retries: 5, retryDelay: 30, lease: 60, exclusive: true },
   tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  scrub: { retries: 20, retryDelay: 30, lease: 60, exclusive: true },
   gc: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
   sweep: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
 } as const satisfies Record<string, QueueOptions>

@@ -34,12 +34,16 @@ export type VersionRow = {
 /** The living versions of packs. */
 export async function livingVersions(sql: Sql | Transaction, packIds: readonly PackId[]): Promise<VersionRow[]> {
   const rows = await sql<VersionRow[]>`
+    with channels as materialized (
+      select t.repository_id, t.manifest_digest, array_agg(t.name order by t.name) as names
+      from packs p join tags t on t.repository_id = p.repository_id
+      where p.pack_id = any(${packIds as readonly string[]}::text[]) and t.name <> 'latest' and t.name !~ ${channelPattern}
+      group by t.repository_id, t.manifest_digest
+    )
     select p.pack_id as "packId", v.version, v.state, (extract(epoch from v.published_at) * 1000)::float8 as "publishedAt",
-      v.manifest_digest as "manifestDigest", array(
-        select t.name from tags t where t.repository_id = v.repository_id and t.manifest_digest = v.manifest_digest
-          and t.name <> 'latest' and t.name !~ ${channelPattern} order by t.name
-      ) as channels, h.held_by as "heldBy", h.reason as "heldWhy"
+      v.manifest_digest as "manifestDigest", coalesce(c.names, '{}') as channels, h.held_by as "heldBy", h.reason as "heldWhy"
     from packs p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
+    left join channels c on c.repository_id = v.repository_id and c.manifest_digest = v.manifest_digest
     left join holds h on h.pack_id = p.pack_id and h.version = v.version
     where p.pack_id = any(${packIds as readonly string[]}::text[])`
   return [...rows]

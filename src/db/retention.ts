@@ -154,6 +154,13 @@ export async function failRun(sql: Sql, id: string, error: string): Promise<void
     where id = ${id} and state in ('waiting', 'planning', 'removing')`
 }
 
+/** Ends all runs that wait or were cut, and that nobody will go on with. */
+export async function failOpenRuns(tx: Transaction, error: string): Promise<void> {
+  await tx`
+    update retention_runs set state = 'failed', finished_at = now(), error = ${error}
+    where state in ('waiting', 'planning', 'removing')`
+}
+
 /** Forgets the oldest runs that have ended, but for so many. */
 export async function forgetRuns(sql: Sql, kept: number): Promise<void> {
   await sql`

@@ -24,14 +24,17 @@ export async function uploadSecret(sql: Sql): Promise<Buffer> {
   return row.secret
 }
 
+/** What somebody has under way in uploads that have a chunk. */
+export type UploadsOpen = { count: number; bytes: number }
+
 /**
- * Looks up sessions, and with the same question whether the registry holds content of a digest already (in any
+ * Looks up sessions, with the same question what `owner` has under way in all of theirs, and whether the registry holds content of a digest already (in any
  * repository; never told to a client). The answers stand in the order of the questions.
  */
 export async function findUploads(
   sql: Sql,
-  asked: { id: string; repository: RepositoryName; digest?: Digest }[],
-): Promise<{ session: UploadSession | undefined; held: boolean }[]> {
+  asked: { id: string; repository: RepositoryName; digest?: Digest; owner?: string | undefined }[],
+): Promise<{ session: UploadSession | undefined; held: boolean; open: UploadsOpen }[]> {
   type Row = {
     i: number
     algorithm: Algorithm
@@ -41,14 +44,27 @@ export async function findUploads(
     digest: Digest | null
     state: UploadSession['state'] | null
     held: boolean
+    count?: number
+    bytes?: number
   }
+  // Left out where nobody asks for it.
+  const owned = asked.some(({ owner }) => owner !== undefined)
+  const counted = sql`, unnest(${asked.map((a) => a.owner ?? null)}::text[]) with ordinality as w (owner, n),
+    lateral (
+      select count(*)::int as count, coalesce(sum(o."offset"), 0)::bigint as bytes
+      from uploads o where o.owner = w.owner and o.state = 'open' and o.expires_at > now()
+    ) m where w.n = q.i`
   const rows = await sql<Row[]>`
     select q.i::int, u.algorithm, u."offset", u.digest_so_far as "soFar", u.chunks, u.digest, u.state,
-      exists (select from blobs b where b.digest = q.digest) as held
+      exists (select from blobs b where b.digest = q.digest and b.damaged_at is null) as held ${owned ? sql`, m.count, m.bytes` : sql``}
     from unnest(${asked.map((a) => a.id)}::uuid[], ${asked.map((a) => a.repository)}::text[],
       ${asked.map((a) => a.digest ?? null)}::text[]) with ordinality as q (id, repository, digest, i)
-    left join uploads u on u.id = q.id and u.repository = q.repository and u.expires_at > now()`
-  const found = asked.map(() => ({ session: undefined as UploadSession | undefined, held: false }))
+    left join uploads u on u.id = q.id and u.repository = q.repository and u.expires_at > now()
+    ${owned ? counted : sql``}`
+  const found = asked.map(() => ({
+    ...{ session: undefined as UploadSession | undefined, held: false },
+    open: { count: 0, bytes: 0 },
+  }))
   for (const row of rows) {
     const question = asked[row.i - 1]
     if (!question) continue
@@ -62,7 +78,8 @@ export async function findUploads(
       state: row.state,
       closedAs: row.digest ?? undefined,
     }
-    found[row.i - 1] = { held: row.held, session: session ?? undefined }
+    const open = { count: row.count ?? 0, bytes: row.bytes ?? 0 }
+    found[row.i - 1] = { held: row.held, session: session ?? undefined, open }
   }
   return found
 }
@@ -74,6 +91,8 @@ type Append = {
   from: number
   chunk: Chunk
   digestSoFar: Digest | undefined
+  /** Who sends it, as their limits are counted. */
+  owner?: string | undefined
 }
 
 /**
@@ -94,11 +113,11 @@ export async function appendChunk(sql: Sql, { id, from, chunk, digestSoFar }: Ap
 
 /** The first chunk of a session brings its row into being; false where there is one already. */
 export async function insertFirstChunk(sql: Sql, append: Append, life: number): Promise<boolean> {
-  const { id, repository, algorithm, chunk, digestSoFar } = append
+  const { id, repository, algorithm, chunk, digestSoFar, owner } = append
   const rows = await sql`
-    insert into uploads (id, repository, algorithm, "offset", digest_so_far, chunks, expires_at)
-    values (${id}, ${repository}, ${algorithm}, ${chunk.size}, ${digestSoFar ?? null}, ${sql.json([chunk])},
-      now() + make_interval(secs => ${life}))
+    insert into uploads (id, repository, owner, algorithm, "offset", digest_so_far, chunks, expires_at)
+    values (${id}, ${repository}, ${owner ?? null}, ${algorithm}, ${chunk.size}, ${digestSoFar ?? null},
+      ${sql.json([chunk])}, now() + make_interval(secs => ${life}))
     on conflict (id) do nothing
     returning id`
   return rows.length > 0
@@ -177,7 +196,7 @@ export async function expiredUploads(
 ): Promise<{ id: string; repository: string; size: number; since: Date }[]> {
   const rows = await sql<{ id: string; repository: string; size: number; since: Date }[]>`
     select id, repository, "offset" as size, expires_at as since from uploads
-    where state = 'open' and expires_at <= ${until}::timestamptz and ${after ? sql`id > ${after.id}` : sql`true`}
+    where state = 'open' and expires_at <= ${until}::text::timestamptz and ${after ? sql`id > ${after.id}` : sql`true`}
     order by id limit ${limit}`
   return [...rows]
 }

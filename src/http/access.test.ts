@@ -52,6 +52,11 @@ const rows: Record<string, Need> = {
   'post /bundles': 'list',
   'post /bundles/plan': 'list',
   'get /bundles/:id{[0-9a-f]{64}}': 'list',
+  'post /bundles/exports': 'admin',
+  'get /bundles/exports': 'registry',
+  'get /bundles/exports/:id': 'registry',
+  'get /bundles/exports/:id/file': 'registry',
+  'delete /bundles/exports/:id': 'admin',
   'get /inventory': 'registry',
   'post /bundles/import': 'login',
   'get /bundles/imports': 'registry',
@@ -68,6 +73,17 @@ const rows: Record<string, Need> = {
   'get /upstreams/:prefix{.+}': 'registry',
   'put /upstreams/:prefix{.+}': 'admin',
   'delete /upstreams/:prefix{.+}': 'admin',
+  'get /events': 'list',
+  'get /webhooks': 'admin',
+  'post /webhooks': 'admin',
+  'get /webhooks/:name': 'admin',
+  'patch /webhooks/:name': 'admin',
+  'delete /webhooks/:name': 'admin',
+  'post /webhooks/:name/test': 'admin',
+  'get /webhooks/:name/deliveries': 'admin',
+  'post /webhooks/:name/deliveries/redeliver': 'admin',
+  'get /webhooks/:name/deliveries/:id': 'admin',
+  'post /webhooks/:name/deliveries/:id/redeliver': 'admin',
   'get /keys': 'registry',
   'get /keys/:id': 'registry',
   'post /keys': 'admin',
@@ -99,8 +115,13 @@ const rows: Record<string, Need> = {
   'post /tokens': 'admin',
   'post /tokens/rotate-key': 'admin',
   'delete /tokens/:id': 'admin',
+  'get /quotas': 'registry',
+  'get /quotas/:repositories{.+}': 'registry',
+  'put /quotas/:repositories{.+}': 'admin',
+  'delete /quotas/:repositories{.+}': 'admin',
   'get /audit': 'admin',
   'get /audit/verify': 'admin',
+  'get /scrub': 'admin',
   'get /healthz': 'nothing',
   'get /readyz': 'nothing',
   'get /metrics': 'registry',
@@ -151,6 +172,7 @@ function pathOf(method: string, route: string): string {
     .replace(':name{.+}', 'packs/demo')
     .replace(':name', 'none')
     .replace(':prefix{.+}', 'none')
+    .replace(':repositories{.+}', 'none/*')
     .replace(':reference', there ? '1.0.0' : '9.9.9')
     .replace(':digest', there ? digest : `sha256:${'0'.repeat(64)}`)
     .replace(':session', '00000000-0000-4000-8000-000000000000')

@@ -7,6 +7,7 @@ import {
   listFilter,
   mayAccess,
   type Principal,
+  reads,
   readsSome,
 } from '../auth/access.ts'
 import { service } from '../auth/registry-token.ts'
@@ -27,8 +28,9 @@ import type { Env } from './routes.ts'
 /** What the gate needs beside the request. */
 export type Gate = Origins & { deps: Deps; limits: Limits }
 
-export function openGate(deps: Deps): Gate {
-  const limits = openLimits({ requestsAMinute: deps.config.rateLimit })
+/** `shared`: this is one of several processes that count requests together. */
+export function openGate(deps: Deps, { shared }: { shared: boolean }): Gate {
+  const limits = openLimits({ requestsAMinute: deps.config.rateLimit, shared })
   return { deps, limits, ...openOrigins(deps.config.auth) }
 }
 
@@ -59,8 +61,17 @@ async function admitBy(gate: Gate, bindings: Bindings): Promise<void> {
   const { incoming } = bindings
   const address = gate.addressOf(incoming)
   bindings.principal = await identify(deps, limits, incoming, address)
-  const { tokenId, kind, name } = bindings.principal
-  await limits.count(kind === 'anonymous' ? address : `${kind} ${tokenId ?? name}`)
+  await limits.count(payer(bindings.principal, address))
+}
+
+/** Under what name a request counts against limits: whoever is nobody in particular counts by address. */
+function payer({ kind, tokenId, name }: Principal, address: string): string {
+  return kind === 'anonymous' || kind === 'everyone' ? address : `${kind} ${tokenId ?? name}`
+}
+
+export function payerOf(c: Context<Env>): string {
+  const { gate, incoming } = c.env
+  return payer(principalOf(c), gate?.addressOf(incoming) ?? '')
 }
 
 /** A refusal of a credential that does not hold, with what to do about it. Source: RFC 6750, section 3. */
@@ -170,6 +181,18 @@ function unknown(c: Context<Env>, repository: RepositoryName): Failure {
   if (route.endsWith('/blobs/:digest'))
     return new Failure('BLOB_UNKNOWN', { detail: { name, digest: c.req.param('digest') } })
   return new Failure('NAME_UNKNOWN', { detail: { name } })
+}
+
+/** Finds out again who asks, for an answer that goes on. Throws UNAUTHORIZED, UNAVAILABLE. */
+export async function admitAgain(c: Context<Env>, deps: Deps): Promise<void> {
+  const { gate, incoming } = c.env
+  if (gate) c.env.principal = await identify(deps, gate.limits, incoming, gate.addressOf(incoming))
+}
+
+/** Of which packs whoever asks may know; of what is of no pack, administrators may. */
+export function mayKnowFor(c: Context<Env>): (packId: PackId | undefined) => boolean {
+  const { listing, admin } = principalOf(c)
+  return (packId) => (packId === undefined ? admin : listing !== undefined && reads(listing, repositoryOf(packId)))
 }
 
 /** Which packs whoever asks may read. */

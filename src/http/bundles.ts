@@ -119,13 +119,13 @@ export function addBundleRoutes(routes: Routes, deps: Deps): void {
   })
 }
 
-async function planned(c: Context<Env>, deps: Deps): Promise<Plan> {
+export async function planned(c: Context<Env>, deps: Deps): Promise<Plan> {
   requireListing(c)
   queryOf(c, noQuery)
   return planBundle(deps, await jsonBody(c, exportRequest, maxBodyBytes), mayPullFor(c))
 }
 
-function fileFields(id: string): Fields {
+export function fileFields(id: string): Fields {
   return {
     'content-type': 'application/x-tar',
     etag: `"${id}"`,

@@ -2,7 +2,12 @@ import { unsealedSeconds } from '../db/audit.ts'
 import { ask } from '../db/client.ts'
 import { type Backlog, readBacklog } from '../db/collect-plan.ts'
 import { countJobs, type JobCounts } from '../db/dead-letters.ts'
+import { outboxDepth } from '../db/events.ts'
+import { countFindings, type FindingKind, findingKinds } from '../db/findings.ts'
+import { listQuotas, type QuotaRow } from '../db/quotas.ts'
+import { listRuns, type ScrubRunRow } from '../db/scrub.ts'
 import { countOpenUploads } from '../db/uploads.ts'
+import { countDeliveries } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 
@@ -36,10 +41,13 @@ export async function sharedFigures(deps: Deps): Promise<string> {
   const parts = await partsOf(deps)
   for (const [part, state] of Object.entries(parts)) figures.parts.labels(part).set(state === 'ok' ? 1 : 0)
   const space = parts.blobStore === 'ok' ? await deps.blobs.space?.() : undefined
-  for (const [kind, bytes] of Object.entries(space ?? {})) figures.blobSpace.labels(kind).set(bytes)
+  for (const [state, bytes] of Object.entries(space ?? {})) figures.blobSpace.labels(state).set(bytes)
   if (parts.database === 'ok') await lookUp(deps, figures)
   else
-    for (const figure of [figures.uploadsOpen, figures.auditUnsealed, figures.backlogAge, figures.collectedAt])
+    for (const figure of [
+      ...[figures.uploadsOpen, figures.auditUnsealed, figures.backlogAge, figures.collectedAt],
+      ...[figures.outbox, figures.outboxOldest, figures.deliveriesOldest],
+    ])
       figure.remove()
   return figures.register.metrics()
 }
@@ -51,6 +59,21 @@ async function lookUp({ db }: Deps, figures: Figures): Promise<void> {
   figures.auditUnsealed.set(await ask(db, unsealedSeconds))
   for (const counts of await ask(db, countJobs)) showJobs(figures, counts)
   showBacklog(figures, await ask(db, readBacklog))
+  for (const quota of await ask(db, listQuotas)) showQuota(figures, quota)
+  const [outbox, deliveries] = [await ask(db, outboxDepth), await ask(db, countDeliveries)]
+  figures.outbox.set(outbox.count)
+  figures.outboxOldest.set(outbox.oldestSeconds)
+  figures.deliveriesByState.labels('waiting').set(deliveries.waiting)
+  figures.deliveriesByState.labels('dead').set(deliveries.dead)
+  figures.deliveriesOldest.set(deliveries.oldestSeconds)
+  showScrubs(figures, await ask(db, countFindings), await ask(db, listRuns))
+}
+
+/** A kind of which there is nothing is a nought: an alert can tell that from a registry that does not answer. */
+function showScrubs(figures: Figures, open: ReadonlyMap<FindingKind, number>, runs: readonly ScrubRunRow[]): void {
+  for (const kind of findingKinds) figures.findings.labels(kind).set(open.get(kind) ?? 0)
+  for (const { mode, finishedAt } of runs)
+    if (finishedAt !== null) figures.scrubFinished.labels(mode).set(Date.parse(finishedAt) / 1000)
 }
 
 function showBacklog(figures: Figures, { due, queued, oldestDueSeconds, lastRunAt }: Backlog): void {
@@ -59,6 +82,14 @@ function showBacklog(figures: Figures, { due, queued, oldestDueSeconds, lastRunA
   figures.backlogAge.set(oldestDueSeconds)
   if (lastRunAt === undefined) figures.collectedAt.remove()
   else figures.collectedAt.set(lastRunAt)
+}
+
+function showQuota({ quota }: Figures, { glob, bytes, maxBytes, versions, maxVersions }: QuotaRow): void {
+  const figures = { bytes: [bytes, maxBytes], versions: [versions, maxVersions] }
+  for (const [unit, [used, limit]] of Object.entries(figures)) {
+    quota.labels(glob, unit, 'used').set(Number(used))
+    if (typeof limit === 'number') quota.labels(glob, unit, 'limit').set(limit)
+  }
 }
 
 function showJobs(figures: Figures, counts: JobCounts): void {

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { compileGrants, type Grant, type Principal } from '../auth/access.ts'
+import { amongEverybody, compileGrants, type Grant, type Principal } from '../auth/access.ts'
 import { hashOf, isApiToken } from '../auth/api-token.ts'
 import { TokenRefused } from '../auth/issuer.ts'
 import { isPassword } from '../auth/passwords.ts'
@@ -185,8 +185,9 @@ export function used(deps: Deps, { id, isStale }: LiveToken): void {
   )
 }
 
-function remember(deps: Deps, authorization: string, principal: Principal, ms: number, generation: number): Principal {
-  if (ms > 0) deps.auth.verified.set(deps.auth.nameOf(authorization), { principal, until: Date.now() + ms, generation })
+function remember({ auth }: Deps, authorization: string, who: Principal, ms: number, generation: number): Principal {
+  const principal = amongEverybody(who, auth.anonymous)
+  if (ms > 0) auth.verified.set(auth.nameOf(authorization), { principal, until: Date.now() + ms, generation })
   return principal
 }
 

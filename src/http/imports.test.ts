@@ -8,7 +8,8 @@ import { tidy } from '../registry/deletions.ts'
 import { trustKey } from '../registry/keys.ts'
 import { pathOf, type SampleOptions, sampleBundle, type TarEntry, tarOf } from '../testing/bundle.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
-import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { indexType, startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { startWorker } from '../worker/worker.ts'
 
 let databases: TestDatabases
 before(async () => {
@@ -431,6 +432,104 @@ describe('an import that is cut off', () => {
     }))
 })
 
+describe('an import that nobody waits for', () => {
+  const id = '22222222-3333-4444-8555-666666666666'
+  type Told = { import: { state: string; alive: boolean; report?: Answer; error?: { key: string } } }
+  const told = async ({ call }: TestRegistry) =>
+    ((await (await call('GET', `/bundles/imports/${id}`)).json()) as Told).import
+
+  async function leave(registry: TestRegistry, bytes = sample.bytes, headers = {}): Promise<void> {
+    const query = 'prefer' in headers ? '' : '&async=true'
+    const answer = await registry.call('POST', `/bundles/import?resume=${id}${query}`, { body: bytes, headers })
+    assert.deepEqual([answer.status, answer.headers.get('location')], [202, `/bundles/imports/${id}`])
+    assert.equal(answer.headers.get('preference-applied'), 'respond-async')
+    assert.equal(((await answer.json()) as Told).import.state, 'publishing')
+  }
+
+  async function work(registry: TestRegistry): Promise<void> {
+    const worker = startWorker(registry.deps, { pollMs: 50 })
+    while ((await told(registry)).state === 'publishing') await new Promise((resolve) => setTimeout(resolve, 20))
+    await worker.stop()
+  }
+
+  for (const headers of [{}, { prefer: 'handling=lenient, respond-async' }])
+    it(`is published by a worker, and written down: ${JSON.stringify(headers)}`, () =>
+      withRegistry(async (registry) => {
+        await leave(registry, sample.bytes, headers)
+        assert.deepEqual(await visible(registry), { packs: 0, repositories: 0, blobs: 0 })
+        assert.equal((await told(registry)).alive, true)
+        // What it has stored is not taken from it by another import of the same, nor by whoever tidies up.
+        await tidy(registry.deps)
+        const before = await objects(registry)
+        assert.ok(before.length > 0)
+        await work(registry)
+        const { state, report } = await told(registry)
+        assert.deepEqual([state, report?.changed, report?.packs?.length], ['published', true, 2])
+        assert.equal(await (await registry.call('GET', '/packs/alpha/stable')).text(), 'the content of alpha')
+        const rows = await registry.deps.db.sql`select path, outcome from audit_events where action = 'job import'`
+        assert.deepEqual([...rows], [{ path: `/bundles/imports/${id}`, outcome: 'done' }])
+        await cleanUp(registry)
+        assert.equal((await objects(registry)).length, (await visible(registry)).blobs)
+      }))
+
+  it('is refused at once where it cannot be published', () =>
+    withRegistry(async (registry) => {
+      const of = (content: string) =>
+        sampleBundle({ packs: [{ packId: 'net', version: '1.0.0', content }], channels: [] })
+      await send(registry, of('one').bytes)
+      const answer = await send(registry, of('other').bytes, '?async=true')
+      assert.deepEqual([answer.status, answer.type], [409, 'urn:packs-registry:VERSION_EXISTS'])
+    }))
+
+  it('is refused by the worker for what was published meanwhile', () =>
+    withRegistry(async (registry) => {
+      await leave(registry)
+      const form = new FormData()
+      form.set('manifest', JSON.stringify({ packId: 'alpha', version: '1.0.0', type: 'policy' }))
+      form.set('content', new Blob(['published']), 'alpha.tgz')
+      assert.equal((await fetch(`${registry.url}/packs`, { method: 'POST', body: form })).status, 201)
+      await work(registry)
+      const { state, error, report } = await told(registry)
+      assert.deepEqual([state, error?.key], ['failed', 'VERSION_EXISTS'])
+      assert.equal(report?.problems?.[0]?.packId, 'alpha')
+      assert.equal((await registry.call('GET', '/packs/beta')).status, 404)
+    }))
+
+  it('needs no worker where its sender comes back, and none of it is sent again', () =>
+    withRegistry(async (registry) => {
+      await leave(registry)
+      const length = sample.bytes.length
+      const tail = { 'content-range': `${length - 1}-${length - 1}` }
+      const answer = await send(registry, sample.bytes.subarray(-1), `?resume=${id}`, tail)
+      assert.deepEqual([answer.status, answer.changed, answer.id], [201, true, id])
+      const [jobs] = await registry.deps.db.sql<{ count: number }[]>`
+        select count(*)::int as count from pgboss.job where name = 'import'`
+      assert.equal(jobs?.count, 0)
+    }))
+
+  it('has to be sent again where content of it went away', () =>
+    withRegistry(async (registry) => {
+      const { digest } = await registry.pushBlob('demo/other', 'the content of alpha')
+      await leave(registry)
+      await registry.deps.db.sql`delete from repository_blobs where digest = ${digest}`
+      await registry.deps.db.sql`delete from blobs where digest = ${digest}`
+      await work(registry)
+      const { state, error } = await told(registry)
+      assert.deepEqual([state, error?.key], ['receiving', 'UNAVAILABLE'])
+      assert.equal((await send(registry, sample.bytes, `?resume=${id}`)).status, 201)
+    }))
+
+  it('is content that looks like a manifest too', () =>
+    withRegistry(async (registry) => {
+      const mediaType = 'application/vnd.oci.image.index.v1+json'
+      const content = JSON.stringify({ schemaVersion: 2, mediaType, manifests: [] })
+      const packs = [{ packId: 'odd', version: '1.0.0', content }]
+      await leave(registry, sampleBundle({ packs, channels: [], referrer: false }).bytes)
+      await work(registry)
+      assert.equal(await (await registry.call('GET', '/packs/odd/1.0.0')).text(), content)
+    }))
+})
+
 describe('what another registry exports', () => {
   async function publish({ url }: TestRegistry, document: object, content?: string): Promise<void> {
     const form = new FormData()
@@ -462,6 +561,52 @@ describe('what another registry exports', () => {
         const dependents = await here.call('GET', '/packs/zeta/1.0.0/dependents')
         assert.match(await dependents.text(), /alpha/)
       })
+    }))
+
+  it('has its signatures under the tags of cosign too, and so has the layout of another tool', () =>
+    withRegistry(async (there) => {
+      await publish(there, { packId: 'alpha' }, 'the content of alpha')
+      const subject = (await there.call('HEAD', '/v2/packs/alpha/manifests/1.0.0')).headers.get('docker-content-digest')
+      const tag = `${subject?.replace(':', '-')}.sig`
+      const signature = await there.pushManifest('packs/alpha', tag)
+      const list = `${subject?.replace(':', '-')}`
+      const fallback = { schemaVersion: 2, mediaType: indexType, manifests: [] }
+      await there.pushManifest('packs/alpha', list, fallback)
+      const file = await there.call('POST', '/bundles', { body: '{"all":true}' })
+      const bundle = Buffer.from(await file.arrayBuffer())
+      const names = [
+        [subject, 'packs/alpha:1.0.0'],
+        [signature.digest, tag],
+        [digestOf(Buffer.from(JSON.stringify(fallback))), list],
+      ] as const
+      const blobs = new Map<string, Buffer>()
+      const manifests = await Promise.all(
+        names.map(async ([digest, name]) => {
+          const answer = await there.call('GET', `/v2/packs/alpha/manifests/${digest}`)
+          const bytes = Buffer.from(await answer.arrayBuffer())
+          blobs.set(String(digest), bytes)
+          for (const blob of [JSON.parse(bytes.toString()).config, ...(JSON.parse(bytes.toString()).layers ?? [])])
+            if (blob) {
+              const content = await there.call('GET', `/v2/packs/alpha/blobs/${blob.digest}`)
+              blobs.set(blob.digest, Buffer.from(await content.arrayBuffer()))
+            }
+          const annotations = { 'org.opencontainers.image.ref.name': name }
+          return { mediaType: answer.headers.get('content-type'), digest, size: bytes.length, annotations }
+        }),
+      )
+      const layout = tarOf([
+        { name: 'oci-layout', bytes: Buffer.from('{"imageLayoutVersion":"1.0.0"}') },
+        { name: 'index.json', bytes: Buffer.from(JSON.stringify({ schemaVersion: 2, manifests })) },
+        ...[...blobs].map(([digest, bytes]) => ({ name: pathOf(digest as Digest), bytes })),
+      ])
+      for (const bytes of [bundle, layout])
+        await withRegistry(async (here) => {
+          const answer = await send(here, bytes)
+          assert.equal(answer.status, 201, JSON.stringify(answer))
+          const tagged = await here.call('HEAD', `/v2/packs/alpha/manifests/${tag}`)
+          assert.equal(tagged.headers.get('docker-content-digest'), signature.digest)
+          assert.equal((await send(here, bytes)).status, 200)
+        })
     }))
 
   it('needs what neither it nor this registry has: refused', () =>

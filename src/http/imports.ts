@@ -9,6 +9,7 @@ import { versionSchema } from '../packs/document.ts'
 import { type ImportRequest, importBundle } from '../registry/import.ts'
 import { packOfRepository } from '../registry/import-layout.ts'
 import { principalOf, requireAccess, requireLogin } from './access.ts'
+import { requestId } from './observe.ts'
 import { readCursor, writeCursor } from './packs/cursor.ts'
 import {
   jsonText,
@@ -39,6 +40,8 @@ export const importQuery = query({
   repository: v.optional(textSchema(200)),
   /** An import to go on with; one that is not there begins under this id. */
   resume: v.optional(uuidSchema),
+  /** Answer when all of it is received and verified; a job publishes it. */
+  async: switchSchema,
 })
 
 /** The query of GET /bundles/imports. */
@@ -58,6 +61,12 @@ export function addImportRoutes(routes: Routes, deps: Deps): void {
     const { incoming } = c.env
     incoming.once('end', () => incoming.socket.setTimeout(0))
     const { id, report } = await importBundle(deps, requestOf(c))
+    if (!report) {
+      const row = await ask(deps.db, (sql) => findImport(sql, id))
+      const headers = { location: `/bundles/imports/${id}`, 'preference-applied': 'respond-async' }
+      if (row) return jsonText(`{"import":${importText(row)}}`, { status: 202, headers })
+      throw unknown(id)
+    }
     const status = report.changed && !report.dryRun ? 201 : 200
     const headers = id === undefined ? {} : { location: `/bundles/imports/${id}` }
     return Response.json({ ...(id === undefined ? {} : { id }), ...report }, { status, headers })
@@ -82,17 +91,30 @@ export function addImportRoutes(routes: Routes, deps: Deps): void {
     queryOf(c, noQuery)
     const id = c.req.param('id') ?? ''
     const row = v.is(uuidSchema, id) ? await ask(deps.db, (sql) => findImport(sql, id)) : undefined
-    if (!row) throw new Failure('IMPORT_UNKNOWN', { detail: `there is no import ${JSON.stringify(id.slice(0, 100))}` })
+    if (!row) throw unknown(id)
     return jsonText(`{"import":${importText(row)}}`)
   })
 }
 
+function unknown(id: string): Failure {
+  return new Failure('IMPORT_UNKNOWN', { detail: `there is no import ${JSON.stringify(id.slice(0, 100))}` })
+}
+
+/** Whether the client would rather not wait. Source: RFC 7240, section 4.1. */
+function prefersAsync(c: Context<Env>): boolean {
+  return /(?:^|[,;\s])respond-async(?:[,;\s]|$)/i.test(c.req.header('prefer') ?? '')
+}
+
 function requestOf(c: Context<Env>): ImportRequest {
-  const { dryRun, force, reason, runner, repository, resume } = queryOf(c, importQuery)
+  const { dryRun, force, reason, runner, repository, resume, async: isAsync } = queryOf(c, importQuery)
   if (force && reason === undefined)
     throw new Failure('QUERY_INVALID', { detail: 'force=true needs a reason; it is kept in the report: &reason=…' })
   const principal = principalOf(c)
+  const { kind, tokenId } = principal
+  const address = c.env.gate?.addressOf(c.env.incoming) ?? ''
   return {
+    by: { kind, ...(tokenId === undefined ? {} : { tokenId }), address, requestId: requestId(c.env) },
+    detached: isAsync || prefersAsync(c),
     ...{ body: bodyOf(c), id: resume, offset: chunkRangeOf(c)?.first ?? 0, principal: principal.name },
     // It sets channels too.
     mayPush: (name) => mayAccess(principal, name, 'push') && mayAccess(principal, name, 'overwrite'),

@@ -17,12 +17,22 @@ const nothing = v.strictObject({})
 /** Every kind of job. */
 export const jobKinds: Record<QueueName, JobKind> = {
   'seal-audit': { about: 'seals the events of the audit, every minute', data: nothing },
+  export: { about: 'makes a bundle file', instead: 'use POST /bundles/exports, or packs export --async' },
+  import: {
+    about: 'publishes a bundle that was received and verified',
+    instead: 'use POST /bundles/import, or packs import',
+  },
   mirror: { about: 'the runs of a mirror', instead: 'use POST /mirrors/{name}/run, or packs mirror run' },
   retention: {
     about: 'applies the policies of retention that are enabled, every night',
     instead: 'use POST /retention/run, or packs retention run',
   },
+  'tend-quotas': { about: 'adds up what repositories with a quota hold, every minute', data: nothing },
   tidy: { about: 'ends what nobody came back to, deletes what is queued, every ten minutes', data: nothing },
+  scrub: {
+    about: 'compares the store and the database, and hashes every object, every Sunday night; mode "quick" hashes none',
+    data: v.strictObject({ mode: v.optional(v.picklist(['full', 'quick'])), repair: v.optional(v.boolean()) }),
+  },
   gc: { about: 'collects content that nothing refers to any more, every five minutes', data: nothing },
   sweep: {
     about: 'takes away what crashes left in the store: chunks, drafts, multipart uploads; every hour',

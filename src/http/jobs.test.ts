@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, it } from 'node:test'
-import { takeJob } from '../db/jobs.ts'
+import { deadRun, takeJob } from '../db/jobs.ts'
 import { failJob, send } from '../db/queue.ts'
 import { queues } from '../db/queues.ts'
+import { noteEnd } from '../registry/jobs.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
 
@@ -131,6 +132,51 @@ it('cancels, discards, and counts by kind', async () => {
   assert.deepEqual([told.status, told.body.job.state, told.body.job.isCancelled], [202, 'running', true])
 })
 
+for (const { kind, key, made, told } of [
+  {
+    kind: 'export',
+    key: 'e'.repeat(64),
+    made: `insert into exports (id, principal, state, size, file, expires_at)
+      values ('${'e'.repeat(64)}', 'p', 'running', 1, '{}', now() + interval '1 d')`,
+    told: `select state, error from exports`,
+  },
+  {
+    kind: 'import',
+    key: '00000000-0000-4000-8000-0000000000aa',
+    made: `insert into imports (id, principal, state, publishing, leased_until, expires_at)
+      values ('00000000-0000-4000-8000-0000000000aa', 'p', 'publishing', '{}', now(), now() + interval '1 d')`,
+    told: `select state, error ->> 'detail' as error from imports`,
+  },
+  {
+    kind: 'retention',
+    key: 'retention',
+    made: `insert into retention_runs (asked_by, state) values ('p', 'removing')`,
+    told: `select state, error from retention_runs`,
+  },
+] as const)
+  it(`what a job ${kind} was to do has failed when the job is cancelled, or is a dead letter`, async () => {
+    const { sql } = registry.deps.db
+    await sql`delete from pgboss.job`
+    for (const words of ['cancelled', 'the disk is full']) {
+      await sql.unsafe('delete from exports; delete from imports; delete from retention_runs')
+      await sql.unsafe(made)
+      const id = (await send(sql, kind, {}, { key })) ?? assert.fail('not taken')
+      if (words === 'cancelled') assert.equal((await call('POST', `/jobs/${id}/cancel`)).status, 202)
+      else {
+        await takeJob(sql, [kind])
+        await sql`
+          update pgboss.job set state = 'failed', output = ${sql.json({ error: words })}, completed_on = now()
+          where id = ${id}`
+        await sql.begin(async (tx) => {
+          await noteEnd(tx, (await deadRun(tx, { name: kind, id, attempt: 0 })) ?? assert.fail('not dead'))
+        })
+      }
+      const [row] = await sql.unsafe<{ state: string; error: string }[]>(told)
+      assert.equal(row?.state, 'failed')
+      assert.match(row?.error ?? '', new RegExp(words))
+    }
+  })
+
 it('retries all dead letters of a kind', async () => {
   await registry.deps.db.sql`delete from pgboss.job`
   await sendJobs(2, 'all')
@@ -209,14 +255,14 @@ it('counts jobs for the metrics', async () => {
   await failNext('no')
   const text = await (await registry.call('GET', '/metrics')).text()
   for (const figure of [
-    /packs_jobs\{job="tidy",state="waiting"\} 1/,
-    /packs_jobs\{job="tidy",state="failed"\} 1/,
-    /packs_jobs\{job="mirror",state="failed"\} 0/,
-    /packs_jobs_oldest_waiting_seconds\{job="tidy"\} [0-9.e-]+\n/,
-    /packs_jobs_oldest_dead_seconds\{job="tidy"\} [0-9.e-]+\n/,
+    /packs_jobs\{kind="tidy",state="waiting"\} 1/,
+    /packs_jobs\{kind="tidy",state="failed"\} 1/,
+    /packs_jobs\{kind="mirror",state="failed"\} 0/,
+    /packs_jobs_oldest_waiting_seconds\{kind="tidy"\} [0-9.e-]+\n/,
+    /packs_jobs_oldest_dead_seconds\{kind="tidy"\} [0-9.e-]+\n/,
     /packs_part_up\{part="database"\} 1/,
     /packs_part_up\{part="blobStore"\} 1/,
-    /packs_blob_store_space_bytes\{kind="free"\} [1-9]/,
+    /packs_blob_store_space_bytes\{state="free"\} [1-9]/,
     /packs_audit_oldest_unsealed_seconds \d/,
     /packs_database_connections\{state="max"\} 12/,
     /packs_http_received_bytes_total [1-9]/,

@@ -98,6 +98,12 @@ async function runOnce(id: string, signal = new AbortController().signal): Promi
   return body.parity as ParityReport
 }
 
+/** Of each event its type, its run, and what it says of the end. */
+async function toldOf(types: string): Promise<unknown[]> {
+  const { events } = (await call('GET', `/events?type=${types}`)).body as { events: { type: string; data: Json }[] }
+  return events.map(({ type, data }) => [type.split('.').slice(3, 5).join('.'), data.run, data.clean ?? data.final])
+}
+
 const writes = (asked: readonly string[]) => asked.filter((line) => !/^(?:GET|HEAD) /.test(line))
 const states = ({ entries }: ParityReport) =>
   entries.map(({ packId, kind, reference, state }) => `${packId} ${kind} ${reference} ${state}`)
@@ -195,6 +201,8 @@ describe('a mirror', () => {
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
     assert.equal((await call('GET', '/packs/app', undefined, there)).status, 200)
+    // The dry run changed nothing that anybody would have to be told of.
+    assert.deepEqual(await toldOf('mirror.*'), [['mirror.completed', first, true]])
     const { schedule } = jobs.mirror
     await call('PATCH', '/mirrors/site', { schedule: '*/5 * * * *' })
     assert.ok(typeof schedule === 'function')
@@ -232,6 +240,15 @@ describe('a mirror', () => {
     await call('PATCH', '/mirrors/site', { selection: { channels: ['stable'] } })
     const report = await runOnce(id)
     assert.deepEqual(states(report), ['app channel stable same', 'app version 1.5.0 same'])
+  })
+
+  it('that may not go where it is to is told of', async () => {
+    await twoSites()
+    await publish(here, { packId: 'app' })
+    const id = await addMirror(there.url, { options: {} })
+    await assert.rejects(runOnce(id), { key: 'ADDRESS_REFUSED' })
+    const [run] = ((await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }).runs
+    assert.deepEqual(await toldOf('mirror.*'), [['mirror.failed', run?.id, true]])
   })
 
   it('that is cut in the middle goes on where it was', async () => {
@@ -332,6 +349,15 @@ describe('a mirror', () => {
     const [dead] = (await call('GET', '/jobs?state=failed')).body.jobs as Json[]
     assert.deepEqual([dead?.name, dead?.attempts], ['mirror', 2])
     await worker.stop({ graceMs: 0 })
+    const told = await deps.db.sql<{ type: string }[]>`
+      select type from (
+        select type, data from event_outbox union all select type, data from events) e
+      where type in ('job.failed', 'mirror.failed') and (type = 'job.failed' or (data ->> 'final')::boolean)
+      order by type`
+    assert.deepEqual(
+      told.map(({ type }) => type),
+      ['job.failed', 'mirror.failed'],
+    )
 
     await call('POST', '/mirrors/site/run')
     const [waiting] = (await call('GET', '/jobs?state=waiting&name=mirror')).body.jobs as Json[]

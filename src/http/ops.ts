@@ -7,7 +7,9 @@ import type { Routes } from './routes.ts'
 export type ServerState = {
   /** The server is finishing what it has and takes nothing new. */
   isDraining(): boolean
-  /** The metrics of every process of this server, as Prometheus reads them; undefined: there is only this one. */
+  /** Aborts when that begins: answers that would go on for ever end. */
+  drain?: AbortSignal
+  /** The metrics of every process of this server, as Prometheus reads them; undefined: this process is all of it. */
   allMetrics?: () => Promise<string>
 }
 

@@ -24,21 +24,32 @@ export function plainAsker(deps: Deps, { rawHeaders }: IncomingMessage): Princip
   return auth.mode === 'none' || authorization === undefined ? auth.anonymous : remembered(deps, authorization)
 }
 
-/** Goes on where the API token behind a principal still holds, at once where there is none behind it. */
+/**
+ * Asks whether the API token behind a principal still holds, beside what is asked for: at the same moment, not before it.
+ * The answer goes through what this returns, which holds it back until that is known, and is at once where there is no
+ * token; where it holds no more, `otherwise` is called in the answer's place.
+ */
 export function whileLive(
   deps: Deps,
   { tokenId: id }: Principal,
   outgoing: ServerResponse,
-  go: () => void,
   otherwise: () => void,
-): void {
-  if (id === undefined) {
-    go()
-    return
+): (answer: () => void) => void {
+  if (id === undefined) return (answer) => answer()
+  let isLive: boolean | undefined
+  let waiting: (() => void) | undefined
+  const settle = () => {
+    if (!waiting || isLive === undefined) return
+    if (isLive && !outgoing.destroyed) waiting()
+    else otherwise()
   }
   deps.together.apiToken.ask({ id }, (_error, live) => {
-    if (!live || outgoing.destroyed) return otherwise()
-    used(deps, live)
-    go()
+    isLive = live !== undefined
+    if (live) used(deps, live)
+    settle()
   })
+  return (answer) => {
+    waiting = answer
+    settle()
+  }
 }

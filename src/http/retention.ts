@@ -94,7 +94,10 @@ function addPolicies(routes: Routes, deps: Deps): void {
   routes.delete('/retention/policies/:name', async (c) => {
     requireAdmin(c)
     queryOf(c, noQuery)
-    return Response.json({ deleted: await ask(deps.db, (sql) => deletePolicy(sql, c.req.param('name') ?? '')) })
+    const name = c.req.param('name') ?? ''
+    // Another text is the name of none, and may be one that the database does not take.
+    const deleted = v.is(policyName, name) && (await ask(deps.db, (sql) => deletePolicy(sql, name)))
+    return Response.json({ deleted })
   })
 }
 

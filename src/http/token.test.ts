@@ -6,6 +6,7 @@ import { after, before, describe, it } from 'node:test'
 import bcrypt from 'bcryptjs'
 import { decodeJwt } from 'jose'
 import { closeDeps, openDeps } from '../deps.ts'
+import { digestOf } from '../oci/digest.ts'
 import { rotateTokenKey } from '../registry/token-keys.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { codeOf, imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -260,13 +261,33 @@ describe('rights', () => {
       return ((await answer.json()) as { repositories: string[] }).repositories
     }
     assert.deepEqual(await list(), ['public/a'])
-    assert.deepEqual(await list(basic('alice')), ['team/a', 'team/b', 'team/made', 'team/race'])
+    assert.deepEqual(await list(basic('alice')), ['public/a', 'team/a', 'team/b', 'team/made', 'team/race'])
     assert.deepEqual(await list(basic('alice'), '?n=1&last=team/a'), ['team/b'])
-    assert.deepEqual(await list(basic('bob')), [])
+    assert.deepEqual(await list(basic('bob')), ['public/a'])
     const { token } = await tokenFor('scope=registry:catalog:*', basic('alice'))
-    assert.deepEqual(await list(`Bearer ${token}`), ['team/a', 'team/b', 'team/made', 'team/race'])
+    assert.deepEqual(await list(`Bearer ${token}`), ['public/a', 'team/a', 'team/b', 'team/made', 'team/race'])
     const without = await tokenFor('', basic('alice'))
     assert.equal((await here.call('GET', '/v2/_catalog', withBearer(without.token))).status, 401)
+  })
+
+  it('are no less for those who log in than for those who do not', async () => {
+    assert.equal((await put('public/all', '1', basic('admin'))).status, 201)
+    const elsewhere = await tokenFor('scope=repository:team/a:pull,push', basic('alice'))
+    for (const authorization of [basic('bob'), `Bearer ${elsewhere.token}`]) {
+      const answer = await here.call('GET', '/v2/public/all/manifests/1', { headers: { authorization } })
+      assert.equal(answer.status, 200)
+      assert.equal((await put('public/all', '2', authorization)).status, authorization === basic('bob') ? 403 : 401)
+    }
+    // So what is public can be mounted with a token for the target alone, whether its source is named or not.
+    const blob = Buffer.from('public')
+    const digest = digestOf(blob)
+    const headers = { authorization: basic('admin') }
+    const pushed = await here.call('POST', `/v2/public/all/blobs/uploads/?digest=${digest}`, { headers, body: blob })
+    assert.equal(pushed.status, 201)
+    for (const from of ['', '&from=public/all']) {
+      const mount = `/v2/team/a/blobs/uploads/?mount=${digest}${from}`
+      assert.equal((await here.call('POST', mount, withBearer(elsewhere.token))).status, 201, from)
+    }
   })
 
   it('tell nobody of packs that they may not read, nor that something needs them', async () => {
@@ -327,6 +348,24 @@ describe('rights', () => {
     while (here.deps.auth.generation() === generation) await new Promise((resolve) => setTimeout(resolve, 100))
     assert.equal(await pull(), 200, 'a file that cannot be used changes nothing')
   })
+})
+
+it('users change with their file', async () => {
+  const asks = async (password: string) =>
+    (await here.call('GET', '/v2/', { headers: { authorization: basic('bob', password) } })).status
+  const setPassword = async (password: string) => {
+    const words = { admin: 'admin', alice: 'alice', bob: password }
+    const lines = Object.entries(words).map(([name, word]) => `${name}:${bcrypt.hashSync(word, 4)}`)
+    const generation = here.deps.auth.generation()
+    await writeFile(join(folder, 'users'), lines.join('\n'))
+    while (here.deps.auth.generation() === generation) await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  assert.equal(await asks('bob'), 200)
+  await setPassword('another')
+  assert.equal(await asks('bob'), 401)
+  assert.equal(await asks('another'), 200)
+  await setPassword('bob')
+  assert.equal(await asks('bob'), 200)
 })
 
 describe('API tokens', () => {

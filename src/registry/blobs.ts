@@ -17,6 +17,9 @@ import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf, digestSoFar } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { type Body, cutOff, readWhole } from './body.ts'
+import { gone, reportDamage } from './damage.ts'
+import { discardSoon } from './deletions.ts'
+import { requireRoom } from './quotas.ts'
 
 /** Bodies up to this size are taken into memory and stored by one call; they may be cached too. In bytes. */
 export const smallBytes = 64 * 1024
@@ -29,7 +32,7 @@ type Content = { repository: RepositoryName; digest: Digest; body: Body; uploadI
  * body `held` or a guess: where that was wrong, the bytes are still at hand. A large body goes by once, so what it is
  * compared with is kept from the collector meanwhile.
  * Throws DIGEST_INVALID where the bytes are not what the digest says, SIZE_INVALID where they are not as many as
- * announced; then nothing is stored.
+ * announced, QUOTA_EXCEEDED where it has no room, before it is read if that can be told; then nothing is stored.
  */
 export async function storeContent(deps: Deps, content: Content, held?: boolean): Promise<void> {
   const { digest, body } = content
@@ -39,12 +42,14 @@ export async function storeContent(deps: Deps, content: Content, held?: boolean)
     requireDigest(digest, digestOf(bytes, algorithmOf(digest)))
     return storeSmall(deps, content, bytes, held ?? deps.bytes.has(digest))
   }
+  await requireRoom(deps, content.repository, body.length ?? 0, digest)
   const grace = deps.config.gcGraceSeconds
   const hold = () => ask(deps.db, (sql) => holdBlob(sql, digest, grace))
   if (held !== false && (await hold())) {
     const size = await hashOnly(content, hold, grace / 3)
     if (await link(deps, arrivalOf(content, size))) return
-    // The body stood still for longer than the grace, and the bytes have gone by. The client's next try stores them.
+    // The body stood still for longer than the grace, or the content was found damaged just now, and the bytes have gone
+    // by. The client's next try stores them.
     throw unavailable('blob store', new Error(`${digest} was collected while it was pushed again`))
   }
   await storeStream(deps, content)
@@ -119,7 +124,7 @@ function arrivalOf({ repository, digest, uploadId }: Content, size: number): Arr
  * was carried out cannot be known, and bytes that may have a row must not be deleted. Reconciling finds it later.
  */
 export async function commit(deps: Deps, arrival: Arrival & { key: ObjectKey }): Promise<void> {
-  if (await link(deps, arrival)) return
+  if (await linkOrDrop(deps, arrival)) return
   const { uploadId: id, repository } = arrival
   const { session } = id ? await deps.together.upload.load({ id, repository }) : { session: undefined }
   if (session?.state === 'cancelled') {
@@ -138,27 +143,44 @@ export async function readSmall(
   const cached = deps.bytes.get(digest)
   if (cached) return cached
   const bytes = await deps.blobs.read(key)
-  if (!bytes) throw gone(deps, digest)
-  if (bytes.length !== size || digestOf(bytes, algorithmOf(digest)) !== digest) {
-    deps.log.error({ digest, key }, 'the stored bytes are not what their digest says')
-    throw unavailable('blob store', new Error(`${digest} is damaged`))
+  if (bytes?.length !== size) throw await gone(deps, digest, { key, size })
+  const actual = digestOf(bytes, algorithmOf(digest))
+  if (actual !== digest) {
+    await reportDamage(deps, { kind: 'wrong-bytes', digest, key, size, expected: digest, actual })
+    throw await gone(deps, digest)
   }
   deps.bytes.set(digest, bytes)
   return bytes
 }
 
-/** Linked, but without bytes: the collector was faster than this request, or the store has lost them. */
-export function gone(deps: Deps, digest: Digest): Failure {
-  deps.log.error({ digest }, 'a linked blob has no object in the store')
-  return new Failure('BLOB_UNKNOWN', { detail: { digest } })
+/** What a quota refuses is known not to have a row. */
+async function linkOrDrop(deps: Deps, arrival: Arrival & { key: ObjectKey }): Promise<boolean> {
+  try {
+    return await link(deps, arrival)
+  } catch (error) {
+    if (error instanceof Failure && error.key === 'QUOTA_EXCEEDED') {
+      await ask(deps.db, (_, relaxed) => queueDeletions(relaxed, [arrival.key]))
+      discardSoon(deps, [arrival.key])
+    }
+    throw error
+  }
 }
 
-/** Links content into a repository. False where the registry does not have it, or the session was cancelled. */
+/**
+ * Links content into a repository. False where the registry does not have it, or the session was cancelled.
+ * Throws QUOTA_EXCEEDED.
+ */
 export async function link(deps: Deps, arrival: Arrival): Promise<boolean> {
-  if (await deps.together.arrival.load(arrival)) return true
+  if (await linkOnce(deps, arrival)) return true
   // The first push to a repository comes here.
   await ask(deps.db, (sql) => ensureRepository(sql, arrival.repository))
-  return deps.together.arrival.load(arrival)
+  return linkOnce(deps, arrival)
+}
+
+async function linkOnce(deps: Deps, arrival: Arrival): Promise<boolean> {
+  const linked = await deps.together.arrival.load(arrival)
+  if (linked instanceof Failure) throw linked
+  return linked
 }
 
 /** Whether content can be read in the repository; if so it stays for the grace, for the client relies on it now. */

@@ -33,7 +33,7 @@ export async function collectGarbage(deps: Deps, options: PassOptions = {}): Pro
   return pass
 }
 
-/** What all kinds of garbage collection did. `ended`: uploads and imports that nobody came back to. */
+/** What all kinds of garbage collection did. `ended`: uploads and imports that nobody came back to, and old exports. */
 export type WholePass = Pass & Swept & { ended: number }
 
 /** A pass with everything that else goes by a schedule of its own. */

@@ -1,6 +1,7 @@
 import { ask, type Sql } from '../db/client.ts'
 import { reviewClock } from '../db/collect.ts'
 import { plannedBlobs, plannedDeletions, plannedLinks } from '../db/collect-plan.ts'
+import { expiredExports } from '../db/export-files.ts'
 import { expiredImports } from '../db/imports.ts'
 import { expiredUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
@@ -8,7 +9,7 @@ import { findLeftovers } from './collect-leftovers.ts'
 
 /** Something that a pass would take away. `name`: a digest, an object's key, an id or a path. `size` in bytes. */
 export type Finding = {
-  kind: 'link' | 'blob' | 'object' | 'upload' | 'import' | 'staged object' | 'multipart upload' | 'file'
+  kind: 'link' | 'blob' | 'object' | 'upload' | 'import' | 'export' | 'staged object' | 'multipart upload' | 'file'
   name: string
   repository?: string
   size?: number
@@ -28,6 +29,8 @@ export async function* planCollection(deps: Deps, { signal }: { signal?: AbortSi
     yield { kind: 'upload', name: id, repository, size, since: since.toISOString(), reason: 'its session has expired' }
   for await (const { id, size, since } of pages(expiredImports))
     yield { kind: 'import', name: id, size, since: since.toISOString(), reason: 'nobody came back to it' }
+  for await (const { id, size, since } of pages(expiredExports))
+    yield { kind: 'export', name: id, size, since: since.toISOString(), reason: 'its time is over' }
   for await (const { digest: name, repository, size, since: date, goes, blobGoes } of pages(plannedLinks)) {
     const since = date.toISOString()
     if (goes) yield { kind: 'link', name, repository, size, since, reason: 'no manifest of the repository needs it' }

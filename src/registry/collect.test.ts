@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
-import { claimBlobs, expireImports, insertImport } from '../db/imports.ts'
+import { claimBlobs } from '../db/import-blobs.ts'
+import { expireImports, insertImport } from '../db/imports.ts'
 import type { Digest } from '../oci/digest.ts'
 import { endGrace, isReadable, storedKeys } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
@@ -199,7 +200,7 @@ describe('collecting content', () => {
       insert into blobs (digest, size, storage_key, review_at)
       select 'sha256:' || encode(sha256(n::text::bytea), 'hex'), 10, 'blobs/stub/' || n,
         now() - case when n % 2 = 0 then interval '1 hour' else make_interval(secs => n) end
-      from generate_series(1, 5000) n`
+      from generate_series(1, 12000) n`
     await sql`
       insert into repository_blobs (repository_id, digest, review_at)
       select r.id, b.digest, b.review_at from blobs b, repositories r
@@ -213,10 +214,10 @@ describe('collecting content', () => {
         blobs: 0,
       },
     )
-    assert.deepEqual(all, { links: 5000, blobs: 5000 })
+    assert.deepEqual(all, { links: 12_000, blobs: 12_000 })
     assert.deepEqual(await collectContent(registry.deps), nothing)
     const { objects } = await emptyQueue(registry.deps)
-    assert.ok(objects >= 5000)
+    assert.ok(objects >= 12_000)
   })
 })
 

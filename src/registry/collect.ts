@@ -63,8 +63,11 @@ export type CollectOptions = {
   onProgress?: ((collected: Collected) => void) | undefined
 }
 
-/** Rows that are read at once, and of these the rows of one transaction: a few milliseconds. */
-const pageRows = 20_000
+/**
+ * Rows that are read at once: every read passes what is deleted and not yet vacuumed at its start. And of these, the rows
+ * of one transaction: some ten milliseconds.
+ */
+const pageRows = 5_000
 const batchRows = 500
 
 /** Collects every link, then every blob, that is due now and that nothing refers to. Any number may run at once. */

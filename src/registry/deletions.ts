@@ -3,6 +3,7 @@ import { type BlobStore, NotDeleted } from '../blobs/store.ts'
 import { ask } from '../db/client.ts'
 import { reviewClock } from '../db/collect.ts'
 import { type Deletion, dueDeletions, forgetDeletions, postponeDeletions } from '../db/deletions.ts'
+import { expireExports } from '../db/export-files.ts'
 import { expireImports, forgetImports } from '../db/imports.ts'
 import { expireUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
@@ -93,12 +94,16 @@ const fewImports = 5
 /** How long the report of an import is kept after what it had stored is thrown away, in seconds. */
 const reportSeconds = 30 * 24 * 60 * 60
 
-/** Ends the uploads and imports that nobody came back to, and forgets old reports. Answers how many were ended. */
+/**
+ * Ends the uploads and imports that nobody came back to, removes exports whose time is over, and forgets old reports.
+ * Answers how many were ended.
+ */
 export async function endForgotten(deps: Deps): Promise<number> {
   let ended = 0
   for (let more = batch; more === batch; ended += more) more = await ask(deps.db, (sql) => expireUploads(sql, batch))
   for (let more = fewImports; more === fewImports; ended += more)
     more = await ask(deps.db, (sql) => expireImports(sql, fewImports))
+  for (let more = batch; more === batch; ended += more) more = await ask(deps.db, (sql) => expireExports(sql, batch))
   for (let more = batch; more === batch; ) more = await ask(deps.db, (sql) => forgetImports(sql, reportSeconds, batch))
   return ended
 }

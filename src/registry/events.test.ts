@@ -21,13 +21,11 @@ type Told = { type: string; subject: string; data: Record<string, unknown> }
 
 /** What has been told of a pack, in its order, in words. */
 async function toldOf(packId: string): Promise<string[]> {
-  const rows = await registry.deps.db.sql<Told[]>`
-    select type, subject, data from (
-      select id as place, type, subject, data, pack_id from event_outbox
-    ) told where pack_id = ${packId} order by place`
-  return rows.map(({ type, subject, data }) => {
+  const { body } = await ask(registry, 'GET', `/events?pack=${packId}`)
+  return (body.events as Told[]).map(({ type, subject, data }) => {
     const { state, from, to } = data
-    return [type, subject, state, type === 'channel.moved' ? `${from ?? '-'}→${to ?? '-'}` : from]
+    const name = type.replace(/^org\.stellaops\.registry\.(.*)\.v1$/, '$1')
+    return [name, subject, state, name === 'channel.moved' ? `${from ?? '-'}→${to ?? '-'}` : from]
       .filter(Boolean)
       .join(' ')
   })
@@ -96,6 +94,6 @@ it('tells nothing of what did not happen', async () => {
     }),
     /taken back/,
   )
-  const rows = await registry.deps.db.sql`select from event_outbox where type = 'job.failed'`
-  assert.equal(rows.length, 0)
+  const { body } = await ask(registry, 'GET', '/events?type=job.*')
+  assert.deepEqual(body.events, [])
 })

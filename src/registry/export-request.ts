@@ -1,3 +1,4 @@
+import { defaultLimits } from '../bundles/read.ts'
 import type { Transaction } from '../db/client.ts'
 import { type LivingVersion, livingVersions } from '../db/exports.ts'
 import type { Deps } from '../deps.ts'
@@ -35,9 +36,10 @@ export async function chooseVersions(
   mayPull: MayPull,
 ): Promise<Choice> {
   if (request.all) {
-    const packs = (await livingVersions(tx)).filter(({ packId }) => mayPull(packId))
+    const packs = await everyVersion(tx, mayPull)
     const nothing: Problem = { code: 'PACK_UNKNOWN', detail: 'there is no pack here yet' }
-    return { packs, lock: emptyLock, problems: packs.length > 0 ? [] : [nothing] }
+    const problems = packs.length === 0 ? [nothing] : packs.length > mostFiles ? [tooMany(packs.length)] : []
+    return { packs: packs.length > mostFiles ? [] : packs, lock: emptyLock, problems }
   }
   const problems: Problem[] = []
   const lock = await resolveKnown(deps, tx, request, mayPull, problems)
@@ -49,6 +51,33 @@ export async function chooseVersions(
 }
 
 const emptyLock = lockBytes({ lockVersion: 1, roots: [], packs: [] })
+
+/** As many rows as one statement answers. */
+const pageRows = 50_000
+
+/** Stops where they are too many for a file. */
+async function everyVersion(tx: Transaction, mayPull: MayPull): Promise<LivingVersion[]> {
+  const packs: LivingVersion[] = []
+  let after = { packId: '', precedence: '' }
+  for (let rows = pageRows; rows === pageRows && packs.length <= mostFiles; ) {
+    const page = await livingVersions(tx, after, pageRows)
+    for (const { precedence: _, ...version } of page) if (mayPull(version.packId)) packs.push(version)
+    rows = page.length
+    after = page.at(-1) ?? after
+  }
+  return packs
+}
+
+/** Files that a bundle may have; with those beside them, as many as its readers take. */
+export const mostFiles = defaultLimits.entries - 10
+
+/** `count`: files, or versions, each of which has at least one. */
+export function tooMany(count: number): Problem {
+  return {
+    code: 'CONTENT_TOO_LARGE',
+    detail: `a bundle has at most ${mostFiles} files, some 100,000 versions, and this would be more than ${Math.min(count, mostFiles)}: name the packs, and make several bundles`,
+  }
+}
 
 /** More roots than these are not looked at one by one. */
 const mostSingle = 100

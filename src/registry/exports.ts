@@ -3,6 +3,7 @@ import { type Cargo, type Composed, compose, documentFiles, type Listed } from '
 import { envelopeFile, type LeftOut } from '../bundles/contents.ts'
 import { holds, type ReadInventory, readInventory } from '../bundles/inventory.ts'
 import type { SigningKey } from '../bundles/keys.ts'
+import { defaultLimits } from '../bundles/read.ts'
 import type { Transaction } from '../db/client.ts'
 import {
   type ExportedManifest,
@@ -18,7 +19,15 @@ import type { Tag } from '../oci/reference.ts'
 import { attachedTo, roleOf } from '../packs/channel.ts'
 import { layoutFormat } from '../packs/layout.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
-import { asProblem, type Choice, chooseVersions, type ExportRequest, type Problem } from './export-request.ts'
+import {
+  asProblem,
+  type Choice,
+  chooseVersions,
+  type ExportRequest,
+  mostFiles,
+  type Problem,
+  tooMany,
+} from './export-request.ts'
 import { signers, trustedKeys } from './keys.ts'
 import { incomplete, type Layout, layoutOf, type Source } from './layout.ts'
 import { atOneMoment, type MayPull } from './resolve.ts'
@@ -43,12 +52,17 @@ export type Plan = {
   made: { file: BundleFile; layout: Layout; blobs: number; bytes: number } | undefined
 }
 
+/** The longest a plan may take: a hundred thousand versions are some seconds of work. */
+export const planMs = 3 * 60 * 1000
+/** Manifests that one statement is asked about. */
+const atOnce = 5_000
+
 /** Plans a bundle. Throws INVENTORY_INVALID, REQUEST_INVALID; whatever else is wrong is among its problems, at once. */
 export async function planBundle(deps: Deps, request: ExportRequest, mayPull: MayPull): Promise<Plan> {
   const inventory =
     request.inventory === undefined ? undefined : readInventory(request.inventory, await trustedKeys(deps))
   const keys = await signers(deps)
-  const found = await atOneMoment(deps, (tx) => gather(deps, tx, request, mayPull))
+  const found = await atOneMoment(deps, (tx) => gather(deps, tx, request, mayPull), { answerMs: planMs })
   const leftOut = inventory ? found.blobs.filter(({ digest }) => holds(inventory.inventory, digest)) : []
   const { packs } = found.choice
   const plan = {
@@ -62,7 +76,9 @@ export async function planBundle(deps: Deps, request: ExportRequest, mayPull: Ma
   if (found.problems.length > 0) return { ...plan, made: undefined }
   const left = new Set(leftOut.map(({ digest }) => digest))
   const blobs = found.blobs.filter(({ digest }) => !left.has(digest))
-  return { ...plan, made: make(found, { blobs, leftOut: plan.leftOut, base: inventory?.digest, keys }) }
+  const made = make(found, { blobs, leftOut: plan.leftOut, base: inventory?.digest, keys })
+  const isTooLarge = made.blobs > mostFiles || made.file.index.length > defaultLimits.indexBytes
+  return isTooLarge ? { ...plan, problems: [tooMany(made.blobs)], made: undefined } : { ...plan, made }
 }
 
 type StoredManifest = ExportedManifest & { size: number; mediaType: string }
@@ -79,26 +95,50 @@ type Gathered = {
 async function gather(deps: Deps, tx: Transaction, request: ExportRequest, mayPull: MayPull): Promise<Gathered> {
   const choice = await chooseVersions(deps, tx, request, mayPull)
   const roots = choice.packs.map(({ packId, manifestDigest }) => ({ packId, digest: manifestDigest }))
-  const rows = await exportedManifests(tx, roots, request)
+  const rows = onceEachPlace(await inTurns(roots, (some) => exportedManifests(tx, some, request)))
   const manifests = onceEach(rows)
   const here = new Set(manifests.map(({ digest }) => digest))
   const missing = rows.filter(({ digest }) => !here.has(digest))
   const problems = [...choice.problems, ...missingProblems(missing)]
-  const tags = leavingTags(await exportedTags(tx, rows), request, choice, here)
+  const tags = leavingTags(await inTurns(rows, (some) => exportedTags(tx, some)), request, choice, here)
   const referrers = request.referrers
     ? manifests.flatMap((manifest) =>
         manifest.subject && here.has(manifest.subject) ? { ...listed(manifest), subject: manifest.subject } : [],
       )
     : []
-  const byDigest = new Map(manifests.map((manifest) => [manifest.digest, manifest]))
+  const known = new Map(manifests.map((manifest) => [manifest.digest, manifest]))
   return {
     ...{ choice, problems, manifests, referrers },
     tags: tags.flatMap(({ packId, tag, digest }) => {
-      const manifest = byDigest.get(digest)
+      const manifest = known.get(digest)
       return manifest ? { ...listed(manifest), packId, tag } : []
     }),
-    blobs: await exportedBlobs(tx, manifests),
+    blobs: await blobsOf(tx, manifests),
   }
+}
+
+/** The blobs that these manifests need, each once; by digest. */
+export async function blobsOf(tx: Transaction, manifests: readonly PackManifest[]): Promise<Gathered['blobs']> {
+  const blobs = await inTurns(manifests, (some) => exportedBlobs(tx, some))
+  return [...new Map(blobs.map((blob) => [blob.digest, blob])).values()].sort(byDigest)
+}
+
+/** Asks about some at a time, so that no statement runs into its time limit. */
+export async function inTurns<T, R>(list: readonly T[], question: (some: readonly T[]) => Promise<R[]>): Promise<R[]> {
+  const answers: R[] = []
+  for (let at = 0; at < list.length; at += atOnce)
+    for (const answer of await question(list.slice(at, at + atOnce))) answers.push(answer)
+  return answers
+}
+
+/** What several roots list is found with each of them. By digest, then by pack. */
+function onceEachPlace(rows: readonly ExportedManifest[]): ExportedManifest[] {
+  const found = new Map(rows.map((row) => [`${row.packId} ${row.digest}`, row]))
+  return [...found.values()].sort((a, b) => byDigest(a, b) || (a.packId < b.packId ? -1 : 1))
+}
+
+function byDigest(a: { digest: Digest }, b: { digest: Digest }): number {
+  return a.digest < b.digest ? -1 : a.digest > b.digest ? 1 : 0
 }
 
 /** A manifest may stand in the repositories of several packs; it is in the file once. */
@@ -147,9 +187,9 @@ function make(
   { choice, manifests, tags, referrers }: Gathered,
   { blobs, keys, ...cut }: Pick<Gathered, 'blobs'> & Pick<Cargo, 'leftOut' | 'base'> & { keys: readonly SigningKey[] },
 ): NonNullable<Plan['made']> {
-  const byDigest = new Map(manifests.map((manifest) => [manifest.digest, manifest]))
+  const known = new Map(manifests.map((manifest) => [manifest.digest, manifest]))
   const packs = choice.packs.flatMap(({ packId, version, manifestDigest }) => {
-    const manifest = byDigest.get(manifestDigest)
+    const manifest = known.get(manifestDigest)
     return manifest ? { ...listed(manifest), packId, version } : []
   })
   const content = [...manifests, ...blobs]

@@ -1,6 +1,6 @@
 import type { LeftOut } from '../bundles/contents.ts'
 import { ask } from '../db/client.ts'
-import { findHeld, heldManifests } from '../db/imports.ts'
+import { findHeld, heldManifests } from '../db/held.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'

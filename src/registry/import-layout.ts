@@ -2,8 +2,10 @@ import type { Contents, Entry } from '../bundles/contents.ts'
 import type { Survey } from '../bundles/survey.ts'
 import { Failure } from '../errors.ts'
 import { isObject } from '../oci/descriptor.ts'
+import type { Digest } from '../oci/digest.ts'
 import { parseTag, type Tag } from '../oci/reference.ts'
 import { configOf, identityOf } from '../packs/artifact.ts'
+import { attachedTo } from '../packs/channel.ts'
 import { type PackId, parsePackId, typeOfArtifact } from '../packs/pack.ts'
 import { parseVersion, tagOf, type Version, versionOfTag } from '../packs/version.ts'
 import { type ListedReferrer, type Problem, type Root, rootOf, type Source } from './import-plan.ts'
@@ -16,6 +18,7 @@ export function namedByBundle({ entries }: Contents): Named {
   const roots = entries.flatMap((entry): Root[] => {
     if (entry.kind === 'pack') return [rootOf(entry.packId, entry.version, entry.descriptor)]
     if (entry.kind === 'channel') return [{ packId: entry.packId, tag: entry.channel, descriptor: entry.descriptor }]
+    if (entry.kind === 'attachment') return [{ packId: entry.packId, tag: entry.tag, descriptor: entry.descriptor }]
     return []
   })
   const referrers = entries.flatMap((entry): ListedReferrer[] =>
@@ -39,13 +42,33 @@ export async function namedByLayout(
     if (!(described instanceof Failure) && described.subject)
       named.referrers.push({ digest, subject: described.subject })
   const hanging = new Set(named.referrers.map(({ digest }) => digest))
-  for (const entry of contents.entries) {
-    if (entry.kind !== 'image' || hanging.has(entry.descriptor.digest)) continue
+  const images = contents.entries.filter((entry) => entry.kind === 'image')
+  for (const entry of images) {
+    if (hanging.has(entry.descriptor.digest) || subjectOf(entry)) continue
     const roots = await rootsOf(entry, source, repository)
     if ('key' in roots) named.problems.push(roots)
     else named.roots.push(...roots.filter((root) => !named.roots.some((other) => isSame(root, other))))
   }
+  named.roots.push(...images.flatMap((entry) => attachments(entry, named.roots)))
   return named
+}
+
+/** What an image belongs to by its name: a tag of cosign's, or of the referrers fallback. */
+function subjectOf({ name }: Image): Digest | undefined {
+  const { tag } = nameIn(name)
+  return tag && attachedTo(tag)
+}
+
+/**
+ * Goes where its subject is, under its own name. A list of referrers (the fallback) is not needed: those that it lists
+ * say themselves what they hang on. Nor is what belongs to something else than a pack of the layout.
+ */
+function attachments(entry: Image, roots: readonly Root[]): Root[] {
+  const { tag } = nameIn(entry.name)
+  const subject = subjectOf(entry)
+  if (!tag || !subject || !tag.includes('.')) return []
+  const homes = new Set(roots.filter(({ descriptor }) => descriptor.digest === subject).map(({ packId }) => packId))
+  return [...homes].map((packId) => ({ packId, tag, descriptor: entry.descriptor }))
 }
 
 function isSame(a: Root, b: Root): boolean {

@@ -6,7 +6,6 @@ import {
   enterBlobs,
   finishImport,
   linkBlobs,
-  lockImport,
   lockPacks,
   type PlacedManifest,
   placeEdges,
@@ -15,37 +14,37 @@ import {
   placeVersions,
   takeBlobs,
 } from '../db/import-publish.ts'
-import type { Attempt } from '../db/imports.ts'
+import { lockWhole } from '../db/imports.ts'
 import { factsOf } from '../db/pack-rebuild.ts'
 import { lockDependencies, refreshPacks } from '../db/packs.ts'
 import type { Deps } from '../deps.ts'
-import { unavailable } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
 import { movingChannels } from './channels.ts'
-import { superseded } from './import-intake.ts'
 import type { Plan, Problem } from './import-plan.ts'
 import { type Judgement, type JudgeOptions, judge } from './import-rules.ts'
 import { published } from './pack-events.ts'
 
-// Publishing a whole bundle is one transaction. Locks, in the order of registry/packs.ts: the packs' rows, by their ids;
-// the one for dependencies; then whatever the statements lock, each in the order of its keys. Under them the plan is held
-// against what is published once more, so a version that somebody publishes in the same moment is seen, or comes after.
+// Publishing a whole bundle is one transaction. Locks: the import's row; then, in the order of registry/packs.ts, the
+// packs' rows, by their ids; the one for dependencies; then whatever the statements lock, each in the order of its keys.
+// Under them the plan is held against what is published once more, so a version that somebody publishes in the same
+// moment is seen, or comes after.
 
 /** An import may write very many rows; the longest it may take. */
-export const publishSeconds = 10 * 60
-const publishMs = publishSeconds * 1000
+const publishMs = 10 * 60 * 1000
 /** Rows in one statement. */
 const atOnce = 5_000
 
 export type Publishing = {
-  attempt: Attempt
+  id: string
   plan: Plan
   keys: ReadonlyMap<Digest, ObjectKey>
   options: JudgeOptions
   /** The report to be kept, as JSON text. */
   report(judgement: Judgement, changed: boolean): string
   reportLifeSeconds: number
+  /** What else belongs into the transaction, when all is written. */
+  finally(tx: Transaction): Promise<void>
 }
 
 /** Nothing was published: this is in the way. */
@@ -57,26 +56,29 @@ class InTheWay extends Error {
   }
 }
 
+/** Content that was received, or that the registry held, went away: it has to come again. */
+class ContentGone extends Error {}
+
 /**
- * Publishes all of it, or nothing. Answers the problems that are in the way, none where it is published.
- * Throws IMPORT_SUPERSEDED; UNAVAILABLE where content went in the same moment: the next try stores it.
+ * Publishes all of it, or nothing. Answers the problems that are in the way; none where it is published, or is over
+ * already.
  */
-export async function publishImport(deps: Deps, publishing: Publishing): Promise<readonly Problem[]> {
+export async function publishImport(deps: Deps, publishing: Publishing): Promise<readonly Problem[] | 'content gone'> {
   try {
     await ask(deps.db, (sql) => sql.begin((tx) => publish(tx, publishing)), { answerMs: publishMs })
     return []
   } catch (error) {
     if (error instanceof InTheWay) return error.problems
-    if (violated(error) === undefined) throw error
-    throw unavailable('blob store', error)
+    if (error instanceof ContentGone || violated(error) !== undefined) return 'content gone'
+    throw error
   }
 }
 
 async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
-  const { attempt, plan, options, report, reportLifeSeconds } = publishing
+  const { id, plan, options, report, reportLifeSeconds } = publishing
   const packIds = [...plan.places.keys()].sort()
   await tx.unsafe(`set local statement_timeout = ${publishMs}`)
-  if (!(await lockImport(tx, attempt))) throw superseded()
+  if (!(await lockWhole(tx, id))) return
   for (const some of chunks(packIds))
     await lockPacks(
       tx,
@@ -88,8 +90,9 @@ async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
   const channels = judgement.tags.filter(({ kind }) => kind === 'channel')
   const changed = await movingChannels(tx, channels, () => write(tx, publishing, judgement), { allowOlder: true })
   if (changed) for (const some of chunks(packIds)) await refreshPacks(tx, some)
-  await recordEvents(tx, [importCompleted(attempt.id, judgement, changed)])
-  await finishImport(tx, attempt.id, report(judgement, changed), reportLifeSeconds)
+  await recordEvents(tx, [importCompleted(id, judgement, changed)])
+  await finishImport(tx, id, report(judgement, changed), reportLifeSeconds)
+  await publishing.finally(tx)
 }
 
 function importCompleted(id: string, { versions }: Judgement, changed: boolean): NewEvent {
@@ -98,14 +101,13 @@ function importCompleted(id: string, { versions }: Judgement, changed: boolean):
 }
 
 /** Whether anything was not there before. */
-async function write(tx: Transaction, { attempt, plan, keys }: Publishing, judgement: Judgement): Promise<boolean> {
+async function write(tx: Transaction, { id, plan, keys }: Publishing, judgement: Judgement): Promise<boolean> {
   const placed = placedManifests(plan)
   const needed = new Set(placed.flatMap(({ manifest }) => manifest.blobs))
   const wanted = [...keys].flatMap(([digest, key]) => (needed.has(digest) ? [key] : [])).sort()
   for (const some of chunks(wanted)) {
-    const blobs = await takeBlobs(tx, attempt.id, some)
-    if (blobs.length !== some.length)
-      throw unavailable('blob store', new Error('content of the import was thrown away while it was published'))
+    const blobs = await takeBlobs(tx, id, some)
+    if (blobs.length !== some.length) throw new ContentGone('content of the import was thrown away')
     await queueDeletions(tx, await enterBlobs(tx, blobs))
   }
   let written = 0

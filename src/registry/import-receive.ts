@@ -4,7 +4,7 @@ import type { Meter } from '../bundles/meter.ts'
 import { defaultLimits, readFiles } from '../bundles/read.ts'
 import { type Collection, documentsOf, openCollection, type Survey } from '../bundles/survey.ts'
 import { filesOfTar, type LayoutFile } from '../bundles/tar.ts'
-import type { ImportBlob } from '../db/imports.ts'
+import type { ImportBlob } from '../db/import-blobs.ts'
 import { Failure } from '../errors.ts'
 import { algorithmOf, type Digest, hexOf } from '../oci/digest.ts'
 import { type Intake, type Place, smallBytes } from './import-intake.ts'
@@ -61,13 +61,28 @@ export async function receive(meter: Meter, intake: Intake, before: Before | und
   }
   const layout = await readFiles(filesFrom(meter, before), reader, defaultLimits)
   await intake.finish()
-  const contents = parseIndex(layout.index)
+  return { survey: surveyOf(layout, parseIndex(layout.index), found), payloads, texts: texts.kept }
+}
+
+function surveyOf(
+  { index, envelope }: { index: Buffer; envelope: Buffer | undefined },
+  contents: Contents,
+  found: Collection,
+): Survey {
   const size = [...found.blobs.values()].reduce((sum, bytes) => sum + bytes, 0)
-  const survey = {
-    ...{ layout: { ...layout, blobs: found.blobs.size, size }, contents },
-    ...{ blobs: found.blobs, manifests: found.manifests, ...documentsOf(contents, found) },
+  const layout = { index, envelope, blobs: found.blobs.size, size }
+  return { layout, contents, blobs: found.blobs, manifests: found.manifests, ...documentsOf(contents, found) }
+}
+
+/** A bundle that was received whole, as its rows have it. */
+export function recalled(index: Buffer, envelope: Buffer | undefined, blobs: readonly ImportBlob[]): Received {
+  const collection = openCollection()
+  const payloads = new Map<Digest, Buffer>()
+  for (const blob of blobs) {
+    recall(blob, collection)
+    if (blob.payload) payloads.set(blob.digest, blob.payload)
   }
-  return { survey, payloads, texts: texts.kept }
+  return { survey: surveyOf({ index, envelope }, parseIndex(index), collection.found), payloads, texts: new Map() }
 }
 
 /** The files that come, and before them the head of the file where it came before. */

@@ -1,6 +1,6 @@
 import type { ObjectKey } from '../blobs/keys.ts'
 import { ask } from '../db/client.ts'
-import { heldKeys } from '../db/imports.ts'
+import { heldKeys } from '../db/held.ts'
 import type { Deps } from '../deps.ts'
 import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
 import { maxConfigBytes } from '../packs/artifact.ts'

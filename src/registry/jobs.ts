@@ -1,18 +1,41 @@
-import type { Transaction } from '../db/client.ts'
-import { ask, violated } from '../db/client.ts'
-import { cancelJob, listDeadLetters, openJobs } from '../db/dead-letters.ts'
-import { recordEvents } from '../db/events.ts'
+import { ask, type Transaction, violated } from '../db/client.ts'
+import { cancelJob, hasSuccessor, listDeadLetters, openJobs } from '../db/dead-letters.ts'
+import { type NewEvent, recordEvents } from '../db/events.ts'
+import { failExport } from '../db/export-files.ts'
+import { abandonWhole } from '../db/imports.ts'
 import { type EndedJob, retryJob } from '../db/jobs.ts'
 import { endOpenRuns } from '../db/mirrors.ts'
 import { send } from '../db/queue.ts'
 import type { QueueName } from '../db/queues.ts'
+import { failOpenRuns } from '../db/retention.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 
-/** What hangs on a job of a kind, and has to learn that it has ended without success. */
-const dependents: Partial<Record<QueueName, (tx: Transaction, job: EndedJob) => Promise<void>>> = {
-  mirror: (tx, { id, key, error, state }) =>
-    endOpenRuns(tx, key ?? '', id, state === 'cancelled' ? 'cancelled' : (error ?? 'failed')),
+/** What hangs on a job of a kind, and has to learn that it has ended without success. `words`: why. */
+const dependents: Partial<Record<QueueName, (tx: Transaction, job: EndedJob, words: string) => Promise<void>>> = {
+  export: async (tx, job, words) => {
+    if (job.key && !(await hasSuccessor(tx, job))) await failExport(tx, job.key, words)
+  },
+  import: async (tx, { key }, words) => {
+    const detail = `it was not published: ${words}. Send it again`
+    if (key) await abandonWhole(tx, key, { key: 'UNAVAILABLE', detail })
+  },
+  mirror: endMirrorRuns,
+  // Its jobs do all runs that there are, whoever asked for them.
+  retention: async (tx, job, words) => {
+    if (!(await hasSuccessor(tx, job, { ofKey: false }))) await failOpenRuns(tx, words)
+  },
+}
+
+/** A run that nobody goes on with has failed, and says so once more where it was not somebody who wanted its end. */
+async function endMirrorRuns(tx: Transaction, job: EndedJob, words: string): Promise<void> {
+  if (await hasSuccessor(tx, job)) return
+  const runs = await endOpenRuns(tx, job.key ?? '', words)
+  if (job.state === 'cancelled') return
+  const events = runs.map(({ id: run, name: mirror, direction }): NewEvent => {
+    return { type: 'mirror.failed', subject: mirror, data: { mirror, direction, run, error: words, final: true } }
+  })
+  await recordEvents(tx, events)
 }
 
 /**
@@ -20,10 +43,11 @@ const dependents: Partial<Record<QueueName, (tx: Transaction, job: EndedJob) => 
  * whoever that is: a worker, or who cancels it.
  */
 export async function noteEnd(tx: Transaction, job: EndedJob): Promise<void> {
-  await dependents[job.name as QueueName]?.(tx, job)
-  const { id, name, key, attempts, state, error } = job
-  if (state !== 'failed') return
-  const data = { job: id, name, ...(key === null ? {} : { key }), attempts, error: error ?? 'failed' }
+  const { id, name, key, attempts, state } = job
+  const error = state === 'cancelled' ? 'cancelled' : (job.error ?? 'failed')
+  await dependents[name as QueueName]?.(tx, job, error)
+  if (state === 'cancelled') return
+  const data = { job: id, name, ...(key === null ? {} : { key }), attempts, error }
   await recordEvents(tx, [{ type: 'job.failed', subject: key === null ? name : `${name} ${key}`, data }])
 }
 

@@ -14,6 +14,7 @@ import { ask, type Transaction } from '../db/client.ts'
 import * as rows from '../db/keys.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
+import { lockAway, takeOut } from './key-vault.ts'
 
 // Keys of this site, shared by all processes through PostgreSQL. Whatever changes them takes one lock, then looks, then
 // writes: there are few keys and fewer changes. Who signs or verifies reads them anew each time, so a key that is
@@ -64,16 +65,21 @@ type KeyOptions = { expiresAt?: Date | undefined; comment?: string | undefined }
  * Throws KEY_EXISTS where the name is taken or as many keys sign as a bundle has room for.
  */
 export function createKey(deps: Deps, name: string, options: KeyOptions = {}): Promise<Key> {
-  return inTurn(deps, (tx) => create(tx, name, options))
+  return inTurn(deps, (tx) => create(deps, tx, name, options))
 }
 
-async function create(tx: Transaction, name: string, { expiresAt, comment }: KeyOptions): Promise<rows.KeyRow> {
+async function create(
+  deps: Deps,
+  tx: Transaction,
+  name: string,
+  { expiresAt, comment }: KeyOptions,
+): Promise<rows.KeyRow> {
   if ((await rows.countSigning(tx)) >= maxSignatures)
     throw new Failure('KEY_EXISTS', {
       detail: `${maxSignatures} keys sign here, as many as a bundle has room for; retire one first`,
     })
   const { keyid, spki, pkcs8 } = generateKey()
-  const key = { keyid, name, publicKey: spki, privateKey: pkcs8, expiresAt, comment }
+  const key = { keyid, name, publicKey: spki, privateKey: lockAway(deps, keyid, pkcs8), expiresAt, comment }
   if (!(await rows.insertKey(tx, key))) throw taken(name)
   return (await rows.findKey(tx, keyid)) ?? unknown(keyid)
 }
@@ -98,7 +104,7 @@ export function rotateKey(deps: Deps, idOrName: string, { expiresAt }: KeyOption
       comment: old.comment ?? undefined,
     }
     await rows.retireKey(tx, old.keyid)
-    return create(tx, old.name, { ...successor, expiresAt: successor.expiresAt || undefined })
+    return create(deps, tx, old.name, { ...successor, expiresAt: successor.expiresAt || undefined })
   })
 }
 
@@ -144,7 +150,7 @@ export async function signers(deps: Deps): Promise<SigningKey[]> {
   const found = await ask(deps.db, (sql) => rows.signingKeys(sql))
   return found.map(({ keyid, privateKey }) => ({
     keyid: keyid as KeyId,
-    privateKey: createPrivateKey({ key: privateKey, type: 'pkcs8', format: 'der' }),
+    privateKey: createPrivateKey({ key: takeOut(deps, keyid, privateKey), type: 'pkcs8', format: 'der' }),
   }))
 }
 

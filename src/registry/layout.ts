@@ -7,7 +7,8 @@ import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { ByteRange } from '../oci/range.ts'
 import { cut, layoutPieces, type Piece, sizeOf } from '../packs/layout.ts'
-import { gone, smallBytes } from './blobs.ts'
+import { smallBytes } from './blobs.ts'
+import { gone } from './damage.ts'
 
 /** Where the bytes of a layout's blob are: a manifest of a repository, an object of the store, or at hand. */
 export type Source = { digest: Digest; size: number } & (
@@ -84,6 +85,27 @@ export async function* readLayout(deps: Deps, layout: Layout, range: ByteRange):
   if (bytes > 0) yield Buffer.concat(waiting)
 }
 
+/** The same as bytes. In memory is at most what the store gives at a time. */
+export async function* layoutBytes(deps: Deps, layout: Layout, range: ByteRange): AsyncGenerator<Buffer> {
+  for await (const part of readLayout(deps, layout, range)) {
+    if (Buffer.isBuffer(part)) yield part
+    else yield* readObjectBytes(deps, part.key, part.range)
+  }
+}
+
+/** The bytes of an object, or a range of it, as they come. Throws UNAVAILABLE where there is none, or it is too short. */
+export async function* readObjectBytes(deps: Deps, key: ObjectKey, range: ByteRange): AsyncGenerator<Buffer> {
+  const stream = await deps.blobs.open(key, range)
+  if (!stream) throw unavailable('blob store', new Error(`there is no object at ${key}`))
+  let size = 0
+  for await (const piece of stream as AsyncIterable<Buffer>) {
+    size += piece.length
+    yield piece
+  }
+  if (size !== range.last - range.first + 1)
+    throw unavailable('blob store', new Error(`the object at ${key} is shorter than it should be`))
+}
+
 function* partsOf(deps: Deps, { pieces, sources }: Layout, range: ByteRange): Generator<() => Promise<Part>> {
   const parts = [...cut(pieces, range)]
   const manifests = manifestReader(
@@ -117,8 +139,7 @@ async function readObject(
   { digest, key, size }: { digest: Digest; key: ObjectKey; size: number },
 ): Promise<Buffer> {
   const bytes = deps.bytes.get(digest) ?? (await deps.blobs.read(key))
-  if (!bytes) throw gone(deps, digest)
-  if (bytes.length !== size) throw unavailable('blob store', new Error(`${digest} is damaged`))
+  if (bytes?.length !== size) throw await gone(deps, digest, { key, size })
   return bytes
 }
 

@@ -18,7 +18,7 @@ import { blobSize } from '../remote/blobs.ts'
 import { fallbackTag, listReferrers } from '../remote/listings.ts'
 import { getManifest, hasManifest, putManifest } from '../remote/manifests.ts'
 import { uploadBlob } from '../remote/uploads.ts'
-import { gone } from './blobs.ts'
+import { gone } from './damage.ts'
 import { attempt, each, type Mirroring, placeOf, refusalOf, remember, tried } from './mirroring.ts'
 import { resolveVersion } from './resolve.ts'
 
@@ -217,13 +217,13 @@ async function pushBlob(
   if (run.places.get(digest) === place) return
   if ((await blobSize(remote, place, digest, { signal })) !== undefined) return remember(run, digest, place)
   const blob = await deps.together.linkedBlob.load({ repository, digest })
-  if (!blob) throw gone(deps, digest)
+  if (!blob) throw await gone(deps, digest)
   const source = {
     digest,
     size: blob.size,
     async *open(range: { first: number; last: number }) {
       const stream = await deps.blobs.open(blob.key, range)
-      if (!stream) throw gone(deps, digest)
+      if (!stream) throw await gone(deps, digest, blob)
       yield* stream
     },
   }

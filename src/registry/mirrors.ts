@@ -1,4 +1,5 @@
 import { ask } from '../db/client.ts'
+import { type NewEvent, recordEvents } from '../db/events.ts'
 import {
   beginRun,
   endRun,
@@ -128,18 +129,32 @@ async function perform(deps: Deps, mirror: Mirror, run: RunRow, watch: Watch): P
     await (mirror.direction === 'push' ? pushSelected(mirroring) : pullSelected(mirroring))
     mirroring.report.moved.requests = remote.counts.requests
     const report = mirroring.report.close(run.dryRun)
-    await ask(deps.db, (sql) => endRun(sql, run.id, { report }))
+    await ask(deps.db, (sql) =>
+      sql.begin(async (tx) => {
+        await endRun(tx, run.id, { report })
+        if (!run.dryRun) await recordEvents(tx, [mirrorCompleted(mirror, run, report)])
+      }),
+    )
     return report
   } catch (error) {
-    if (!watch.signal.aborted) await noteFailure(deps, run, error)
+    if (!watch.signal.aborted) await noteFailure(deps, mirror, run, error)
     throw error
   } finally {
     remote.close()
   }
 }
 
+function mirrorCompleted(
+  { name, direction }: Mirror,
+  { id }: RunRow,
+  { clean, counts, moved }: ParityReport,
+): NewEvent {
+  const data = { mirror: name, direction, run: id, clean, counts, moved }
+  return { type: 'mirror.completed', subject: name, data }
+}
+
 /** A failure that will not pass ends the run; any other makes it wait for the job's next try. */
-async function noteFailure(deps: Deps, { id }: RunRow, error: unknown): Promise<void> {
+async function noteFailure(deps: Deps, { name, direction }: Mirror, { id }: RunRow, error: unknown): Promise<void> {
   const words =
     error instanceof Failure
       ? typeof error.detail === 'string'
@@ -147,7 +162,13 @@ async function noteFailure(deps: Deps, { id }: RunRow, error: unknown): Promise<
         : error.message
       : 'internal error; see the log'
   const final = error instanceof Failure && failures[error.key].status < 500
-  await ask(deps.db, (sql) => (final ? endRun(sql, id, { error: words }) : pauseRun(sql, id, words)))
+  const data = { mirror: name, direction, run: id, error: words, final }
+  await ask(deps.db, (sql) =>
+    sql.begin(async (tx) => {
+      await (final ? endRun(tx, id, { error: words }) : pauseRun(tx, id, words))
+      await recordEvents(tx, [{ type: 'mirror.failed', subject: name, data }])
+    }),
+  )
 }
 
 function begin(deps: Deps, mirror: Mirror, run: RunRow, remote: Remote, watch: Watch): Mirroring {

@@ -1,21 +1,13 @@
 import { createHash } from 'node:crypto'
 import { type LeftOut, parseMissing } from '../bundles/contents.ts'
 import { ask } from '../db/client.ts'
-import {
-  expirePlanned,
-  exportedBlobs,
-  findPlanned,
-  keepPlanned,
-  manifestSizes,
-  type PackManifest,
-} from '../db/exports.ts'
+import { expirePlanned, findPlanned, keepPlanned, manifestSizes, type PackManifest } from '../db/exports.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { PackId } from '../packs/pack.ts'
-import { gone } from './blobs.ts'
-import { type BundleFile, digestsByPack, layoutOfFile } from './exports.ts'
-import { type Layout, readLayout } from './layout.ts'
+import { type BundleFile, blobsOf, digestsByPack, inTurns, layoutOfFile, planMs } from './exports.ts'
+import { type Layout, layoutBytes } from './layout.ts'
 import { atOneMoment, type MayPull } from './resolve.ts'
 
 /** How long a planned file can be fetched: a large one over a bad line takes days. Planning it again begins anew. */
@@ -60,7 +52,8 @@ export async function plannedLayout(deps: Deps, id: string, mayPull: MayPull): P
 async function contentNow(deps: Deps, manifests: readonly PackManifest[], leftOut: readonly LeftOut[]) {
   const [stored, blobs] = await atOneMoment(
     deps,
-    async (tx) => [await manifestSizes(tx, manifests), await exportedBlobs(tx, manifests)] as const,
+    async (tx) => [await inTurns(manifests, (some) => manifestSizes(tx, some)), await blobsOf(tx, manifests)] as const,
+    { answerMs: planMs },
   )
   if (stored.length < manifests.length) {
     const here = new Set(stored.map(({ digest }) => digest))
@@ -77,13 +70,7 @@ async function contentNow(deps: Deps, manifests: readonly PackManifest[], leftOu
 /** The sha256 of the whole file, which is read for it. */
 export async function sha256Of(deps: Deps, layout: Layout): Promise<string> {
   const hash = createHash('sha256')
-  for await (const part of readLayout(deps, layout, { first: 0, last: layout.size - 1 })) {
-    if (Buffer.isBuffer(part)) hash.update(part)
-    else {
-      const stream = await deps.blobs.open(part.key, part.range)
-      if (!stream) throw gone(deps, part.digest)
-      for await (const piece of stream) hash.update(piece as Buffer)
-    }
-  }
+  const whole = { first: 0, last: layout.size - 1 }
+  for await (const bytes of layoutBytes(deps, layout, whole)) hash.update(bytes)
   return hash.digest('hex')
 }

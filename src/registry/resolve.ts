@@ -60,9 +60,13 @@ export function resolveVersion(
   return atOneMoment(deps, (tx) => resolveOn(tx, { roots, runner, locked }, channel, mayPull))
 }
 
-/** Runs statements that all see the registry as it is at one moment. */
-export function atOneMoment<T>(deps: Deps, run: (tx: Transaction) => Promise<T>): Promise<T> {
-  return ask(deps.db, (sql) => sql.begin('isolation level repeatable read read only', run)) as Promise<T>
+/** Runs statements that all see the registry as it is at one moment. `answerMs`: for what is known to take longer. */
+export function atOneMoment<T>(
+  deps: Deps,
+  run: (tx: Transaction) => Promise<T>,
+  limits: { answerMs?: number } = {},
+): Promise<T> {
+  return ask(deps.db, (sql) => sql.begin('isolation level repeatable read read only', run), limits) as Promise<T>
 }
 
 function requireOnce(roots: readonly Root[]): void {

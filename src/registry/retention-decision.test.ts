@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { compareVersions, isPrerelease, type Range, releaseOf, type Version } from '../packs/version.ts'
+import { compareVersions, isPrerelease, type Range, releaseOf, satisfies, type Version } from '../packs/version.ts'
 import {
   type Decision,
   decideTags,
   decideUntagged,
   decideVersions,
-  needOf,
+  needsOf,
   type TagFact,
   type VersionFact,
 } from './retention-decision.ts'
@@ -115,9 +115,11 @@ describe('what is decided on versions', () => {
       { range: '^2' as Range, dependent: 'b 1.0.0' },
       { range: '>=1.2 <2' as Range, dependent: 'a 1.0.0' },
     ]
-    assert.equal(needOf('1.3.0' as Version, given), 'a 1.0.0 depends on it (>=1.2 <2)')
-    assert.equal(needOf('1.1.0' as Version, given), undefined)
-    assert.equal(needOf('2.1.0-rc.1' as Version, given), undefined)
+    const needs = needsOf(['1.3.0', '1.1.0', '2.1.0-rc.1'] as Version[], [
+      ...given,
+      { range: 'x y' as Range, dependent: 'c' },
+    ])
+    assert.deepEqual([...needs], [['1.3.0', 'a 1.0.0 depends on it (>=1.2 <2)']])
   })
 })
 
@@ -215,6 +217,27 @@ const removedOf = (decisions: readonly Decision[]) =>
   new Set(decisions.filter(({ action }) => action === 'remove').map(({ name }) => name))
 
 describe('whatever the policies say', () => {
+  it('a version is needed where a range accepts it, and only there', () => {
+    const range = fc
+      .tuple(fc.constantFrom('^', '~', '>=', '<', ''), fc.nat(3), fc.nat(3), fc.constantFrom('', '.1-rc.1', '.0'))
+      .map(([operator, major, minor, rest]) => `${operator}${major}.${minor}${rest}` as Range)
+    fc.assert(
+      fc.property(versions, fc.array(range, { maxLength: 4 }), (facts, list) => {
+        const all = facts.map(({ version }) => version)
+        const needs = needsOf(
+          all,
+          list.map((one) => ({ range: one, dependent: 'x' })),
+        )
+        for (const version of all)
+          assert.equal(
+            needs.has(version),
+            list.some((one) => satisfies(version, one)),
+            `${version} ${list}`,
+          )
+      }),
+    )
+  })
+
   it('nothing that is bound is removed', () => {
     fc.assert(
       fc.property(versions, rules, (facts, given) => {

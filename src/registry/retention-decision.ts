@@ -1,6 +1,14 @@
 import type { RemovalKind } from '../db/retention.ts'
 import { openPatterns } from '../packs/selection.ts'
-import { compareVersions, isPrerelease, type Range, releaseOf, satisfies, type Version } from '../packs/version.ts'
+import {
+  compareVersions,
+  isPrerelease,
+  openRanges,
+  parseRange,
+  type Range,
+  releaseOf,
+  type Version,
+} from '../packs/version.ts'
 import { type Keeping, keepingOf, millisecondsOf, type Policy, type Rules } from './retention-policy.ts'
 
 // From facts to decisions, and nothing else: no clock, no database, no order in which things come. What is bound stays
@@ -72,13 +80,24 @@ function bondOf({ channels, hold, needed, bundle }: VersionFact): Bond | undefin
   return undefined
 }
 
+/** A range that something living gives for a pack. */
+export type Given = { range: Range; dependent: string }
+
 /**
- * What of living versions may use a version, in words; undefined: nothing. The same rule that keeps it from being
- * deleted: a range that accepts it.
+ * What may use versions of a pack, in words; versions that nothing may use are left out. The rule is the one that keeps them
+ * from being deleted: a range that accepts it. Each range is looked at once, whatever number of versions there are.
  */
-export function needOf(version: Version, given: readonly { range: Range; dependent: string }[]): string | undefined {
-  const found = given.find(({ range }) => satisfies(version, range))
-  return found && `${found.dependent} depends on it (${found.range})`
+export function needsOf(versions: readonly Version[], given: readonly Given[]): Map<Version, string> {
+  const ordered = [...versions].sort((a, b) => compareVersions(b, a))
+  const accepted = openRanges()
+  const needs = new Map<Version, string>()
+  for (const { range, dependent } of given) {
+    if (parseRange(range) === undefined) continue
+    for (const { first, end } of accepted(range, ordered))
+      for (const version of ordered.slice(first, end))
+        if (!needs.has(version)) needs.set(version, `${dependent} depends on it (${range})`)
+  }
+  return needs
 }
 
 /** A tag of a plain repository. `attachedTo`: the manifest that it belongs to, where it is a tag of referrers. */

@@ -3,7 +3,6 @@ import {
   bundlesOf,
   bytesOfOnly,
   livingVersions,
-  type RangeRow,
   rangesGiven,
   repositoriesMatching,
   tagsWithTimes,
@@ -22,7 +21,7 @@ import {
   decideTags,
   decideUntagged,
   decideVersions,
-  needOf,
+  needsOf,
   type VersionFact,
 } from './retention-decision.ts'
 import { keepingOf, openCoverage, patternsOf, type Rules } from './retention-policy.ts'
@@ -40,7 +39,7 @@ export type Page = {
 }
 
 const repositoriesAtOnce = 100
-const packsAtOnce = 25
+const packsAtOnce = 10
 const manifestsAtOnce = 1000
 
 /**
@@ -111,19 +110,22 @@ export async function versionFacts(
   packIds: readonly PackId[],
 ): Promise<Map<PackId, PackFacts>> {
   const rows = await livingVersions(sql, packIds)
-  const ranges = new Map<PackId, RangeRow[]>()
-  for (const row of await rangesGiven(sql, packIds)) ranges.set(row.packId, [...(ranges.get(row.packId) ?? []), row])
+  const ranges = await rangesGiven(sql, packIds)
   const bundles = await bundlesOf(sql, [...new Set(rows.map(({ manifestDigest }) => manifestDigest))])
   const facts = new Map<PackId, PackFacts>()
-  for (const row of rows) {
-    const { packId, version, manifestDigest } = row
-    const of: PackFacts = facts.get(packId) ?? { versions: [], manifests: new Map() }
-    facts.set(packId, of)
-    of.manifests.set(version, manifestDigest)
-    of.versions.push({
-      ...factOf(row),
-      needed: needOf(version, ranges.get(packId) ?? []),
-      bundle: bundles.get(manifestDigest),
+  for (const packId of packIds) {
+    const own = rows.filter((row) => row.packId === packId)
+    const needs = needsOf(
+      own.map(({ version }) => version),
+      ranges.filter((row) => row.packId === packId),
+    )
+    facts.set(packId, {
+      manifests: new Map(own.map(({ version, manifestDigest }) => [version, manifestDigest])),
+      versions: own.map((row) => ({
+        ...factOf(row),
+        needed: needs.get(row.version),
+        bundle: bundles.get(row.manifestDigest),
+      })),
     })
   }
   return facts

@@ -28,9 +28,10 @@ import { removeDecided } from './retention-removal.ts'
 
 type Watch = { signal: AbortSignal; progress(value: object): void }
 
-/** Pages that say so much are taken down together. */
+/** Pages that have so many decisions are taken down together. */
+const decisionsAtOnce = 5000
+/** So many removals are read at a time, and as many of one plain repository are one transaction. */
 const removalsAtOnce = 500
-const pagesAtOnce = 100
 const runsKept = 200
 
 /**
@@ -92,8 +93,7 @@ async function plan(deps: Deps, { id, plannedTo }: RunRow, rules: Rules, watch: 
     watch.signal.throwIfAborted()
     watch.progress({ run: id, planned: page.repository })
     pages.push(page)
-    if (pages.length < pagesAtOnce && pages.reduce((sum, one) => sum + one.manifests.length, 0) < removalsAtOnce)
-      continue
+    if (pages.reduce((sum, { decisions }) => sum + decisions.length, 0) < decisionsAtOnce) continue
     if (!(await takeDown())) return false
   }
   if (!(await takeDown())) return false

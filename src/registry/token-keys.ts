@@ -3,6 +3,7 @@ import { newTokenKey, refreshSeconds, type TokenKey } from '../auth/registry-tok
 import { ask } from '../db/client.ts'
 import { insertTokenKey, listTokenKeys, retireTokenKeys } from '../db/tokens.ts'
 import type { Deps } from '../deps.ts'
+import { lockAway, takeOut } from './key-vault.ts'
 
 // The key that tokens of /token are signed with. The first process that needs one makes it; of two that do so at once,
 // the index lets one through, and both use that. Each process holds the keys for a minute. After a rotation some sign with
@@ -26,7 +27,7 @@ export async function checkingKey(deps: Deps, kid: string): Promise<KeyObject | 
 
 /** Puts a new key in the place of the one that signs. What that signed is good until it expires. */
 export async function rotateTokenKey(deps: Deps): Promise<string> {
-  const key = await newTokenKey()
+  const key = await newKey(deps)
   await ask(deps.db, (sql) =>
     sql.begin(async (tx) => {
       await retireTokenKeys(tx)
@@ -37,6 +38,11 @@ export async function rotateTokenKey(deps: Deps): Promise<string> {
   return (await signingKey(deps)).kid
 }
 
+async function newKey(deps: Deps) {
+  const key = await newTokenKey()
+  return { ...key, privateKey: lockAway(deps, key.kid, key.privateKey) }
+}
+
 async function keys(deps: Deps): Promise<NonNullable<Deps['auth']['keyring']['loaded']>> {
   const { keyring } = deps.auth
   const { loaded } = keyring
@@ -44,13 +50,13 @@ async function keys(deps: Deps): Promise<NonNullable<Deps['auth']['keyring']['lo
   const list = () => ask(deps.db, (sql) => listTokenKeys(sql, refreshSeconds))
   let rows = await list()
   if (!rows[0]?.privateKey) {
-    const key = await newTokenKey()
+    const key = await newKey(deps)
     await ask(deps.db, (sql) => insertTokenKey(sql, key))
     rows = await list()
   }
   const [first] = rows
   if (!first?.privateKey) throw new Error('no key to sign tokens with')
-  const privateKey = createPrivateKey({ key: first.privateKey, type: 'pkcs8', format: 'der' })
+  const privateKey = createPrivateKey({ key: takeOut(deps, first.kid, first.privateKey), type: 'pkcs8', format: 'der' })
   const byKid = new Map(
     rows.map(({ kid, publicKey }) => [kid, createPublicKey({ key: publicKey, type: 'spki', format: 'der' })]),
   )

@@ -19,7 +19,9 @@ import type { ByteRange } from '../oci/range.ts'
 import { checker, commit, confirmBlob, link, requireDigest, smallBytes, storeContent } from './blobs.ts'
 import type { Body } from './body.ts'
 import { discardSoon } from './deletions.ts'
+import { requireRoom } from './quotas.ts'
 import { newSessionId, parseSessionId, type SessionId } from './session-ids.ts'
+import { requireWithin, roomLeft } from './upload-caps.ts'
 
 // An upload, from its first request to its last. Any request may reach any process.
 //
@@ -79,18 +81,27 @@ export async function cancel(deps: Deps, { id, repository, fresh }: SessionId): 
 }
 
 /**
- * Adds a chunk; answers the session's new offset.
- * Throws UPLOAD_OUT_OF_ORDER where it does not start at the offset, SIZE_INVALID where it is not as long as announced.
+ * Adds a chunk; answers the session's new offset. `owner`: who sends it, as their limits are counted; undefined: nobody's.
+ * Throws UPLOAD_OUT_OF_ORDER where it does not start at the offset, SIZE_INVALID where it is not as long as announced,
+ * TOOMANYREQUESTS where the owner has too much under way, QUOTA_EXCEEDED where there is no room for it.
  */
-export async function append(deps: Deps, id: SessionId, body: Body, range: ByteRange | undefined): Promise<number> {
-  const session = await findSession(deps, id)
+export async function append(
+  deps: Deps,
+  id: SessionId,
+  body: Body,
+  range: ByteRange | undefined,
+  owner?: string,
+): Promise<number> {
+  const { session: row, open } = await deps.together.upload.load({ id: id.id, repository: id.repository, owner })
+  const session = openSession(id, row)
   requireInOrder(session, range)
-  const staged = await stage(deps, session, body, range)
+  const most = owner === undefined ? Number.POSITIVE_INFINITY : roomLeft(deps.config.uploadCaps, open, session)
+  const staged = await stage(deps, session, body, range, most)
   if (staged.chunk.size === 0) {
     await drop(deps, [staged.chunk])
     return session.offset
   }
-  const append = { ...session, ...staged, from: session.offset }
+  const append = { ...session, ...staged, from: session.offset, owner }
   const first = id.fresh && session.offset === 0
   const added = await ask(deps.db, (sql) => (first ? insertFirstChunk : appendChunk)(sql, append, uploadLifeSeconds))
   if (added) return session.offset + staged.chunk.size
@@ -130,23 +141,27 @@ export async function finish(
   await drop(deps, chunks)
 }
 
-/** Stores a chunk where nobody sees it. The running digest is known while there is only one chunk. */
+/** Stores a chunk of at most so many bytes where nobody sees it. The running digest is known while there is only one. */
 async function stage(
   deps: Deps,
   session: UploadSession,
   body: Body,
   range: ByteRange | undefined,
+  most = Number.POSITIVE_INFINITY,
 ): Promise<{ chunk: Chunk; digestSoFar: Digest | undefined }> {
   const announced = range ? range.last - range.first + 1 : undefined
   if (announced !== undefined && body.length !== undefined && announced !== body.length)
     throw new Failure('SIZE_INVALID', { detail: 'Content-Range and Content-Length differ' })
   const expected = announced ?? body.length
+  requireWithin(most, expected ?? 0)
+  await requireRoom(deps, session.repository, session.offset + (expected ?? 0))
   const hash = session.offset === 0 ? createHash(session.algorithm) : undefined
   const key = chunkKey(session.id)
   let received = 0
   const size = await deps.blobs.putStream(key, body.stream, {
     onBytes(bytes) {
       received += bytes.length
+      requireWithin(most, received)
       hash?.update(bytes)
     },
     seal() {

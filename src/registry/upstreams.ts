@@ -1,7 +1,8 @@
 import { ask, type Database, violated } from '../db/client.ts'
-import { insertManifest, missingBlobs } from '../db/manifests.ts'
+import { findManifests, insertManifest, missingBlobs } from '../db/manifests.ts'
 import { tagTarget } from '../db/mirrored.ts'
 import { deleteTag } from '../db/tags.ts'
+import { freshTag } from '../db/upstream-fetches.ts'
 import {
   awaitBlobs,
   deleteUpstream,
@@ -22,11 +23,12 @@ import type { Reference, Tag } from '../oci/reference.ts'
 import { claimedDigest, getManifest, type RemoteManifest } from '../remote/manifests.ts'
 import { type Credentials, openRemote, originOf, type Remote } from '../remote/remote.ts'
 import { fetchBlob } from './fetch-blob.ts'
+import { once } from './fetch-once.ts'
 import { seal, unseal } from './sealed.ts'
 
 // Pull-through. What is missed in a repository below an upstream's prefix is asked of the upstream once, however many ask
-// for it here at that moment, and stored; then it is read like anything else. Two processes may fetch the same at once:
-// both store the same bytes under the same digest, and of two answers about a tag the later question wins.
+// for it here at that moment (see fetch-once.ts), and stored; then it is read like anything else. Should two processes fetch
+// the same at once, both store the same bytes under the same digest, and of two answers about a tag the later question wins.
 // A manifest is hashed before it is stored, a blob while it is, and is visible when it is whole and right.
 
 /** `hosts`: further hosts that belong to the upstream, such as its token service. */
@@ -63,8 +65,6 @@ export async function removeUpstream(deps: Deps, prefix: RepositoryName): Promis
 }
 
 type State = {
-  /** What is being fetched, by what it is. */
-  fetching: Map<string, Promise<unknown>>
   /** By prefix; another one when the upstream is changed. */
   remotes: Map<string, { version: string; remote: Remote }>
   prefixes: { until: number; list: Promise<readonly string[]> } | undefined
@@ -73,7 +73,7 @@ type State = {
 const states = new WeakMap<Database, State>()
 
 function stateOf({ db }: Deps): State {
-  const state = states.get(db) ?? { fetching: new Map(), remotes: new Map(), prefixes: undefined }
+  const state = states.get(db) ?? { remotes: new Map(), prefixes: undefined }
   states.set(db, state)
   return state
 }
@@ -103,16 +103,6 @@ export async function requireNoUpstream(deps: Deps, repository: RepositoryName):
   })
 }
 
-/** One fetch for all who ask for the same thing meanwhile. */
-function once<T>(deps: Deps, key: string, fetch: () => Promise<T>): Promise<T> {
-  const { fetching } = stateOf(deps)
-  const running = fetching.get(key) as Promise<T> | undefined
-  if (running) return running
-  const started = fetch().finally(() => fetching.delete(key))
-  fetching.set(key, started)
-  return started
-}
-
 /**
  * Fetches a manifest that was missed. Answers the digest under which it can be read now; undefined where the repository
  * has no upstream, or that has no such manifest. A tag that was known is answered as it was where the upstream fails.
@@ -124,25 +114,36 @@ export async function fetchManifest(
 ): Promise<Digest | undefined> {
   const upstream = await upstreamOf(deps, repository)
   if (!upstream) return undefined
-  return once(deps, `${repository} ${tag ?? digest}`, () =>
-    tag === undefined ? fetchByDigest(deps, upstream, repository, digest) : fetchTag(deps, upstream, repository, tag),
-  )
+  if (tag !== undefined)
+    return once(deps, `${repository}:${tag}`, {
+      here: () => ask(deps.db, (sql) => freshTag(sql, repository, tag)),
+      fetch: () => fetchTag(deps, upstream, repository, tag),
+    })
+  return once(deps, `${repository}@${digest}`, {
+    async here() {
+      const question = { repository, digest, tag: undefined, known: 'all' as const }
+      const [found] = await ask(deps.db, (sql) => findManifests(sql, [question]))
+      return found && digest
+    },
+    fetch: () => fetchByDigest(deps, upstream, repository, digest),
+  })
 }
 
 /** Fetches a blob that was missed. False where there is no upstream, or it has no such blob. */
 export async function fetchMissedBlob(deps: Deps, repository: RepositoryName, digest: Digest): Promise<boolean> {
   const upstream = await upstreamOf(deps, repository)
   if (!upstream) return false
-  return once(deps, `${repository} blob ${digest}`, async () => {
-    const { remote, place } = wayTo(deps, upstream, repository)
-    // With a very short grace the collector may come before the manifests that wait for it have it: then once more.
-    for (let tries = 0; tries < 3; tries++) {
+  return once(deps, `${repository} blob ${digest}`, {
+    async here() {
+      return (await deps.together.linkedBlob.load({ repository, digest })) ? true : undefined
+    },
+    async fetch() {
+      const { remote, place } = wayTo(deps, upstream, repository)
       if ((await fetchBlob(deps, remote, { repository, place, digest })) === undefined) return false
-      if (!(await ask(deps.db, (sql) => settleBlob(sql, { repository, digest })))) continue
+      await ask(deps.db, (sql) => settleBlob(sql, { repository, digest }))
       deps.log.info({ repository, digest, upstream: upstream.prefix }, 'blob fetched from its upstream')
       return true
-    }
-    throw unavailable('blob store', new Error(`${digest} was collected as soon as it was fetched`))
+    },
   })
 }
 

@@ -11,7 +11,7 @@ type DescribedAnswer = { content?: Record<string, unknown>; headers?: Record<str
 
 const base = 'http://registry/openapi.json'
 const surface =
-  /^\/(?:packs|resolve|keys|tokens?|audit|jobs|bundles|inventory|mirrors|upstreams|retention|healthz|readyz|metrics|openapi\.json)(?:[/?]|$)/
+  /^\/(?:packs|resolve|keys|tokens?|quotas|audit|jobs|scrub|bundles|inventory|mirrors|upstreams|retention|events|webhooks|healthz|readyz|metrics|openapi\.json)(?:[/?]|$)/
 
 let opened: ReturnType<typeof open> | undefined
 

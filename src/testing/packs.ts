@@ -21,16 +21,21 @@ export function formOf(parts: readonly Part[], boundary = 'the-boundary'): { bod
   }
 }
 
-/** A publish: a policy of version 1.0.0 unless `manifest` says otherwise. Answers status and body. */
+/**
+ * A publish: a policy of version 1.0.0 unless `manifest` says otherwise. `content` null: without any, as a bundle is.
+ * Answers status and body.
+ */
 export async function publish(
   registry: TestRegistry,
   manifest: Json,
-  content: string | Uint8Array = 'content',
+  content: string | Uint8Array | null = 'content',
   query = '',
 ): Promise<{ status: number; body: Json; location: string | null }> {
   const { body, type } = formOf([
     { name: 'manifest', body: JSON.stringify({ version: '1.0.0', type: 'policy', ...manifest }) },
-    { name: 'content', body: content, filename: 'content.tgz', type: 'application/octet-stream' },
+    ...(content === null
+      ? []
+      : [{ name: 'content', body: content, filename: 'content.tgz', type: 'application/octet-stream' }]),
   ])
   const answer = await registry.call('POST', `/packs${query}`, { body, headers: { 'content-type': type } })
   return { status: answer.status, body: (await answer.json()) as Json, location: answer.headers.get('location') }

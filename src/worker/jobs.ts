@@ -1,10 +1,14 @@
 import type { QueueName } from '../db/queues.ts'
 import type { Deps } from '../deps.ts'
 import { runRetention } from '../registry/retention-run.ts'
+import { exportFile } from './export.ts'
 import { gc, sweep } from './gc.ts'
+import { finishImport } from './import.ts'
 import { mirror, mirrorTimes } from './mirror.ts'
 import { retentionTimes } from './retention.ts'
+import { scrubStore, scrubTimes } from './scrub.ts'
 import { sealAuditEvents } from './seal-audit.ts'
+import { tendAllQuotas } from './tend-quotas.ts'
 import { tidyUp } from './tidy.ts'
 
 /** What a handler is given beside its data. */
@@ -41,9 +45,13 @@ export type Job = {
 /** Every job there is, by the name of its queue; how it is retried and for how long it is leased: db/queues.ts. */
 export const jobs: Record<QueueName, Job> = {
   'seal-audit': { run: sealAuditEvents, schedule: '* * * * *' },
+  export: { run: exportFile, concurrency: 2 },
+  import: { run: finishImport, concurrency: 2 },
   mirror: { run: mirror, schedule: mirrorTimes },
+  'tend-quotas': { run: tendAllQuotas, schedule: '* * * * *' },
   retention: { run: runRetention, schedule: retentionTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
+  scrub: { run: scrubStore, schedule: scrubTimes, concurrency: 1 },
   gc: { run: gc, schedule: '*/5 * * * *' },
   sweep: { run: sweep, schedule: '17 * * * *' },
 }

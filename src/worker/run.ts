@@ -44,10 +44,17 @@ export async function perform(deps: Deps, job: Job, run: Run, abort: AbortContro
   deps.metrics.jobs.labels(name, outcome === 'dead' ? 'failed' : outcome).observe(seconds)
   if (outcome === 'dead') deps.metrics.jobsDead.labels(name).inc()
   const facts = { ...about, ms: Math.round(seconds * 1000) }
-  if (outcome === 'completed') deps.log.info({ ...facts, result: ended.result }, 'job completed')
+  // Most of what is due by the clock finds nothing to do.
+  if (outcome === 'completed')
+    deps.log[isNothing(ended.result) ? 'debug' : 'info']({ ...facts, result: ended.result }, 'job completed')
   else if (outcome === 'failed') deps.log.warn({ ...facts, error: ended.error }, 'job failed; it is tried again')
   else if (outcome === 'dead') deps.log.error({ ...facts, error: ended.error }, 'job failed for good: a dead letter')
   else deps.log.warn(facts, `job ${outcome}`)
+}
+
+/** Whether a job's result says that there was nothing to do: all that it has counted is 0. */
+function isNothing(result: object | undefined): boolean {
+  return Object.values(result ?? {}).every((value) => value === 0)
 }
 
 type Progress = { value: object | undefined; isNew: boolean }

@@ -452,7 +452,7 @@ describe('dead letters', () => {
       poison: { ...plain, retries: 0, lease: 1 },
     })
     const deaths = async () =>
-      Object.fromEntries((await deps.metrics.jobsDead.get()).values.map(({ labels, value }) => [labels.job, value]))
+      Object.fromEntries((await deps.metrics.jobsDead.get()).values.map(({ labels, value }) => [labels.kind, value]))
     await sent(sql, 'poison')
     await until(() => takeJob(sql, ['poison']))
     work({
@@ -469,7 +469,9 @@ describe('dead letters', () => {
     await until(async () => (await deaths()).wrong === 1)
     assert.deepEqual(await deaths(), { wrong: 1, poison: 1 })
     const events = await sql<{ subject: string; data: { job: string; attempts: number; error: string } }[]>`
-      select subject, data from event_outbox where type = 'job.failed' order by subject`
+      select subject, data from (
+        select type, subject, data from event_outbox union all select type, subject, data from events) e
+      where type = 'job.failed' order by subject`
     assert.deepEqual(
       events.map(({ subject, data }) => [subject, data.attempts, data.error]),
       [

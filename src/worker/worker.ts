@@ -128,7 +128,7 @@ async function abandon(deps: Deps, run: Run): Promise<void> {
 }
 
 /** A wait that can be cut short; a ring that comes while nobody waits counts for the next wait. */
-function openBell() {
+export function openBell() {
   let wake: (() => void) | undefined
   let rung = false
   return {
@@ -153,7 +153,7 @@ function openBell() {
 }
 
 /** Until all is done, the time is over, or somebody is in a hurry. */
-async function within(done: Promise<unknown>, ms: number, hurry?: AbortSignal): Promise<void> {
+export async function within(done: Promise<unknown>, ms: number, hurry?: AbortSignal): Promise<void> {
   if (hurry?.aborted) return
   let timer: NodeJS.Timeout | undefined
   const over = new Promise<void>((resolve) => {

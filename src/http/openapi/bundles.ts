@@ -26,7 +26,7 @@ const planned = {
 }
 const request = { roots: ['net-policy@^2.1.0'], runner: '1.5.0' }
 
-const fileHeaders = {
+export const fileHeaders = {
   etag: 'Stands for the bytes of the file, quoted; for If-Range.',
   'content-disposition': 'The file name.',
   'accept-ranges': '`bytes`',
@@ -36,7 +36,7 @@ const tar = (description: string) => ({
   'application/x-tar': { schema: { json: { type: 'string' as const, format: 'binary', description } } },
 })
 
-function fileAnswers(more: Record<string, string>): Record<number, Answer> {
+export function fileAnswers(more: Record<string, string>): Record<number, Answer> {
   return {
     200: {
       description: 'The file.',
@@ -51,7 +51,7 @@ function fileAnswers(more: Record<string, string>): Record<number, Answer> {
   }
 }
 
-const rangeHeaders = {
+export const rangeHeaders = {
   range: 'The bytes that are wanted, such as `bytes=1000-`.',
   'if-range': 'The ETag of the file of which a part is there: where it is another by now, all of it is answered.',
 }

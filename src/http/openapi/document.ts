@@ -13,6 +13,7 @@ import { lockedPackSchema, lockSchema } from '../../packs/lock.ts'
 import { eventSchema } from '../audit.ts'
 import { inventorySchema, planAnswer } from '../bundle-answers.ts'
 import { exportBody } from '../bundles.ts'
+import { cloudEventSchema } from '../events.ts'
 import { importReport, importSchema } from '../import-answers.ts'
 import { jobSchema } from '../jobs.ts'
 import { keySchema } from '../keys.ts'
@@ -22,7 +23,9 @@ import { channelBody, stateBody } from '../packs/changes.ts'
 import { declaredSchema } from '../packs/manifest.ts'
 import { resolveBody } from '../packs/resolve.ts'
 import { internalErrorTitle } from '../problem.ts'
+import { quotaSchema } from '../quotas.ts'
 import { apiTokenSchema } from '../tokens.ts'
+import { deliverySchema, webhookSchema } from '../webhook-answers.ts'
 import type { Answer, Body, Operation } from './operation.ts'
 import { operations } from './operations.ts'
 import { parametersOf, templateOf } from './parameters.ts'
@@ -64,8 +67,12 @@ export const components: Named = {
   MirrorRun: runSchema,
   Parity: paritySchema,
   Upstream: upstreamSchema,
+  CloudEvent: cloudEventSchema,
+  Webhook: webhookSchema,
+  Delivery: deliverySchema,
   Job: jobSchema,
   ApiToken: apiTokenSchema,
+  Quota: quotaSchema,
   AuditEvent: eventSchema,
   LockedPack: lockedPackSchema,
   Problem: answers.problemSchema,
@@ -91,6 +98,7 @@ const tags = [
   { name: 'access', description: 'Who may do what.' },
   { name: 'bundles', description: 'Files that carry packs over an air gap.' },
   { name: 'mirrors', description: 'Other registries: kept like this one, or fetched from when something is missed.' },
+  { name: 'events', description: 'What happened: to be asked for, followed, or sent to webhooks.' },
   { name: 'retention', description: 'What is removed by itself, and what never is.' },
   { name: 'jobs', description: 'What the registry does in the background.' },
   { name: 'operations', description: 'For those who run the registry.' },

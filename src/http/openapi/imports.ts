@@ -36,10 +36,14 @@ export const importOperations: Operation[] = [
       'The file as it is: a bundle, or the OCI image layout of another tool, as a tar, plain or compressed by gzip or ' +
       'zstd. It is verified as a whole before anything of it can be seen, and every problem is told at once. The same ' +
       'again changes nothing. An import that was cut off goes on with `resume` and Content-Range, `<first>-<last>`, ' +
-      'from the byte that GET /bundles/imports/{id} names as `resumeAt`.',
+      'from the byte that GET /bundles/imports/{id} names as `resumeAt`. One that is `publishing` is finished by the ' +
+      'registry whatever becomes of the connection; with `async`, or Prefer: respond-async, nobody waits for that.',
     tag: 'bundles',
     query: importQuery,
-    headers: { 'content-range': 'Which part of the file this is, where it is not all of it: `<first>-<last>`.' },
+    headers: {
+      'content-range': 'Which part of the file this is, where it is not all of it: `<first>-<last>`.',
+      prefer: '`respond-async`: as `async`.',
+    },
     body: { 'application/x-tar': { schema: { json: { type: 'string', format: 'binary' } } } },
     answers: {
       200: {
@@ -52,12 +56,17 @@ export const importOperations: Operation[] = [
         headers: { location: 'Where the import is.' },
         body: json(importReport, { ...report, id }),
       },
+      202: {
+        description: 'It is whole and verified, and a job publishes it.',
+        headers: { location: 'Where the import is.', 'preference-applied': '`respond-async`' },
+        body: json(importAnswer, { import: { ...underWay, state: 'publishing', received: 56_320 } }),
+      },
     },
     failures: [
       ...(['BUNDLE_INVALID', 'DIGEST_INVALID', 'SIGNATURE_INVALID', 'SIGNATURE_MISSING'] as const),
       ...(['IMPORT_BASE_MISSING', 'IMPORT_REFUSED', 'IMPORT_BACKWARDS', 'VERSION_EXISTS', 'VERSION_SPENT'] as const),
       ...(['MANIFEST_INVALID', 'TAG_INVALID', 'DEPENDENCY_INVALID', 'RUNNER_TOO_OLD', 'RANGE_INVALID'] as const),
-      ...(['IMPORT_UNKNOWN', 'IMPORT_SUPERSEDED', 'BLOB_UPLOAD_INVALID'] as const),
+      ...(['IMPORT_UNKNOWN', 'IMPORT_SUPERSEDED', 'BLOB_UPLOAD_INVALID', 'QUOTA_EXCEEDED'] as const),
     ],
   },
   {

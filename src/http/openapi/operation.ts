@@ -24,6 +24,7 @@ export type Operation = {
     | 'keys'
     | 'bundles'
     | 'mirrors'
+    | 'events'
     | 'retention'
     | 'access'
     | 'jobs'

@@ -1,15 +1,20 @@
 import * as v from 'valibot'
 import { accessOperations } from './access.ts'
 import { bundleOperations } from './bundles.ts'
+import { eventOperations } from './events.ts'
+import { exportOperations } from './exports.ts'
 import { importOperations } from './imports.ts'
 import { jobOperations } from './jobs.ts'
 import { keyOperations } from './keys.ts'
 import { mirrorOperations } from './mirrors.ts'
 import type { Operation } from './operation.ts'
 import { json, ok } from './operation.ts'
+import { quotaOperations } from './quotas.ts'
 import { readOperations } from './reads.ts'
 import { resolutionOperations } from './resolution.ts'
 import { retentionOperations } from './retention.ts'
+import { scrubOperations } from './scrub.ts'
+import { webhookOperations } from './webhooks.ts'
 import { writeOperations } from './writes.ts'
 
 const part = v.picklist(['ok', 'down'])
@@ -82,10 +87,15 @@ export const operations: readonly Operation[] = [
   ...resolutionOperations,
   ...keyOperations,
   ...accessOperations,
+  ...quotaOperations,
   ...bundleOperations,
+  ...exportOperations,
   ...importOperations,
   ...mirrorOperations,
+  ...eventOperations,
+  ...webhookOperations,
   ...retentionOperations,
   ...jobOperations,
+  ...scrubOperations,
   ...servingOperations,
 ]

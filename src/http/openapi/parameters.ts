@@ -6,18 +6,21 @@ type Parameter = { name: string; in: string; description: string; required?: tru
 
 /** What each parameter of a query means. */
 const queryMeanings: Record<string, string> = {
-  type: 'Only packs of this type.',
+  type: 'Only packs of this type; of events: only of these types, or patterns over them, separated by commas.',
+  pack: 'Only events of these packs, or patterns over their ids, separated by commas.',
   q: 'Words, or beginnings of words, all of which must occur in id, name, keywords, author or description.',
   author: 'Only packs by this author.',
   runner: 'The version of the runner that asks: only what it can run.',
-  state: 'Only those in this state: a pack by the version that is shown, a job, or an import.',
+  state: 'Only those in this state: a pack by the version that is shown, a job, an import, or a delivery.',
   name: 'Only jobs of this name.',
   sort: 'By id; by the last change, newest first; or by how well the words fit. Without it: relevance where there are words, else id.',
   limit: 'How many at most.',
-  after: '`next` of the page before, with the same filters and order.',
+  after: '`next` of the page before, with the same filters and order; of events any position, or `latest`.',
   channel: 'Where a pack has this channel, its version is tried first.',
   artifactType: 'Only referrers of this type.',
   dryRun: 'Store nothing, and tell everything that is wrong.',
+  all: 'Those that are resolved, too.',
+  kind: 'Only findings of this kind.',
   allowMissing: 'Publish although dependencies are not there yet.',
   who: 'Only what this user or token did.',
   digest: 'Only what was done with this manifest or blob.',
@@ -37,6 +40,7 @@ const queryMeanings: Record<string, string> = {
   repository:
     'The repository of a pack, `packs/<id>`, for a layout that does not say which pack it is; of the audit: only what was done to it.',
   resume: 'The import to go on with; one that is not there begins under this id.',
+  async: 'Answer when all of it is received and verified, and let a job publish it.',
 }
 
 type Described = { description: string; schema: JsonSchema; example: string }
@@ -44,6 +48,11 @@ type Described = { description: string; schema: JsonSchema; example: string }
 /** What `:id` is, by what stands before it in the path. */
 const idParameters: Record<string, Described> = {
   packs: { description: 'The pack.', schema: { $ref: '#/components/schemas/PackId' }, example: 'net-policy' },
+  deliveries: {
+    description: 'The delivery.',
+    schema: { type: 'string', format: 'uuid' },
+    example: '0199f0a2-5c1e-7a40-8a3b-2f6d1c9e4b59',
+  },
   jobs: {
     description: 'The job.',
     schema: { type: 'string', format: 'uuid' },
@@ -56,6 +65,11 @@ const idParameters: Record<string, Described> = {
   },
   bundles: {
     description: 'The id of the file, as its plan says it.',
+    schema: { type: 'string', pattern: '^[0-9a-f]{64}$' },
+    example: '9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0',
+  },
+  exports: {
+    description: 'The export.',
     schema: { type: 'string', pattern: '^[0-9a-f]{64}$' },
     example: '9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0',
   },
@@ -78,11 +92,20 @@ const idParameters: Record<string, Described> = {
 }
 
 const pathParameters: Record<string, Described> = {
-  name: { description: 'The name of the mirror, or of the policy.', schema: { type: 'string' }, example: 'site-b' },
+  name: {
+    description: 'The name of the mirror, the policy or the webhook.',
+    schema: { type: 'string' },
+    example: 'site-b',
+  },
   prefix: {
     description: 'The first part of the names of its repositories; it may have slashes.',
     schema: { type: 'string' },
     example: 'hub',
+  },
+  repositories: {
+    description: 'A glob over repository names: `*` stands for anything but a slash, `**` for anything.',
+    schema: { type: 'string' },
+    example: 'packs/team-*',
   },
   version: {
     description: 'A version, a channel, `latest`, or a range of versions, of which the highest is meant.',

@@ -47,7 +47,7 @@ export const writeOperations: Operation[] = [
     failures: [
       ...(['REQUEST_INVALID', 'CONTENT_TOO_LARGE', 'PACK_INVALID', 'DIGEST_INVALID', 'SIZE_INVALID'] as const),
       ...(['DEPENDENCY_INVALID', 'VERSION_EXISTS', 'VERSION_SPENT', 'MANIFEST_INVALID', 'MANIFEST_TOO_LARGE'] as const),
-      ...(['MANIFEST_BLOB_UNKNOWN', 'PACK_UNKNOWN', 'UNRESOLVABLE', 'BUNDLE_INCOMPLETE'] as const),
+      ...(['MANIFEST_BLOB_UNKNOWN', 'PACK_UNKNOWN', 'UNRESOLVABLE', 'BUNDLE_INCOMPLETE', 'QUOTA_EXCEEDED'] as const),
     ],
   },
   {

@@ -6,7 +6,7 @@ import { Failure } from '../../errors.ts'
 import { bundleEntries } from '../../packs/bundle.ts'
 import { layoutFormat, layoutIndex } from '../../packs/layout.ts'
 import { repositoryOf } from '../../packs/pack.ts'
-import { gone } from '../../registry/blobs.ts'
+import { gone } from '../../registry/damage.ts'
 import { closureSources, type Layout, layoutOf, readLayout } from '../../registry/layout.ts'
 import type { Env } from '../routes.ts'
 import { rangeOf } from '../v2/blobs.ts'
@@ -78,7 +78,7 @@ async function* sentParts(deps: Deps, parts: ReturnType<typeof readLayout>): Asy
       yield {
         open: async () => {
           const stream = await deps.blobs.open(part.key, part.range)
-          if (!stream) throw gone(deps, part.digest)
+          if (!stream) throw await gone(deps, part.digest, part)
           return stream
         },
       }

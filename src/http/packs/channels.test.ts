@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
+import { sealAudit } from '../../registry/audit.ts'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
 import { ask, codeIn, publish } from '../../testing/packs.ts'
 import { imageType, startRegistry, type TestRegistry } from '../../testing/registry.ts'
@@ -88,6 +89,19 @@ describe('a channel', () => {
     while (!events.some((event) => event.reason === '2.0.0 denies all'))
       events = (await ask(registry, 'GET', '/audit?repository=packs/meant')).body.events as Json[]
     assert.equal(events.filter((event) => event.reason !== undefined).length, 1)
+    // It is sealed with the event; what is sealed of others is what it was before there were reasons.
+    await sealAudit(registry.deps)
+    assert.equal((await ask(registry, 'GET', '/audit/verify')).body.intact, true)
+    const lengths = await registry.deps.db.sql<{ length: number; reasoned: boolean }[]>`
+      select distinct json_array_length(audit_text(e)::json) as length, e.reason is not null as reasoned
+      from audit_events e order by 1`
+    assert.deepEqual(
+      [...lengths],
+      [
+        { length: 14, reasoned: false },
+        { length: 15, reasoned: true },
+      ],
+    )
   })
 
   it('begins anew where it was deleted, or where nothing is left of what it named', async () => {

@@ -2,7 +2,7 @@ import type { VersionContent } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
 import { hexOf } from '../../oci/digest.ts'
 import { repositoryOf } from '../../packs/pack.ts'
-import { gone } from '../../registry/blobs.ts'
+import { gone } from '../../registry/damage.ts'
 import { requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import { sendBlob } from '../v2/blobs.ts'
@@ -21,6 +21,7 @@ export function addPackContent(routes: Routes, deps: Deps): void {
     const { runner } = queryOf(c, runnerQuery)
     const row = await selectVersion(deps, packId, selector, runner)
     if (row.digest === row.manifestDigest) return sendBundle(c, deps, row, { exact: selector === row.version })
+    if (!row.key) throw await gone(deps, row.digest)
     const fields = fieldsOf(contentHead(row, selector === row.version))
     if (unchanged(c.req.header('if-none-match'), row.digest))
       return new Response(null, { status: 304, headers: fields as Record<string, string> })
@@ -28,7 +29,6 @@ export function addPackContent(routes: Routes, deps: Deps): void {
       return new Response(null, {
         headers: { ...(fields as Record<string, string>), 'content-length': String(row.size) },
       })
-    if (!row.key) throw gone(deps, row.digest)
     return sendBlob(c, deps, row.digest, { key: row.key, size: row.size }, fields)
   })
 }

@@ -27,23 +27,25 @@ export function answerPackDirectly(
 ): void {
   const question = parse(deps, incoming)
   if (!question || !mayAccess(question.principal, repositoryOf(question.packId), 'pull')) otherwise()
-  else whileLive(deps, question.principal, outgoing, () => reply(deps, question, outgoing, otherwise), otherwise)
+  else reply(deps, question, outgoing, otherwise)
 }
 
 function reply(
   deps: Deps,
-  { isManifest, principal: _, ...key }: Question,
+  { isManifest, principal, ...key }: Question,
   outgoing: ServerResponse,
   otherwise: () => void,
 ): void {
   const started = performance.now()
-  const answer = (route: string, head: Head, body: Buffer | string) => {
-    head.push('content-length', Buffer.byteLength(body))
-    outgoing.writeHead(200, head as string[])
-    // Text leaves together with the head.
-    outgoing.end(body)
-    countRequest(deps, route, 'GET', 200, started)
-  }
+  const ifLive = whileLive(deps, principal, outgoing, otherwise)
+  const answer = (route: string, head: Head, body: Buffer | string) =>
+    ifLive(() => {
+      head.push('content-length', Buffer.byteLength(body))
+      outgoing.writeHead(200, head as string[])
+      // Text leaves together with the head.
+      outgoing.end(body)
+      countRequest(deps, route, 'GET', 200, started)
+    })
   if (isManifest)
     deps.together.packDescription.ask(key, (_error, text) => {
       if (!text || outgoing.destroyed) return otherwise()

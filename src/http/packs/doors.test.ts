@@ -3,6 +3,7 @@ import { after, before, describe, it } from 'node:test'
 import { openLog } from '../../log.ts'
 import { digestOf } from '../../oci/digest.ts'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
+import { publish as publishPack } from '../../testing/packs.ts'
 import { emptyConfig, imageType, startRegistry, type TestRegistry } from '../../testing/registry.ts'
 
 // The same rules by both doors: a pack goes in by one and comes out of the other.
@@ -27,11 +28,8 @@ after(async () => {
 type Json = Record<string, unknown>
 
 async function publish(document: Json, content: string, { query = '', to = here } = {}): Promise<[number, Json]> {
-  const form = new FormData()
-  form.append('manifest', new Blob([JSON.stringify({ type: 'policy', version: '1.0.0', ...document })]), 'pack.json')
-  form.append('content', new Blob([content]), 'content.tgz')
-  const answer = await to.call('POST', `/packs${query}`, { body: form })
-  return [answer.status, (await answer.json()) as Json]
+  const { status, body } = await publishPack(to, document, content, query)
+  return [status, body]
 }
 
 /** What `oras push --artifact-type …` does: no config, the pack is described by tag, type and annotations. */

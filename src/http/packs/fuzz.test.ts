@@ -1,40 +1,25 @@
 import assert from 'node:assert/strict'
-import http from 'node:http'
 import { after, before, it } from 'node:test'
 import fc from 'fast-check'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
 import { ask, formOf, publish } from '../../testing/packs.ts'
+import { openRaw, type RawClient } from '../../testing/raw.ts'
 import { startRegistry, type TestRegistry } from '../../testing/registry.ts'
 
 let databases: TestDatabases
 let registry: TestRegistry
-let port: number
+let raw: RawClient
 before(async () => {
   databases = await startDatabases()
   registry = await startRegistry(await databases.fresh())
-  port = Number(new URL(registry.url).port)
+  raw = openRaw(registry)
   await publish(registry, { packId: 'known' })
 })
 after(async () => {
-  agent.destroy()
+  raw?.close()
   await registry?.stop()
   await databases?.stop()
 })
-
-const agent = new http.Agent({ keepAlive: true })
-
-/** As the bytes say, without what fetch would tidy up in the path. Answers the status. */
-function send(method: string, path: string, headers: Record<string, string>, body: Buffer): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const request = http.request({ port, host: '127.0.0.1', method, path, headers, agent }, (answer) => {
-      answer.resume()
-      answer.on('end', () => resolve(answer.statusCode ?? 0))
-      answer.on('error', reject)
-    })
-    request.on('error', reject)
-    request.end(body)
-  })
-}
 
 const valid = {
   packId: 'fuzz',
@@ -116,7 +101,7 @@ it('answers 300 random documents and broken forms with anything but a 5xx', asyn
       form,
       fc.constantFrom('', '?dryRun=true', '?allowMissing=true'),
       async ({ bytes, type }, query) => {
-        const status = await send('POST', `/packs${query}`, { 'content-type': type }, bytes)
+        const status = await raw.send('POST', `/packs${query}`, { 'content-type': type }, bytes)
         assert.ok(status >= 200 && status < 500, `${bytes} gave ${status}`)
         if (status === 201) published += 1
       },
@@ -165,6 +150,9 @@ const path = fc.oneof(
   fc
     .tuple(word, word, fc.constantFrom('manifest', 'dependencies', 'dependents', 'referrers'))
     .map((parts) => ['/packs', ...parts].join('/')),
+  fc
+    .tuple(fc.constantFrom('policies', 'holds', 'runs', 'plan', 'run'), fc.array(word, { maxLength: 2 }))
+    .map(([kind, parts]) => ['/retention', kind, ...parts].join('/')),
   fc.constantFrom('/packs', '/resolve', '/packs/known/1.0.0', '/packs/known/channels/stable'),
 )
 const names = [
@@ -179,6 +167,8 @@ const names = [
   'force',
   'dryRun',
   'channel',
+  'allowOlder',
+  'reason',
   '__proto__',
 ]
 const query = fc
@@ -201,7 +191,20 @@ const headers = fc.record(
 const body = fc.oneof(
   odd.map((value) => JSON.stringify(value) ?? ''),
   fc
-    .record({ roots: odd, runner: odd, channel: odd, lock: odd, state: odd, version: odd }, { requiredKeys: [] })
+    .record(
+      {
+        roots: odd,
+        runner: odd,
+        channel: odd,
+        lock: odd,
+        state: odd,
+        version: odd,
+        name: odd,
+        policy: odd,
+        reason: odd,
+      },
+      { requiredKeys: [] },
+    )
     .map((value) => JSON.stringify(value)),
 )
 
@@ -210,7 +213,7 @@ it('answers 1,000 random requests with anything but a 5xx', async () => {
   await fc.assert(
     fc.asyncProperty(methods, path, query, headers, body, async (method, path, query, headers, body) => {
       const isRead = method === 'GET' || method === 'HEAD'
-      const status = await send(method, `${path}?${query}`, headers, Buffer.from(isRead ? '' : body))
+      const status = await raw.send(method, `${path}?${query}`, headers, Buffer.from(isRead ? '' : body))
       assert.ok(status >= 200 && status < 500, `${method} ${path}?${query} gave ${status}`)
     }),
     { numRuns: 1000 },

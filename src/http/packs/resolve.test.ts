@@ -7,6 +7,7 @@ import type { PackId } from '../../packs/pack.ts'
 import type { Range } from '../../packs/version.ts'
 import { resolveLock } from '../../registry/resolve.ts'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
+import { publish as publishPack } from '../../testing/packs.ts'
 import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../../testing/registry.ts'
 
 let databases: TestDatabases
@@ -31,14 +32,10 @@ type Json = Record<string, unknown>
 /** Publishes `id@version`, whether or not what it needs is there; answers its manifest's digest. */
 async function publish(name: string, dependencies: unknown[] = [], metadata: Json = {}): Promise<string> {
   const [packId, version] = name.split('@')
-  const manifest = { packId, version, type: 'policy', dependencies, metadata }
-  const form = new FormData()
-  form.append('manifest', new Blob([JSON.stringify(manifest)]), 'pack.json')
-  form.append('content', new Blob([`content of ${name}`]), `${packId}.tgz`)
-  const answer = await fetch(`${here.url}/packs?allowMissing=true`, { method: 'POST', body: form })
-  const made = (await answer.json()) as { manifestDigest: string }
-  assert.equal(answer.status, 201, JSON.stringify(made))
-  return made.manifestDigest
+  const manifest = { packId, version, dependencies, metadata }
+  const { status, body } = await publishPack(here, manifest, `content of ${name}`, '?allowMissing=true')
+  assert.equal(status, 201, JSON.stringify(body))
+  return String(body.manifestDigest)
 }
 
 const post = (body: unknown, to = here) => to.call('POST', '/resolve', { body: JSON.stringify(body) })
@@ -81,7 +78,7 @@ describe('POST /resolve', () => {
       digest: digestOf(Buffer.from('content of base@1.2.0')),
       size: 21,
       mediaType: 'application/vnd.stellaops.pack.content.v1.tar+gzip',
-      title: 'base.tgz',
+      title: 'content.tgz',
       manifestDigest: digest,
       manifestSize: (await (await here.call('GET', `/v2/packs/base/manifests/${digest}`)).arrayBuffer()).byteLength,
       dependencies: [],

@@ -6,7 +6,8 @@ import { Failure } from '../../errors.ts'
 import type { Digest } from '../../oci/digest.ts'
 import { mediaTypes } from '../../oci/media-types.ts'
 import { type ByteRange, parseRange } from '../../oci/range.ts'
-import { confirmBlob, gone, readSmall, removeBlob, smallBytes } from '../../registry/blobs.ts'
+import { confirmBlob, readSmall, removeBlob, smallBytes } from '../../registry/blobs.ts'
+import { gone } from '../../registry/damage.ts'
 import { fetchMissedBlob } from '../../registry/upstreams.ts'
 import { requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
@@ -16,7 +17,7 @@ import { digestParam, nameOf } from './request.ts'
 import { sendFile, sendStream } from './send.ts'
 
 /** How long an address that a client is sent to stays good: long enough to begin, short enough to leak. */
-const presignSeconds = 300
+export const presignSeconds = 300
 
 export function addBlobRoutes(routes: Routes, deps: Deps): void {
   // end-2: HEAD arrives here too
@@ -77,10 +78,11 @@ export async function sendBlob(
   const { outgoing } = c.env
   const head = { status, fields: { 'docker-distribution-api-version': 'registry/2.0', ...all } }
   if (deps.blobs.filePath) {
-    if (!(await sendFile(outgoing, deps.blobs.filePath(blob.key), { first, last }, head))) throw gone(deps, digest)
+    const file = { path: deps.blobs.filePath(blob.key), size: blob.size }
+    if (!(await sendFile(outgoing, file, { first, last }, head))) throw await gone(deps, digest, blob)
   } else {
     const stream = await deps.blobs.open(blob.key, { first, last })
-    if (!stream) throw gone(deps, digest)
+    if (!stream) throw await gone(deps, digest, blob)
     await sendStream(outgoing, stream, head)
   }
   return RESPONSE_ALREADY_SENT

@@ -29,8 +29,7 @@ export function answerDirectly(
 ): void {
   const question = parse(deps, incoming)
   if (!question || !mayAccess(question.principal, question.name, 'pull')) otherwise()
-  else
-    whileLive(deps, question.principal, outgoing, () => reply(deps, question, incoming, outgoing, otherwise), otherwise)
+  else reply(deps, question, incoming, outgoing, otherwise)
 }
 
 function reply(
@@ -41,12 +40,14 @@ function reply(
   otherwise: () => void,
 ): void {
   const started = performance.now()
-  const answer = (route: string, head: Head, body: Buffer | undefined, size: number) => {
-    head.push(...always, 'content-length', size)
-    outgoing.writeHead(200, head as string[])
-    outgoing.end(body)
-    countRequest(deps, route, incoming.method ?? '', 200, started)
-  }
+  const ifLive = whileLive(deps, question.principal, outgoing, otherwise)
+  const answer = (route: string, head: Head, body: Buffer | undefined, size: number) =>
+    ifLive(() => {
+      head.push(...always, 'content-length', size)
+      outgoing.writeHead(200, head as string[])
+      outgoing.end(body)
+      countRequest(deps, route, incoming.method ?? '', 200, started)
+    })
   const { name, reference } = question
   if (question.kind === 'manifests') {
     const isHead = incoming.method === 'HEAD'

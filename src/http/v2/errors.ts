@@ -5,7 +5,9 @@ import { reply } from './reply.ts'
 export function ociError(failure: Failure): Response {
   const { status, title, ...own } = failures[failure.key]
   const code = 'code' in own ? own.code : failure.key
-  const body = JSON.stringify({ errors: [{ code, message: title, detail: failure.detail ?? {} }] })
+  // Of an error, docker and podman show the message alone. Where the code is a common one, what is meant is in our words.
+  const message = 'code' in own && typeof failure.detail === 'string' ? `${title}: ${failure.detail}` : title
+  const body = JSON.stringify({ errors: [{ code, message, detail: failure.detail ?? {} }] })
   return reply(status, { 'content-type': 'application/json', ...failure.headers }, body)
 }
 

@@ -1,40 +1,25 @@
 import assert from 'node:assert/strict'
-import http from 'node:http'
 import { after, before, it } from 'node:test'
 import fc from 'fast-check'
 import { digestOf } from '../../oci/digest.ts'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
+import { openRaw, type RawClient } from '../../testing/raw.ts'
 import { imageType, indexType, sampleManifest, startRegistry, type TestRegistry } from '../../testing/registry.ts'
 
 let databases: TestDatabases
 let registry: TestRegistry
-let port: number
+let raw: RawClient
 before(async () => {
   databases = await startDatabases()
   registry = await startRegistry(await databases.fresh())
-  port = Number(new URL(registry.url).port)
+  raw = openRaw(registry)
   await registry.pushManifest('fuzz/known', 'v1')
 })
 after(async () => {
-  agent.destroy()
+  raw?.close()
   await registry?.stop()
   await databases?.stop()
 })
-
-const agent = new http.Agent({ keepAlive: true })
-
-/** As the bytes say, without what fetch would tidy up in the path or the headers. Answers the status. */
-function send(method: string, path: string, headers: Record<string, string>, body: Buffer): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const request = http.request({ port, host: '127.0.0.1', method, path, headers, agent }, (answer) => {
-      answer.resume()
-      answer.on('end', () => resolve(answer.statusCode ?? 0))
-      answer.on('error', reject)
-    })
-    request.on('error', reject)
-    request.end(body)
-  })
-}
 
 const digest = digestOf(Buffer.from('{}'))
 const uuid = '11111111-1111-4111-8111-111111111111'
@@ -119,7 +104,7 @@ it('answers 1,000 random requests with anything but a 5xx', async () => {
       headers,
       body,
       async (method, path, query, headers, body) => {
-        const status = await send(
+        const status = await raw.send(
           method,
           `${path}?${query}`,
           headers,
@@ -135,7 +120,7 @@ it('answers 1,000 random requests with anything but a 5xx', async () => {
 it('answers 500 mutated manifests with 201 or a 4xx, and serves what it took', async () => {
   await fc.assert(
     fc.asyncProperty(mutated, async (bytes) => {
-      const status = await send(
+      const status = await raw.send(
         'PUT',
         `/v2/fuzz/known/manifests/${digestOf(bytes)}`,
         { 'content-type': imageType },

@@ -1,4 +1,4 @@
-import { close, open, read } from 'node:fs'
+import { close, fstatSync, open, read } from 'node:fs'
 import type { ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
 import type { Readable } from 'node:stream'
@@ -20,10 +20,16 @@ const mostSpare = 16
 
 /**
  * Sends a part of a file with two buffers: the next read runs while the last write drains. That is the fastest way out
- * of Node that was measured (web streams give a half, read streams a third of it). False where there is no such file.
+ * of Node that was measured (web streams give a half, read streams a third of it). False where there is no such file, or it
+ * is not as long as it should be: nothing has been answered then.
  * The response always ends: whole, or by a closed connection where the client left or the file fails.
  */
-export async function sendFile(outgoing: Outgoing, path: string, range: ByteRange, head: Head): Promise<boolean> {
+export async function sendFile(
+  outgoing: Outgoing,
+  { path, size }: { path: string; size: number },
+  range: ByteRange,
+  head: Head,
+): Promise<boolean> {
   let file: number
   try {
     file = await openFile(path, 'r')
@@ -32,6 +38,7 @@ export async function sendFile(outgoing: Outgoing, path: string, range: ByteRang
     throw error
   }
   try {
+    if (fstatSync(file).size !== size) return false
     begin(outgoing, head)
     await copy(outgoing, file, range)
     outgoing.end()
@@ -130,13 +137,25 @@ async function sendPart(outgoing: Outgoing, part: SentPart): Promise<void> {
   }
 }
 
-/** Sends a stream; both ends are closed whichever of them fails. */
+/** Sends a stream; both ends are closed whichever of them fails, and also where it ends before the announced length. */
 export async function sendStream(outgoing: Outgoing, stream: Readable, head: Head): Promise<void> {
   begin(outgoing, head)
   try {
-    await pipeline(stream, outgoing)
+    await pipeline(stream, asLongAs(Number(head.fields['content-length'])), outgoing)
   } catch (error) {
     outgoing.destroy(error as Error)
+  }
+}
+
+/** Lets bytes through and fails at an end that comes too early: a client would wait for the rest. */
+function asLongAs(length: number): (source: AsyncIterable<Buffer>) => AsyncGenerator<Buffer> {
+  return async function* (source) {
+    let sent = 0
+    for await (const bytes of source) {
+      sent += bytes.length
+      yield bytes
+    }
+    if (sent < length) throw new Error('the object is shorter than its row says')
   }
 }
 

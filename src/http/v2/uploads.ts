@@ -15,7 +15,7 @@ import {
   startUpload,
 } from '../../registry/uploads.ts'
 import { requireNoUpstream } from '../../registry/upstreams.ts'
-import { principalOf, requireAccess } from '../access.ts'
+import { payerOf, principalOf, requireAccess } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import { patiently } from './patience.ts'
 import { reply } from './reply.ts'
@@ -59,7 +59,7 @@ export function addUploadRoutes(routes: Routes, deps: Deps): void {
   // end-5
   routes.patch(session, async (c) => {
     const id = sessionOf(c)
-    const offset = await patiently(c, () => append(deps, id, bodyOf(c), chunkRangeOf(c)))
+    const offset = await patiently(c, () => append(deps, id, bodyOf(c), chunkRangeOf(c), payerOf(c)))
     return reply(202, sessionHeaders(offset > 0 ? id : named(c), offset))
   })
 

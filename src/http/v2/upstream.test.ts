@@ -105,6 +105,57 @@ async function get(path: string, from = registry): Promise<[number, string | und
   ]
 }
 
+it('fetches what is missed once, however many processes are asked for it', async () => {
+  const { fake, prefix } = await namespace()
+  const { digest, layer } = image(fake, '1.0')
+  const both = [registry, beside, registry, beside]
+  const held: (() => void)[] = []
+  fake.instead = (request, response) => {
+    const [, kind = '', reference = ''] = /\/(manifests|blobs)\/([^/]+)$/.exec(request.url ?? '') ?? []
+    const manifest = fake.manifests.get(reference)
+    const bytes = kind === 'blobs' ? fake.blobs.get(reference) : manifest && Buffer.from(manifest)
+    if (!bytes || request.method !== 'GET') return false
+    held.push(() => {
+      const type = kind === 'blobs' ? 'application/octet-stream' : imageType
+      response.writeHead(200, { 'content-type': type, 'content-length': bytes.length }).end(bytes)
+    })
+    return true
+  }
+  for (const path of [`manifests/1.0`, `blobs/${layer}`]) {
+    const answers = both.map((from) => get(`/v2/${prefix}/some/app/${path}`, from))
+    // The upstream answers only when the other process waits: it looks again and again whether the thing is here.
+    const looks = [registry, beside].map(({ deps }) => {
+      const count = { statements: 0 }
+      deps.db.onAnswer = () => void count.statements++
+      return count
+    })
+    while (held.length === 0 || !looks.some(({ statements }) => statements > 30))
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    for (const answer of held.splice(0)) answer()
+    for (const [status, told] of await Promise.all(answers))
+      assert.deepEqual([status, told], [200, path.startsWith('m') ? digest : layer])
+  }
+  assert.deepEqual(
+    fake.asked.filter((line) => line.startsWith('GET')),
+    [`GET /v2/some/app/manifests/1.0`, `GET /v2/some/app/blobs/${layer}`],
+  )
+  assert.equal((await registry.deps.db.sql`select 1 from upstream_fetches where thing like ${`${prefix}%`}`).length, 0)
+})
+
+it('fetches what a process left that died, when its time is over', async () => {
+  const { fake, prefix } = await namespace()
+  const { layer } = image(fake, '1.0')
+  const thing = `${prefix}/some/app blob ${layer}`
+  const leave = (seconds: number) => registry.deps.db.sql`
+    insert into upstream_fetches (thing, holder, leased_until)
+    values (${thing}, gen_random_uuid(), now() + make_interval(secs => ${seconds}))`
+  await get(`/v2/${prefix}/some/app/manifests/1.0`)
+  await leave(1)
+  const [status] = await get(`/v2/${prefix}/some/app/blobs/${layer}`)
+  assert.equal(status, 200)
+  assert.equal(fake.asked.filter((line) => line === `GET /v2/some/app/blobs/${layer}`).length, 1)
+})
+
 it('fetches what is missed once, however many ask, and then never again', async () => {
   const { fake, prefix } = await namespace()
   const { digest, layer } = image(fake, '1.0')

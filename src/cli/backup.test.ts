@@ -1,0 +1,277 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { cp, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { storedKey } from '../blobs/keys.ts'
+import { openClient, type Pack } from '../client/client.ts'
+import { readConfig } from '../config.ts'
+import { connect } from '../db/client.ts'
+import { emptyQueue } from '../registry/deletions.ts'
+import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { type Descriptor, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { noS3, startS3, type TestS3 } from '../testing/s3.ts'
+import { exitCodeOf } from './failure.ts'
+import { openOutput } from './output.ts'
+import { restore } from './restore.ts'
+
+const main = new URL('../main.ts', import.meta.url).pathname
+
+let databases: TestDatabases
+let s3: TestS3 | undefined
+let work: string
+let registry: TestRegistry
+let url: string
+const layers: { descriptor: Descriptor; bytes: Buffer }[] = []
+
+before(async () => {
+  work = await mkdtemp(join(tmpdir(), 'packs-backup-'))
+  databases = await startDatabases()
+  s3 = await startS3()
+  if (s3) Object.assign(process.env, { AWS_ACCESS_KEY_ID: s3.accessKey, AWS_SECRET_ACCESS_KEY: s3.secretKey })
+  url = await databases.fresh()
+  registry = await startRegistry(url, { BLOB_REDIRECT: 'false' })
+  await fill()
+})
+after(async () => {
+  await registry?.stop()
+  await s3?.stop()
+  await databases?.stop()
+  await rm(work, { recursive: true, force: true })
+})
+
+async function fill(): Promise<void> {
+  for (const size of [10, 100_000, 5_000_000]) {
+    const bytes = randomBytes(size)
+    layers.push({ bytes, descriptor: await registry.pushBlob('lib/app', bytes) })
+  }
+  const manifest = sampleManifest({ layers: layers.map(({ descriptor }) => descriptor) })
+  await registry.pushManifest('lib/app', 'v1', manifest)
+  await registry.pushManifest('lib/app', 'v1', sampleManifest({ annotations: { 'a\tb': 'tab\nand \\ line' } }))
+  await registry.pushManifest('lib/app', 'v2', manifest)
+  const form = new FormData()
+  form.append('manifest', new Blob([JSON.stringify({ packId: 'net', type: 'policy', version: '1.0.0' })]), 'pack.json')
+  form.append('content', new Blob(['rules']), 'content.tgz')
+  assert.equal((await fetch(`${registry.url}/packs`, { method: 'POST', body: form })).status, 201)
+  // Work under way is not carried along.
+  const location = (await registry.call('POST', '/v2/lib/app/blobs/uploads/')).headers.get('location') ?? ''
+  await registry.call('PATCH', location, { body: 'a chunk' })
+}
+
+type Ended = { code: number; out: string; err: string }
+
+async function packs(args: string[], env: Record<string, string> = {}): Promise<Ended> {
+  const child = execFile(process.execPath, ['--import', 'tsx', main, ...args], {
+    env: { ...process.env, LOG_LEVEL: 'warn', ...env },
+  })
+  let [out, err] = ['', '']
+  child.stdout?.on('data', (text) => {
+    out += text
+  })
+  child.stderr?.on('data', (text) => {
+    err += text
+  })
+  const [code] = await once(child, 'close')
+  return { code, out, err }
+}
+
+/** `packs restore`, in this process: to start one takes longer than to restore. */
+async function restored(file: string, env: Record<string, string>): Promise<Ended> {
+  let out = ''
+  const result = (value: unknown) => {
+    out = JSON.stringify(value)
+  }
+  const output = { ...openOutput({}), json: true, result }
+  try {
+    return { code: await restore(readConfig(env), file, output), out, err: '' }
+  } catch (error) {
+    return { code: exitCodeOf(error), out, err: (error as Error).message }
+  }
+}
+
+const here = () => ({ DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore })
+
+async function backup(name: string, ...flags: string[]): Promise<string> {
+  const file = join(work, name)
+  const ended = await packs(['backup', '-o', file, ...flags], here())
+  assert.equal(ended.code, 0, ended.out + ended.err)
+  return file
+}
+
+/** What there is to read, by both doors; a registry over another place answers the same. */
+async function told({ call }: TestRegistry): Promise<unknown> {
+  const manifests = await Promise.all(
+    ['v1', 'v2'].map(async (tag) => (await call('GET', `/v2/lib/app/manifests/${tag}`)).text()),
+  )
+  const blobs = await Promise.all(
+    layers.map(async ({ descriptor, bytes }) => {
+      const answer = await call('GET', `/v2/lib/app/blobs/${descriptor.digest}`)
+      return Buffer.from(await answer.arrayBuffer()).equals(bytes)
+    }),
+  )
+  const pack = await (await call('GET', '/packs/net/1.0.0/manifest')).json()
+  const content = await (await call('GET', '/packs/net/latest')).text()
+  const listed = await (await call('GET', '/packs')).json()
+  return { manifests, blobs, pack, content, listed }
+}
+
+async function history(address: string): Promise<unknown> {
+  const sql = connect(address, { max: 1 })
+  const rows = await sql`select name, manifest_digest from tag_history order by id`
+  await sql.end()
+  return [...rows]
+}
+
+const places = [
+  { name: 'a folder', store: async () => `file:${await mkdtemp(join(work, 'store-'))}`, needsS3: false },
+  {
+    name: 'S3',
+    store: async () => `s3://${s3?.bucket}/${randomBytes(4).toString('hex')}?endpoint=${s3?.endpoint}&pathStyle=true`,
+    needsS3: true,
+  },
+]
+
+describe('packs backup and packs restore', () => {
+  for (const { name, store, needsS3 } of places)
+    it(`restore what was backed up to ${name}, clean, and the same by both doors`, async (t) => {
+      if (needsS3 && !s3) return t.skip(noS3)
+      const file = await backup(`whole-${name}.tar`, '--with-blobs')
+      assert.equal((await stat(file)).mode & 0o777, 0o600)
+      const [address, blobStore] = [await databases.empty(), await store()]
+      const target = { DATABASE_URL: address, BLOB_STORE: blobStore }
+      const ended = await restored(file, target)
+      assert.equal(ended.code, 0, ended.out + ended.err)
+      assert.deepEqual(JSON.parse(ended.out).open, {})
+
+      const scrubbed = await packs(['scrub', '--rate', '0', '--json'], target)
+      assert.equal(scrubbed.code, 0, scrubbed.out + scrubbed.err)
+      const twin = await startRegistry(address, { BLOB_STORE: blobStore, BLOB_REDIRECT: 'false' })
+      try {
+        assert.deepEqual(await told(twin), await told(registry))
+        assert.deepEqual(await history(address), await history(url))
+        await twin.pushManifest('lib/new', 'v1')
+        const { pack } = (await (await twin.call('GET', '/packs/net/1.0.0/manifest')).json()) as { pack: Pack }
+        const pulled = await openClient({ url: twin.url }).pullOne(pack, { into: await mkdtemp(join(work, 'pull-')) })
+        assert.equal(await readFile(pulled.file, 'utf8'), 'rules')
+      } finally {
+        await twin.stop()
+      }
+      assert.equal((await restored(file, target)).code, 11, 'it is not empty any more')
+    })
+
+  it('without content: the list of it, for a store that is replicated by other means', async () => {
+    const file = await backup('listed.tar', '--hold', '1h')
+    const store = await mkdtemp(join(work, 'replica-'))
+    await cp(new URL(registry.deps.config.blobStore).pathname, store, { recursive: true })
+    const target = { DATABASE_URL: await databases.empty(), BLOB_STORE: `file:${store}` }
+    const ended = await restored(file, target)
+    assert.equal(ended.code, 0, ended.out + ended.err)
+    const twin = await startRegistry(target.DATABASE_URL, { BLOB_STORE: target.BLOB_STORE })
+    assert.deepEqual(await told(twin), await told(registry))
+    await twin.stop()
+
+    // The hold outlasts the backup: what is collected keeps its object until it ends.
+    const { sql } = registry.deps.db
+    await registry.deps.blobs.put(storedKey('blobs/held'), Buffer.from('x'))
+    await sql`insert into blob_deletions (storage_key) values ('blobs/held')`
+    assert.equal((await emptyQueue(registry.deps)).objects, 0)
+    assert.equal(await registry.deps.blobs.size(storedKey('blobs/held')), 1)
+    await sql`update backup_holds set until = now()`
+    assert.equal((await emptyQueue(registry.deps)).objects, 1)
+  })
+
+  it('a store that lost something is restored, and what is missing is said', async () => {
+    const file = await backup('lossy.tar')
+    const store = await mkdtemp(join(work, 'lossy-'))
+    await cp(new URL(registry.deps.config.blobStore).pathname, store, { recursive: true })
+    const digest = layers[1]?.descriptor.digest ?? ''
+    const [row] = await registry.deps.db.sql<{ key: string }[]>`
+      select storage_key as key from blobs where digest = ${digest}`
+    await rm(join(store, row?.key ?? ''))
+    const target = { DATABASE_URL: await databases.empty(), BLOB_STORE: `file:${store}` }
+    const ended = await restored(file, target)
+    assert.equal(ended.code, 2, ended.err)
+    assert.deepEqual(JSON.parse(ended.out).open, { 'object-missing': 1 })
+  })
+
+  it('content that is wrong already is told when it is backed up', async () => {
+    const bytes = randomBytes(1000)
+    const { digest } = await registry.pushBlob('lib/bad', bytes)
+    const { sql } = registry.deps.db
+    const [row] = await sql<{ key: string }[]>`select storage_key as key from blobs where digest = ${digest}`
+    const path = registry.deps.blobs.filePath?.(storedKey(row?.key ?? '')) ?? ''
+    await writeFile(path, Buffer.from(bytes).fill(0, 3, 4))
+    const made = await packs(['backup', '-o', join(work, 'bad.tar'), '--with-blobs', '--json'], here())
+    assert.equal(made.code, 2, made.out + made.err)
+    assert.deepEqual(JSON.parse(made.out).damaged, [digest])
+    const target = { DATABASE_URL: await databases.empty(), BLOB_STORE: `file:${await mkdtemp(join(work, 'bad-'))}` }
+    const ended = await restored(join(work, 'bad.tar'), target)
+    assert.equal(ended.code, 2, ended.err)
+    assert.deepEqual(JSON.parse(ended.out).open, { 'object-missing': 1 })
+    await registry.pushBlob('lib/bad', bytes)
+    assert.equal((await registry.call('DELETE', `/v2/lib/bad/blobs/${digest}`)).status, 202)
+    await sql`delete from blobs where digest = ${digest}`
+  })
+
+  describe('refuses', () => {
+    let file: string
+    before(async () => {
+      file = await backup('refused.tar', '--with-blobs')
+    })
+    const changes: { name: string; change(bytes: Buffer): Buffer; says: RegExp }[] = [
+      { name: 'a file that is cut off', change: (bytes) => bytes.subarray(0, bytes.length / 2), says: /cut off/ },
+      {
+        name: 'rows that were changed',
+        change: (bytes) => Buffer.from(bytes.toString('latin1').replace('\tlib/app\t', '\tlib/apx\t'), 'latin1'),
+        says: /tables\/\w+\/1 of the backup is not what it was/,
+      },
+      {
+        name: 'content that was changed',
+        change(bytes) {
+          const changed = Buffer.from(bytes)
+          const at = bytes.indexOf(layers[2]?.bytes.subarray(0, 32) ?? '')
+          changed[at] = (changed[at] ?? 0) ^ 1
+          return changed
+        },
+        says: /is not what its digest says/,
+      },
+      {
+        name: 'a backup of a later version',
+        change: (bytes) =>
+          Buffer.from(bytes.toString('latin1').replace(/"migrations": \[\n {2}1,/, '"migrations": [\n 99,'), 'latin1'),
+        says: /which this version does not know/,
+      },
+      { name: 'what is no backup', change: () => Buffer.from('hello'), says: /no backup|no tar/ },
+    ]
+    for (const { name, change, says } of changes)
+      it(`${name}, and leaves the database empty`, async () => {
+        const changed = join(work, `${randomBytes(4).toString('hex')}.tar`)
+        await writeFile(changed, change(await readFile(file)))
+        const address = await databases.empty()
+        const target = { DATABASE_URL: address, BLOB_STORE: `file:${await mkdtemp(join(work, 'refused-'))}` }
+        const ended = await restored(changed, target)
+        assert.equal(ended.code, 11, ended.out + ended.err)
+        assert.match(ended.err, says)
+        const sql = connect(address, { max: 1 })
+        const tables = await sql`select to_regclass('public.repositories') as there`
+        if (tables[0]?.there) assert.equal((await sql`select 1 from repositories`).length, 0)
+        await sql.end()
+      })
+
+    it('to write over a file', async () => {
+      const ended = await packs(['backup', '-o', file], here())
+      assert.equal(ended.code, 1)
+      assert.match(ended.err, /is there already/)
+    })
+
+    it('a store with content', async () => {
+      const target = { DATABASE_URL: await databases.empty(), BLOB_STORE: registry.deps.config.blobStore }
+      const ended = await restored(file, target)
+      assert.equal(ended.code, 11)
+      assert.match(ended.err, /is not empty/)
+    })
+  })
+})

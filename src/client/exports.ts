@@ -1,0 +1,75 @@
+import { type BundleRequest, readFile } from './bundles.ts'
+import { askFor, type Connection, jsonBody } from './connection.ts'
+
+/** A bundle file that the registry makes in the background and keeps until `expiresAt`. Sizes in bytes. */
+export type Export = {
+  /** Names the bytes: the same request in the same state is the same export. */
+  id: string
+  state: 'waiting' | 'running' | 'ready' | 'failed'
+  size: number
+  written: number
+  /** Of the whole file, when it is ready. */
+  sha256?: string
+  index: string
+  blobs: number
+  bytes: number
+  packs: number
+  channels: number
+  referrers: number
+  leftOut: number
+  signedBy: string[]
+  /** Who asked for it first. */
+  by: string
+  createdAt: string
+  finishedAt?: string
+  expiresAt: string
+  error?: string
+}
+
+type Cancellable = { signal?: AbortSignal | undefined }
+
+/** Bundle files that a registry makes in the background. */
+export type Exports = {
+  /** Has one made. Throws as `bundles.plan` tells of problems: UNRESOLVABLE, PACK_UNKNOWN and others. */
+  request(request: BundleRequest, options?: Cancellable): Promise<Export>
+  /** The newest first, page by page as they are consumed. */
+  list(options?: Cancellable & { pageSize?: number }): AsyncGenerator<Export, void, undefined>
+  /** Throws EXPORT_UNKNOWN. */
+  show(id: string, options?: Cancellable): Promise<Export>
+  /** False where there was none. */
+  remove(id: string, options?: Cancellable): Promise<boolean>
+  /** The bytes of one that is ready, as `bundles.read`. Throws EXPORT_UNKNOWN, EXPORT_NOT_READY. */
+  read(
+    file: Pick<Export, 'id' | 'size'>,
+    options?: Cancellable & { from?: number },
+  ): AsyncGenerator<Buffer, void, undefined>
+}
+
+export function exportsOf(connection: Connection): Exports {
+  const path = (id: string) => `/bundles/exports/${encodeURIComponent(id)}`
+  return {
+    async request(request, { signal } = {}) {
+      const call = { method: 'POST' as const, path: '/bundles/exports', body: jsonBody(request), signal }
+      return (await askFor<{ export: Export }>(connection, 'export', call)).export
+    },
+    list: (options = {}) => list(connection, options),
+    async show(id, { signal } = {}) {
+      return (await askFor<{ export: Export }>(connection, 'export', { path: path(id), signal })).export
+    },
+    async remove(id, { signal } = {}) {
+      const call = { method: 'DELETE' as const, path: path(id), signal }
+      return (await askFor<{ deleted: boolean }>(connection, 'deleted', call)).deleted
+    },
+    read: ({ id, size }, options = {}) => readFile(connection, { path: `${path(id)}/file`, etag: id, size }, options),
+  }
+}
+
+async function* list(connection: Connection, { pageSize = 100, signal }: Cancellable & { pageSize?: number }) {
+  const query = new URLSearchParams({ limit: String(pageSize) })
+  do {
+    const call = { path: `/bundles/exports?${query}`, signal }
+    const page = await askFor<{ exports: Export[]; next?: string }>(connection, 'exports', call)
+    yield* page.exports
+    query.set('after', page.next ?? '')
+  } while (query.get('after'))
+}

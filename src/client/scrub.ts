@@ -1,0 +1,74 @@
+import { askFor, type Connection } from './connection.ts'
+
+/** Something that a scrub found to be wrong. Times are RFC 3339. */
+export type ScrubFinding = {
+  id: number
+  kind: string
+  digest?: string
+  key?: string
+  size?: number
+  expected?: string
+  actual?: string
+  /** The object that the wrong bytes were put into. */
+  quarantine?: string
+  firstSeen: string
+  lastSeen: string
+  resolvedAt?: string
+  repaired?: string
+  /** Those that have the content, each with manifests that need it; some. */
+  repositories: { name: string; manifests: string[] }[]
+}
+
+/** A pass over everything: one that is under way, or the last one of its mode. */
+export type ScrubPass = {
+  mode: 'full' | 'quick'
+  phase: 'blobs' | 'objects' | 'manifests'
+  running: boolean
+  total: number
+  blobs: number
+  bytes: number
+  objects: number
+  manifests: number
+  found: number
+  repaired: number
+  startedAt: string
+  finishedAt?: string
+}
+
+export type ScrubState = { passes: ScrubPass[]; open: Record<string, number>; findings: ScrubFinding[]; next?: string }
+
+type Options = {
+  /** Resolved findings too. */
+  all?: boolean | undefined
+  kind?: string | undefined
+  limit?: number
+  signal?: AbortSignal | undefined
+}
+
+/** What scrubs did and found; it takes an administrator. */
+export type Scrubs = {
+  /** Passes, how many findings are open, and the newest findings: at most `limit`. */
+  show(options?: Options): Promise<ScrubState>
+}
+
+export function scrubsOf(connection: Connection): Scrubs {
+  return {
+    async show({ all = false, kind, limit = 50, signal } = {}) {
+      const query = new URLSearchParams({
+        all: String(all),
+        limit: String(Math.min(limit, 1000)),
+        ...(kind ? { kind } : {}),
+      })
+      const ask = () => askFor<ScrubState>(connection, 'findings', { path: `/scrub?${query}`, signal })
+      const state = await ask()
+      while (state.next !== undefined && state.findings.length < limit) {
+        query.set('after', state.next)
+        const page = await ask()
+        state.findings.push(...page.findings)
+        if (page.next === undefined) delete state.next
+        else state.next = page.next
+      }
+      return { ...state, findings: state.findings.slice(0, limit) }
+    },
+  }
+}
