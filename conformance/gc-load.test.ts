@@ -176,10 +176,9 @@ async function collectAll(replicas: Replicas, ledger: Ledger): Promise<void> {
     const [, digest] = /^blobs\/sha256\/..\/([0-9a-f]{64})\./.exec(key) ?? []
     return digest ? !ledger.interrupted.has(`sha256:${digest}`) : !key.startsWith('uploads/')
   })
-  assert.deepEqual(
-    unexplained.map((key) => key.replace(/^blobs\/sha256\/..\/([0-9a-f]{64}).*/, 'sha256:$1')),
-    [],
-  )
+  const digests = unexplained.map((key) => key.replace(/^blobs\/sha256\/..\/([0-9a-f]{64}).*/, 'sha256:$1'))
+  // A version is two blobs.
+  assert.ok(digests.length <= 2 * ledger.cutOffPublishing, `objects without a row: ${digests.join(' ')}`)
   if (ledger.interrupted.size === 0) assert.deepEqual(staged, [])
   ledger.counts['objects that crashes left'] = last.objects.length
 }

@@ -24,6 +24,8 @@ export class Ledger {
   readonly versions = new Map<string, { content: string; state: Entry['state'] }>()
   /** Digests of content whose push was cut off: its object may be there without a row. */
   readonly interrupted = new Set<string>()
+  /** How often publishing by the facade was: there the registry makes some of the content, whose digest nobody was told. */
+  cutOffPublishing = 0
   readonly counts: Record<string, number> = {}
   private readonly events: Event[] = []
   private readonly started = Date.now()

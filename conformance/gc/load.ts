@@ -38,7 +38,10 @@ const patienceMs = 180_000
 
 export function openClient(load: Load, number: number): Client {
   const name = `client ${number}`
-  const onRetry = (said: string) => load.ledger.note(name, `retry: ${said}`)
+  const onRetry = (said: string) => {
+    load.ledger.note(name, `retry: ${said}`)
+    if (said.includes('POST /packs') && !said.startsWith('ECONNREFUSED')) load.ledger.cutOffPublishing++
+  }
   const balancer = openBalancer(load.urls, { first: number, onRetry })
   return { name, load, balancer, chance: load.chance.branch(name), own: [], tags: new Set(), versions: [] }
 }
