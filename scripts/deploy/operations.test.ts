@@ -57,6 +57,7 @@ describe('commands', () => {
       'packs jobs lst',
       'packs jobs show',
       'packs jobs list --ded',
+      'packs jobs list -x',
       'packs gc now',
       'packs jobs retry --all',
     ])
@@ -125,9 +126,9 @@ function checkCommand(packs: Command, line: string, { isWhole = true } = {}): vo
   while (words.length > 0) {
     const word = words.shift() ?? ''
     const below = command.commands.find((one) => one.name() === word || one.aliases().includes(word))
-    if (word.startsWith('--')) {
+    if (/^--?[a-z]/.test(word)) {
       const [flag] = word.split('=')
-      const option = command.options.find(({ long }) => long === flag)
+      const option = command.options.find(({ long, short }) => long === flag || short === flag)
       assert.ok(option, `${line}: ${command.name()} has no ${word}`)
       if (option.required && !word.includes('='))
         assert.ok(words.shift() !== undefined, `${line}: ${word} takes a value`)

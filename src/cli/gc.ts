@@ -1,10 +1,9 @@
 import type { Config } from '../config.ts'
-import { closeDeps, type Deps, openDeps } from '../deps.ts'
+import type { Deps } from '../deps.ts'
 import { openLog } from '../log.ts'
 import { collectEverything, type WholePass } from '../registry/collect-pass.ts'
 import { type Finding, planCollection } from '../registry/collect-plan.ts'
-import { type Stops, startDatabase } from './database.ts'
-import { endOf } from './ended.ts'
+import { beside } from './beside.ts'
 import { exitCodes } from './failure.ts'
 import { bytesText, type Output, printable } from './output.ts'
 
@@ -12,35 +11,24 @@ export type GcFlags = { dryRun?: boolean | undefined; rate?: number | undefined 
 
 /**
  * Collects now what else the jobs collect by and by; or says what would go, and why. Answers the exit code. The server
- * may be running, unless its database is the embedded one, which takes one program at a time. To cut it off at any
- * moment does no harm.
+ * may be running. To cut it off at any moment does no harm.
  */
-export async function gc(
+export function gc(
   config: Config,
   { dryRun = false, rate }: GcFlags,
   output: Output,
   say: (text: string) => void = (text) => process.stdout.write(text),
 ): Promise<number> {
-  const log = openLog('warn')
-  const stops: Stops = []
-  const ended = endOf()
-  const abort = new AbortController()
-  ended.code.then(() => abort.abort(), log.error)
-  const { signal } = abort
-  try {
-    const url = await startDatabase(config, log, stops, ended)
-    const deps = await openDeps(config, url, log)
-    stops.push(() => closeDeps(deps))
-    if (dryRun) await list(deps, output, say, signal)
-    else await collect(deps, { rate, output, signal })
-    return exitCodes.ok
-  } catch (error) {
-    if (!signal.aborted) throw error
-    output.note('stopped; what was collected so far is collected')
-    return exitCodes.cancelled
-  } finally {
-    for (const stop of stops.reverse()) await stop()
-  }
+  return beside(
+    config,
+    openLog('warn'),
+    async ({ deps, signal }) => {
+      if (dryRun) await list(deps, output, say, signal)
+      else await collect(deps, { rate, output, signal })
+      return exitCodes.ok
+    },
+    () => output.note('stopped; what was collected so far is collected'),
+  )
 }
 
 const progressMs = 2_000

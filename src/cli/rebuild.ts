@@ -1,9 +1,8 @@
 import type { Config } from '../config.ts'
-import { startEmbedded } from '../db/embedded.ts'
-import { migrate } from '../db/migrate.ts'
-import { closeDeps, type Deps, openDeps } from '../deps.ts'
+import type { Deps } from '../deps.ts'
 import { openLog } from '../log.ts'
 import { type LeftOut, type PackChange, rebuildPacks } from '../registry/rebuild.ts'
+import { beside } from './beside.ts'
 
 /** The exit code where manifests broke the rules and were left out. */
 const invalid = 11
@@ -12,37 +11,27 @@ export type RebuildFlags = { dryRun?: boolean | undefined; json?: boolean | unde
 
 /**
  * Makes the facade's rows again from the manifests under packs/, and says what differed; answers the exit code.
- * The server may be running, unless its database is the embedded one, which takes one program at a time.
+ * The server may be running. To cut it off does no harm: a pack is set right as a whole.
  */
-export async function rebuild(
+export function rebuild(
   config: Config,
   { dryRun = false, json = false }: RebuildFlags,
   say: (text: string) => void,
 ): Promise<number> {
-  const embedded = config.databaseUrl ? undefined : await startEmbedded({ dataDir: config.dataDir })
-  try {
-    const url = config.databaseUrl ?? embedded?.url ?? ''
-    await migrate(url)
-    const deps = await openDeps(config, url, openLog('silent'))
-    try {
-      return await run(deps, { dryRun, json }, say)
-    } finally {
-      await closeDeps(deps)
-    }
-  } finally {
-    await embedded?.stop()
-  }
+  return beside(config, openLog('warn'), ({ deps, signal }) => run(deps, { dryRun, json }, say, signal))
 }
 
 async function run(
   deps: Deps,
   { dryRun, json }: { dryRun: boolean; json: boolean },
   say: (text: string) => void,
+  signal: AbortSignal,
 ): Promise<number> {
   const changes: PackChange[] = []
   const allLeftOut: LeftOut[] = []
   let looked = 0
   for await (const { change, leftOut } of rebuildPacks(deps, { dryRun })) {
+    signal.throwIfAborted()
     looked++
     allLeftOut.push(...leftOut)
     if (change) changes.push(change)

@@ -1,7 +1,5 @@
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
 import { describeSettings, readConfig, type SettingName, settings } from '../config.ts'
-import type { GcFlags } from './gc.ts'
-import { openOutput } from './output.ts'
 
 /**
  * The commands that run a registry. What they stand on (server, database, S3) is loaded when one of them runs: the
@@ -38,8 +36,12 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
       await migrateOnce(overlaid(env, flags))
       finish(0)
     })
-  withSettings(packs.command('config').description('print the effective settings, secrets masked'))
-    .option('--json', 'as one JSON object')
+  withSettings(
+    packs
+      .command('config')
+      .description('print the effective settings, secrets masked')
+      .option('--json', 'as one JSON object'),
+  )
     .addHelpText('after', '\nExample:\n  packs config --json')
     .action((flags: Flags & { json?: true }) => {
       const source = overlaid(env, flags)
@@ -52,21 +54,6 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
       )
       finish(0)
     })
-  withSettings(packs.command('gc').description('collect now what nothing refers to, beside servers that are running'))
-    .option('--dry-run', 'say what would go and why, and change nothing')
-    .option('--json', 'as one JSON object')
-    .option('--rate <rows>', 'rows and objects a second; 0: as many as it can (default: GC_RATE)', rateOf)
-    .addHelpText('after', '\nExample:\n  packs gc --dry-run')
-    .action(async (flags: Flags & GcFlags & { json?: boolean }) => {
-      const { gc } = await import('./gc.ts')
-      const output = openOutput(env, { json: flags.json === true })
-      finish(await gc(readConfig(overlaid(env, flags)), flags, output))
-    })
-}
-
-function rateOf(text: string): number {
-  if (/^\d{1,7}$/.test(text)) return Number(text)
-  throw new InvalidArgumentError('It is a whole number; 0 is without a limit.')
 }
 
 async function migrateOnce(source: NodeJS.ProcessEnv): Promise<void> {
@@ -84,8 +71,9 @@ async function migrateOnce(source: NodeJS.ProcessEnv): Promise<void> {
 
 export type Flags = Record<string, string | number | boolean | undefined>
 
-/** Every setting as a flag: DATA_DIR is --data-dir. */
+/** Every setting as a flag: DATA_DIR is --data-dir. In the help they stand below the options that the command has by then. */
 export function withSettings(command: Command): Command {
+  command.optionsGroup('Settings:')
   for (const [name, setting] of Object.entries(settings)) {
     const fallback = 'fallback' in setting ? ` (default: ${setting.fallback})` : ''
     command.option(`--${flagOf(name)} <value>`, `${setting.help}${fallback}; or ${name} in the environment`)

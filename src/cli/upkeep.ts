@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander'
 import { bytesPerSecond, readConfig } from '../config.ts'
 import type { BackupFlags } from './backup.ts'
+import type { GcFlags } from './gc.ts'
 import { openOutput } from './output.ts'
 import type { RebuildFlags } from './rebuild.ts'
 import type { RebuildStoreFlags } from './rebuild-store.ts'
@@ -12,9 +13,32 @@ import { type Flags, overlaid, withSettings } from './server-commands.ts'
 
 /** The commands that look after what is stored, beside a server that may be running. */
 export function addUpkeep(packs: Command, here: Here): void {
+  addGc(packs, here)
   addScrub(packs, here)
   addRebuild(packs, here)
   addBackup(packs, here)
+}
+
+function addGc(packs: Command, here: Here): void {
+  withSettings(
+    packs
+      .command('gc')
+      .description('collect now what nothing refers to, beside a server that may be running')
+      .option('--dry-run', 'say what would go and why, and change nothing')
+      .option('--rate <rows>', 'rows and objects a second; 0: as many as it can (default: GC_RATE)', rowsOf)
+      .option('--json', 'as one JSON object'),
+  )
+    .addHelpText('after', '\nExample:\n  packs gc --dry-run')
+    .action(async (flags: Flags & GcFlags & { json?: boolean }) => {
+      const { gc } = await import('./gc.ts')
+      const output = openOutput(here.env, { json: flags.json === true })
+      here.finish(await gc(readConfig(overlaid(here.env, flags)), flags, output))
+    })
+}
+
+function rowsOf(text: string): number {
+  if (/^\d{1,7}$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('It is a whole number; 0 is without a limit.')
 }
 
 function addScrub(packs: Command, here: Here): void {
@@ -23,7 +47,7 @@ function addScrub(packs: Command, here: Here): void {
     .description(
       'compare the store and the database both ways, and hash every object; ends with 2 where something is wrong',
     )
-  withSettings(command)
+  command
     .option('--full', 'hash every object (unless --quick)')
     .option('--quick', 'look only whether every object is there, and as long as it should be')
     .option(
@@ -40,6 +64,7 @@ function addScrub(packs: Command, here: Here): void {
       'with --repair: delete orphans even where they are so many that this may be the wrong database',
     )
     .option('--json', 'as one JSON object')
+  withSettings(command)
     .addHelpText(
       'after',
       '\nExamples:\n  packs scrub --quick\n  packs scrub --repair --rate 100MB/s\n  packs scrub findings',
@@ -55,7 +80,9 @@ function addScrub(packs: Command, here: Here): void {
 }
 
 function addRebuild(packs: Command, here: Here): void {
-  withSettings(packs.command('rebuild').description('make what the facade says of packs again from their manifests'))
+  const command = packs
+    .command('rebuild')
+    .description('make what the facade says of packs again from their manifests')
     .option('--dry-run', 'say what differs, and change nothing')
     .option(
       '--from-store',
@@ -69,6 +96,7 @@ function addRebuild(packs: Command, here: Here): void {
     )
     .option('--link <repository>', 'with --from-store: make the content readable in this repository')
     .option('--json', 'as one JSON object')
+  withSettings(command)
     .addHelpText('after', '\nExamples:\n  packs rebuild --dry-run\n  packs rebuild --from-store --link recovered')
     .action(async (flags: Flags & RebuildFlags & RebuildStoreFlags & { fromStore?: boolean }) => {
       if (flags.fromStore) {
@@ -83,7 +111,9 @@ function addRebuild(packs: Command, here: Here): void {
 }
 
 function addBackup(packs: Command, here: Here): void {
-  withSettings(packs.command('backup').description('write all tables into a file, beside a server that may be running'))
+  const command = packs
+    .command('backup')
+    .description('write all tables into a file, beside a server that may be running')
     .requiredOption('-o, --output <path>', 'the file; or a folder, in which it gets a name with the time')
     .option(
       '--with-blobs',
@@ -91,6 +121,7 @@ function addBackup(packs: Command, here: Here): void {
     )
     .option('--hold <time>', 'delete no object for so long afterwards, while the bucket is copied: 90m, 6h', secondsOf)
     .option('--json', 'as one JSON object')
+  withSettings(command)
     .addHelpText('after', '\nExamples:\n  packs backup -o /backup --with-blobs\n  packs backup -o packs.tar --hold 6h')
     .action(async (flags: Flags & BackupFlags & { json?: boolean }) => {
       const { backup } = await import('./backup.ts')
@@ -99,10 +130,12 @@ function addBackup(packs: Command, here: Here): void {
       )
     })
   withSettings(
-    packs.command('restore').description('restore a backup into an empty database and store, and check them'),
+    packs
+      .command('restore')
+      .description('restore a backup into an empty database and store, and check them')
+      .argument('<file>', 'what "packs backup" wrote')
+      .option('--json', 'as one JSON object'),
   )
-    .argument('<file>', 'what "packs backup" wrote')
-    .option('--json', 'as one JSON object')
     .addHelpText('after', '\nExample:\n  packs restore packs.tar --data-dir ./new')
     .action(async (file: string, flags: Flags & { json?: boolean }) => {
       const { restore } = await import('./restore.ts')

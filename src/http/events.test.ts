@@ -264,7 +264,7 @@ describe('who is told', () => {
     ])
     const wanted: Record<string, string[]> = {
       [basic('boss')]: ['secret-a@1', 'secret-b@1', 'open-c@1', 'some'],
-      [`Bearer ${token}`]: ['secret-a@1'],
+      [`Bearer ${token}`]: ['secret-a@1', 'open-c@1'],
       '': ['open-c@1'],
     }
     for (const [authorization, subjects] of Object.entries(wanted)) {

@@ -175,6 +175,18 @@ describe('what is over a quota', () => {
     }
   })
 
+  it('is refused by the facade before its content is read', async () => {
+    await set('packs/early-*', { bytes: 1_000_000 })
+    registry.deps.quotas.at = 0
+    const manifest = JSON.stringify({ packId: 'early-a', version: '1.0.0', type: 'policy' })
+    const start = ['--b', 'Content-Disposition: form-data; name="manifest"', '', manifest, '--b']
+    const part = 'Content-Disposition: form-data; name="content"; filename="a.tgz"'
+    const body = [...start, part, '', 'only the beginning'].join('\r\n')
+    const type = 'Content-Type: multipart/form-data; boundary=b\r\n'
+    const answer = await announced('POST', '/packs', 9_000_000, { type, body })
+    assert.match(answer, /^HTTP\/1.1 403 .*QUOTA_EXCEEDED.*packs\/early-\* may hold 1 MB/s)
+  })
+
   it('is refused when it has no length beforehand, leaves no object, and can be sent again when there is room', async () => {
     await set('late/*', { bytes: 1000 })
     const path = await sessionIn('late/a')
@@ -290,13 +302,13 @@ async function sessionIn(repository: string): Promise<string> {
   return answer.headers.get('location') ?? ''
 }
 
-/** The answer to a request whose body is announced and never sent. */
-function announced(method: string, path: string, length: number): Promise<string> {
+/** The answer to a request whose body is announced, and never sent to its end. */
+function announced(method: string, path: string, length: number, { type = '', body = '' } = {}): Promise<string> {
   const { hostname, port } = new URL(registry.url)
   return new Promise((resolve, reject) => {
     let text = ''
     const socket = connect(Number(port), hostname, () => {
-      socket.write(`${method} ${path} HTTP/1.1\r\nHost: ${hostname}\r\nContent-Length: ${length}\r\n\r\n`)
+      socket.write(`${method} ${path} HTTP/1.1\r\nHost: ${hostname}\r\nContent-Length: ${length}\r\n${type}\r\n${body}`)
     })
     socket.on('error', reject)
     socket.on('close', () => resolve(text))

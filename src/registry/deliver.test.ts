@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
 import { recordEvents } from '../db/events.ts'
 import type { PackId } from '../packs/pack.ts'
@@ -132,7 +135,7 @@ describe('a message', () => {
   it('is a CloudEvent, signed, and comes of a publish', async () => {
     const { registry, webhook } = await sending()
     const sink = await receiver()
-    const secret = await webhook({ url: sink.url, types: ['pack.*'], packs: ['net-*'] })
+    const secret = await webhook({ url: sink.url, types: ['pack.*'], packs: ['net-*', 'o_her', 'othe'] })
     assert.equal((await publish(registry, { packId: 'other' })).status, 201)
     assert.equal((await publish(registry, { packId: 'net-policy' })).status, 201)
     await sink.until(1)
@@ -312,6 +315,21 @@ describe('where messages may go', () => {
     }
     assert.equal(sink.messages.length, 0)
   })
+})
+
+it('a certificate that nobody vouches for is not believed', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'packs-webhook-'))
+  ends.push(() => rm(folder, { recursive: true, force: true }))
+  const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
+  const options = ['-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', '/CN=127.0.0.1']
+  execFileSync('openssl', ['req', ...options, '-keyout', key, '-out', cert], { stdio: 'ignore' })
+  const secure = await startRegistry(await databases.fresh(), { TLS_CERT_FILE: cert, TLS_KEY_FILE: key })
+  ends.push(() => secure.stop())
+  const registry = await startRegistry(await databases.fresh())
+  ends.push(() => registry.stop())
+  await webhook(registry, { url: `${secure.url}/hook`, options: { allowPrivate: true } })
+  const { body } = await ask(registry, 'POST', '/webhooks/hook/test')
+  assert.deepEqual([body.delivered, body.error, body.status], [false, 'certificate not trusted', undefined])
 })
 
 it('secrets are told once, and stand in no answer, row or list', async () => {

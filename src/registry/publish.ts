@@ -14,6 +14,7 @@ import { tagOf, type Version } from '../packs/version.ts'
 import { smallBytes, storeContent } from './blobs.ts'
 import { badDependencies } from './dependencies.ts'
 import { putManifest } from './manifests.ts'
+import { requireRoom } from './quotas.ts'
 import type { MayPull } from './resolve.ts'
 import { append, cancel, findSession, finish, sessionIdOf, startUpload } from './uploads.ts'
 
@@ -23,6 +24,8 @@ export type Publish = {
   content: { stream: Readable; mediaType: string | undefined; title: string | undefined }
   created: string | undefined
   declared: { digest?: Digest | undefined; size?: number | undefined }
+  /** How many bytes the content has at least, as far as can be told before it is read. */
+  atLeast?: number
   allowMissing: boolean
   /** Which packs whoever publishes may read; absent: all. */
   mayPull?: MayPull
@@ -35,7 +38,7 @@ export type Published = { packId: string; version: Version; digest: Digest; mani
 /**
  * Publishes a pack: the content is hashed while it streams to the store, then config and manifest follow, by the rules
  * that a push by any client goes through. To publish again what is published is no error and changes nothing.
- * Throws VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID before any content is stored; DIGEST_INVALID, SIZE_INVALID
+ * Throws VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID, QUOTA_EXCEEDED where that can be told, before any content is stored; DIGEST_INVALID, SIZE_INVALID
  * where the content is not what was declared.
  */
 export async function publishPack(deps: Deps, { document, content, ...rest }: Publish): Promise<Published> {
@@ -43,6 +46,7 @@ export async function publishPack(deps: Deps, { document, content, ...rest }: Pu
   const repository = repositoryOf(packId)
   const spent = await ask(deps.db, (sql) => findRelease(sql, packId, version))
   if (spent) return publishedBefore(spent, { document, content, ...rest })
+  await requireRoom(deps, repository, rest.declared.size ?? rest.atLeast ?? 0, rest.declared.digest)
   const bad = await ask(deps.db, (sql) => badDependencies(sql, document, rest))
   if (bad.length > 0) throw new Failure('DEPENDENCY_INVALID', { detail: inWords(bad), about: { violations: bad } })
 

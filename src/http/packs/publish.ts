@@ -69,7 +69,7 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
         return published(
           c,
           await publishPack(deps, {
-            ...{ document, content, created, declared, allowMissing, complete },
+            ...{ document, content, created, declared, allowMissing, complete, atLeast: atLeastOf(c) },
             mayPull: mayPullFor(c),
           }),
         )
@@ -86,6 +86,14 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
       submission.drop()
     }
   })
+}
+
+/** What the length of a form tells of its content: the other parts have no more than this together. */
+const mostOfOtherParts = 2 * 1024 * 1024
+
+function atLeastOf(c: Context<Env>): number {
+  const isForm = c.req.header('content-type')?.toLowerCase().startsWith('multipart/') ?? false
+  return isForm ? Math.max(0, Number(c.req.header('content-length') ?? 0) - mostOfOtherParts) : 0
 }
 
 function published(c: Context<Env>, { isNew, ...answer }: Published): Response {
