@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3'
 import { startS3 } from '../src/testing/s3.ts'
 
+export type ObjectStore = Awaited<ReturnType<typeof startObjectStore>>
+
 /** A real S3 server, the settings that point a registry at it, and a view into its bucket. */
 export async function startObjectStore() {
   const s3 = await startS3()
@@ -23,8 +25,15 @@ export async function startObjectStore() {
       AWS_SECRET_ACCESS_KEY: s3.secretKey,
     }),
     async objects(prefix: string): Promise<string[]> {
-      const { Contents = [] } = await client.send(new ListObjectsV2Command({ Bucket: s3.bucket, Prefix: `${prefix}/` }))
-      return Contents.map((object) => object.Key ?? '')
+      const found: string[] = []
+      for (let next: string | undefined, more = true; more; more = next !== undefined) {
+        const page = await client.send(
+          new ListObjectsV2Command({ Bucket: s3.bucket, Prefix: `${prefix}/`, ContinuationToken: next }),
+        )
+        found.push(...(page.Contents ?? []).map((object) => object.Key ?? ''))
+        next = page.NextContinuationToken
+      }
+      return found
     },
     /** Multipart uploads that were begun and neither completed nor aborted. */
     async halfDone(): Promise<string[]> {

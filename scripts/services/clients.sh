@@ -7,7 +7,7 @@
 # needs: Debian 12 with its own apt configuration; Go; root, where packages have to be installed
 set -euo pipefail
 
-packages=(skopeo buildah podman radosgw ceph-mon ceph-osd ceph-common docker-registry wrk nginx-light postgresql-15)
+packages=(skopeo buildah podman radosgw ceph-mon ceph-osd ceph-common docker-registry wrk nginx-light postgresql-15 spin gcc)
 newer=(oras crane cosign docker)
 package_of() { case $1 in docker) echo docker-cli ;; *) echo "$1" ;; esac; }
 suite=forky

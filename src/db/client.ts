@@ -168,3 +168,8 @@ export function violated(error: unknown): string | undefined {
   if (!(error instanceof postgres.PostgresError) || !error.code.startsWith('23')) return undefined
   return error.constraint_name
 }
+
+/** Whether a statement has ended because others held what it needed (lock_not_available, deadlock_detected). */
+export function isInTheWay(error: unknown): boolean {
+  return error instanceof postgres.PostgresError && (error.code === '55P03' || error.code === '40P01')
+}

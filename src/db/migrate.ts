@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { connect } from './client.ts'
+import { connect, isInTheWay, type Sql } from './client.ts'
 import { prepareQueues } from './queue.ts'
 import { type QueueOptions, queues } from './queues.ts'
 
@@ -57,15 +58,37 @@ export async function migrate(
     const applied: string[] = []
     for (const migration of migrations) {
       if (last && migration.number <= last.number) continue
-      await sql.begin(async (tx) => {
-        await tx`insert into schema_migrations (number, name) values (${migration.number}, ${migration.name})`
-        await tx.unsafe(migration.text)
-      })
+      await apply(sql, migration)
       applied.push(migration.name)
     }
     return [...applied, ...(await prepareQueues(sql, wanted))]
   } finally {
     await sql.end({ timeout: 5 })
+  }
+}
+
+/** How long a migration waits for a table that others use: whoever comes to that table meanwhile waits behind it. */
+const lockMs = 2_000
+const mostTries = 60
+
+/**
+ * Applies one, beside servers of the version before that go on. A migration locks whole tables, and may wait for a
+ * statement that waits for another of its tables: one of the two ends then. The migration begins anew; pushes are told
+ * to come back. So nothing of it may be done outside of its transaction.
+ */
+async function apply(sql: Sql, { number, name, text }: Migration): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await sql.begin(async (tx) => {
+        await tx.unsafe(`set local lock_timeout = ${lockMs}`)
+        await tx`insert into schema_migrations (number, name) values (${number}, ${name})`
+        await tx.unsafe(text)
+      })
+      return
+    } catch (error) {
+      if (!isInTheWay(error) || tries === mostTries) throw error
+      await sleep(100 + Math.random() * 400)
+    }
   }
 }
 
