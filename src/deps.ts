@@ -8,7 +8,7 @@ import type { Config } from './config.ts'
 import { type AuditEntry, insertEvents } from './db/audit.ts'
 import { askedDistinct, askedOnce, batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
-import { ask, type Database, openDatabase } from './db/client.ts'
+import { ask, type Database, learnTypes, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
 import { listPacks, type PackQuery } from './db/pack-list.ts'
 import { findContents, findDescriptions, findVersions } from './db/packs.ts'
@@ -112,6 +112,7 @@ export async function openDeps(
   const relay = openRelay(db, (error) => log.warn({ error }, 'events wait to be relayed'))
   db.onEvents = relay.ring
   metrics.sources.pool = () => db.use
+  await ask(db, () => learnTypes(db))
   return {
     uploadSecret: await ask(db, uploadSecret),
     config,

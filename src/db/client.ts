@@ -77,6 +77,17 @@ export function openDatabase(url: string, { max = 12, limits = {} as Partial<Lim
   }
 }
 
+/**
+ * Has the driver learn the types of the server, once. Else it asks for them on every new connection, in a promise that
+ * nobody waits for: a connection that was cut in that moment would end the process.
+ */
+export async function learnTypes({ sql, relaxed }: Pick<Database, 'sql' | 'relaxed'>): Promise<void> {
+  for (const pool of [sql, relaxed]) {
+    await pool`select 1`
+    pool.options.fetch_types = false
+  }
+}
+
 let eventsNoted = 0
 
 /** Says that events are being written: when what is under way has ended, they are to be relayed. */
