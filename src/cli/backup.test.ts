@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { cp, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, cp, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -10,6 +10,8 @@ import { storedKey } from '../blobs/keys.ts'
 import { openClient, type Pack } from '../client/client.ts'
 import { readConfig } from '../config.ts'
 import { connect } from '../db/client.ts'
+import { startEmbedded } from '../db/embedded.ts'
+import { migrate } from '../db/migrate.ts'
 import { emptyQueue } from '../registry/deletions.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { type Descriptor, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -214,6 +216,23 @@ describe('packs backup and packs restore', () => {
     await registry.pushBlob('lib/bad', bytes)
     assert.equal((await registry.call('DELETE', `/v2/lib/bad/blobs/${digest}`)).status, 202)
     await sql`delete from blobs where digest = ${digest}`
+  })
+
+  it('beside a server that has the embedded database', async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), 'packs-embedded-'))
+    await chmod(dataDir, 0o755)
+    const owner = await startEmbedded({ dataDir, settings: { fsync: 'off' } })
+    try {
+      await migrate(owner.url)
+      const scrubbed = await packs(['scrub', '--data-dir', dataDir, '--json'])
+      assert.equal(scrubbed.code, 0, scrubbed.out + scrubbed.err)
+      const ended = await packs(['backup', '--data-dir', dataDir, '-o', work, '--json'])
+      assert.equal(ended.code, 0, ended.out + ended.err)
+      assert.match(JSON.parse(ended.out).file, /packs-backup-\d{8}T\d{6}Z\.tar$/)
+    } finally {
+      await owner.stop()
+      await rm(dataDir, { recursive: true, force: true })
+    }
   })
 
   describe('refuses', () => {

@@ -34,7 +34,7 @@ export async function backup(config: Config, flags: BackupFlags, output: Output)
       const making = makeBackup(deps, databaseUrl, { withBlobs, holdSeconds: hold, signal })
       const sums = await write(draft, making, output)
       await rename(draft, path)
-      return tell(path, sums, flags, output)
+      return tell(path, sums, { ...flags, encrypted: config.keyEncryptionFile !== undefined }, output)
     } finally {
       await rm(draft, { force: true })
     }
@@ -98,13 +98,25 @@ async function add(tar: Pack, { name, size, content }: BackupFile): Promise<void
   await done
 }
 
-function tell(path: string, sums: BackupSums, { withBlobs, hold = 0 }: BackupFlags, output: Output): number {
+/** What whoever keeps the file has to know. */
+function keysText(encrypted: boolean): string {
+  return encrypted
+    ? 'Private keys in it are encrypted: without the file of KEY_ENCRYPTION_FILE, which is not in it, nobody can open them. Other secrets are not.'
+    : 'It holds the keys of this registry, for signing and for tokens: whoever has it can act as this registry.'
+}
+
+function tell(
+  path: string,
+  sums: BackupSums,
+  { withBlobs, hold = 0, encrypted }: BackupFlags & { encrypted: boolean },
+  output: Output,
+): number {
   const { blobs, bytes, missing, damaged } = sums
   const result = { file: path, withBlobs: withBlobs ?? false, blobs, bytes, missing, damaged }
   output.result(result, () =>
     [
       `wrote ${pathText(path)}: every table${withBlobs ? '' : ', and the list'} of ${blobs} blobs (${bytesText(bytes)})`,
-      'It holds the keys of this registry, for signing and for tokens: whoever has it can act as this registry.',
+      keysText(encrypted),
       ...(withBlobs ? [] : ['Now copy the bucket or the folder of the blobs; objects that are newer do no harm.']),
       ...(hold > 0 ? [`Until ${new Date(Date.now() + hold * 1000).toISOString()} no object is deleted.`] : []),
       ...missing.map((digest) => `missing: ${digest} has no object in the store`),

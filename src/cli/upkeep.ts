@@ -67,7 +67,7 @@ function addScrub(packs: Command, here: Here): void {
   withSettings(command)
     .addHelpText(
       'after',
-      '\nExamples:\n  packs scrub --quick\n  packs scrub --repair --rate 100MB/s\n  packs scrub findings',
+      '\nExample:\n  packs scrub --quick\n  packs scrub --repair --rate 100MB/s\n  packs scrub findings',
     )
     .action(async (flags: Flags & ScrubFlags & { full?: boolean; json?: boolean }) => {
       if (flags.full && flags.quick) command.error('error: --full and --quick exclude each other')
@@ -97,7 +97,7 @@ function addRebuild(packs: Command, here: Here): void {
     .option('--link <repository>', 'with --from-store: make the content readable in this repository')
     .option('--json', 'as one JSON object')
   withSettings(command)
-    .addHelpText('after', '\nExamples:\n  packs rebuild --dry-run\n  packs rebuild --from-store --link recovered')
+    .addHelpText('after', '\nExample:\n  packs rebuild --dry-run\n  packs rebuild --from-store --link recovered')
     .action(async (flags: Flags & RebuildFlags & RebuildStoreFlags & { fromStore?: boolean }) => {
       if (flags.fromStore) {
         const { rebuildStore } = await import('./rebuild-store.ts')
@@ -122,7 +122,7 @@ function addBackup(packs: Command, here: Here): void {
     .option('--hold <time>', 'delete no object for so long afterwards, while the bucket is copied: 90m, 6h', secondsOf)
     .option('--json', 'as one JSON object')
   withSettings(command)
-    .addHelpText('after', '\nExamples:\n  packs backup -o /backup --with-blobs\n  packs backup -o packs.tar --hold 6h')
+    .addHelpText('after', '\nExample:\n  packs backup -o /backup --with-blobs\n  packs backup -o packs.tar --hold 6h')
     .action(async (flags: Flags & BackupFlags & { json?: boolean }) => {
       const { backup } = await import('./backup.ts')
       here.finish(

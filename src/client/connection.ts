@@ -239,3 +239,9 @@ export function jsonBody(value: unknown): Body {
   const bytes = Buffer.from(JSON.stringify(value))
   return { type: 'application/json', length: bytes.length, open: () => [bytes] }
 }
+
+/** Those fields that have a value, as a query. */
+export function queryOf(fields: Record<string, string | undefined>): string {
+  const query = new URLSearchParams(Object.entries(fields).filter((entry): entry is [string, string] => !!entry[1]))
+  return query.size > 0 ? `?${query}` : ''
+}

@@ -332,3 +332,20 @@ describe('imports and exports in S3', () => {
     }
   })
 })
+
+it('a bundle of more than its readers take is refused in words', () =>
+  withRegistry(async (registry) => {
+    await publish(registry, { packId: 'many' }, 'many')
+    await registry.deps.db.sql`
+      insert into pack_versions (repository_id, release, version, precedence, prerelease, type, document, manifest_digest,
+        content_digest, content_size, content_type)
+      select repository_id, '2.' || n || '.0', '2.' || n || '.0', '2' || lpad(n::text, 9, '0'), false, type, document,
+        manifest_digest, content_digest, content_size, content_type
+      from pack_versions, generate_series(1, 300000) n`
+    const plan = await ask(registry, 'POST', '/bundles/plan', { all: true })
+    const [problem] = plan.body.problems as { code: string; detail: string }[]
+    assert.deepEqual([plan.status, problem?.code], [200, 'CONTENT_TOO_LARGE'])
+    assert.match(problem?.detail ?? '', /at most 299990 files.*make several bundles/)
+    const refused = await ask(registry, 'POST', '/bundles/exports', { all: true })
+    assert.deepEqual([refused.status, codeIn(refused.body)], [413, 'CONTENT_TOO_LARGE'])
+  }))

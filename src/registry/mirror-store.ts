@@ -1,0 +1,90 @@
+import { ask } from '../db/client.ts'
+import { findManifests } from '../db/manifests.ts'
+import { Failure } from '../errors.ts'
+import type { Digest } from '../oci/digest.ts'
+import { parseManifest } from '../oci/manifest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Tag } from '../oci/reference.ts'
+import { type PackId, repositoryOf } from '../packs/pack.ts'
+import { getManifest, type RemoteManifest } from '../remote/manifests.ts'
+import { confirmBlob, mount } from './blobs.ts'
+import { fetchBlob } from './fetch-blob.ts'
+import { putManifest } from './manifests.ts'
+import { type Mirroring, placeOf, remember } from './mirroring.ts'
+
+/** A manifest with all it stands on: members of an index and blobs first. */
+export async function storeTree(
+  run: Mirroring,
+  packId: PackId,
+  { digest, mediaType, bytes }: RemoteManifest,
+  tag: Tag | undefined,
+): Promise<void> {
+  const { remote, report, deps } = run
+  const repository = repositoryOf(packId)
+  const place = placeOf(run, packId)
+  const manifest = parseManifest(bytes, mediaType || undefined)
+  for (const child of manifest.children) {
+    if (await isHere(run, repository, child)) continue
+    // An index may list what its registry does not have.
+    const member = await getManifest(remote, place, child, run)
+    if (member) await storeTree(run, packId, member, undefined)
+  }
+  for (const blob of manifest.blobs) await storeBlob(run, repository, place, blob)
+  await putManifest(deps, {
+    repository,
+    reference: tag === undefined ? { digest } : { tag },
+    contentType: mediaType || undefined,
+    bytes,
+    extraTags: [],
+    ifMatch: undefined,
+    allowMissing: true,
+  })
+  report.moved.manifests++
+  report.moved.bytes += bytes.length
+}
+
+export async function isHere(run: Mirroring, repository: RepositoryName, digest: Digest): Promise<boolean> {
+  const question = { repository, digest, tag: undefined, known: 'all' as const }
+  const [found] = await ask(run.deps.db, (sql) => findManifests(sql, [question]))
+  return found !== undefined
+}
+
+async function storeBlob(
+  run: Mirroring,
+  repository: RepositoryName,
+  place: RepositoryName,
+  digest: Digest,
+): Promise<void> {
+  const { deps, remote, report, places } = run
+  const here = await confirmBlob(deps, repository, digest)
+  const from = places.get(digest)
+  if (!here && from && (await mount(deps, { from, to: repository, digest }, () => true))) {
+    report.moved.mounted++
+    return
+  }
+  if (!here) {
+    const key = `${repository}@${digest}`
+    const size = await fetchBlob(
+      deps,
+      remote,
+      { repository, place, digest },
+      {
+        signal: run.signal,
+        session: run.sessions.get(key),
+        async onSession(session) {
+          run.sessions.set(key, session)
+          await run.keepSessions()
+        },
+      },
+    )
+    run.sessions.delete(key)
+    if (size === undefined)
+      throw new Failure('REMOTE_INVALID', {
+        detail: `${remote.url.host} lacks ${digest}, which a manifest of ${place} needs`,
+      })
+    report.moved.blobs++
+    report.moved.bytes += size
+  }
+  if (!from) remember(run, digest, repository)
+  deps.log.debug({ repository, digest, from: remote.url.host }, 'blob mirrored')
+}
