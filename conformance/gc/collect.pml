@@ -28,7 +28,7 @@
  *
  * What is simpler here: time is "the grace is not over" or "it is", and it does not end while a transaction runs (those
  * are cut after 30 seconds); a row that goes and comes again while somebody waits for it is taken for the same one, where
- * PostgreSQL would find none. A process that dies in a transaction loses it, and keeps the object it has stored.
+ * PostgreSQL would find none. Not in it: content found damaged and stored again (db/damage.ts), quotas. A process that dies in a transaction loses it, and keeps the object it has stored.
  */
 
 #define KEYS 3     // objects that can be stored
