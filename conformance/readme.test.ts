@@ -39,7 +39,13 @@ describe('README', () => {
   for (const block of walkthrough)
     it(block.trim().split('\n')[0] ?? '', () => {
       const commands = block.replaceAll('127.0.0.1:5000', server.host).replaceAll('127.0.0.1:5001', other.host)
-      const env = { PATH: `${newerClients}:${process.env.PATH}`, HOME: folder, PACKS_REGISTRY: server.url }
+      // As from the folder where `npm start` runs: commands beside the server find its data.
+      const env = {
+        PATH: `${newerClients}:${process.env.PATH}`,
+        HOME: folder,
+        PACKS_REGISTRY: server.url,
+        DATA_DIR: server.dataDir,
+      }
       execFileSync('bash', ['-euo', 'pipefail', '-c', commands], { cwd: folder, env, stdio: 'pipe', encoding: 'utf8' })
     })
 })
