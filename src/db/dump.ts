@@ -60,8 +60,14 @@ export async function appliedMigrations(sql: Sql | Transaction): Promise<{ numbe
 }
 
 /** The rows of a table, in pieces of any length. */
-export function copyOut(tx: Transaction, { name, columns }: DumpedTable): Promise<Readable> {
-  return tx.unsafe(`copy ${quoted(name)} (${columns.map(quoted).join(', ')}) to stdout`).readable()
+export async function* copyOut(tx: Transaction, { name, columns }: DumpedTable): AsyncGenerator<Buffer> {
+  const rows: Readable = await tx
+    .unsafe(`copy ${quoted(name)} (${columns.map(quoted).join(', ')}) to stdout`)
+    .readable()
+  yield* rows
+  // The driver pauses its socket while much is waiting to be read, and goes on when more is asked for: never, where the
+  // end had come already. The next statement would wait for ever.
+  rows._read(0)
 }
 
 /** Takes what `copyOut` gave. */

@@ -117,7 +117,7 @@ async function* files(
   yield file('backup.json', Buffer.from(`${JSON.stringify(head, undefined, 1)}\n`))
   for (const table of tables) {
     let n = 0
-    for await (const piece of inPieces(await copyOut(tx, table))) yield file(`tables/${table.name}/${++n}`, piece)
+    for await (const piece of inPieces(copyOut(tx, table))) yield file(`tables/${table.name}/${++n}`, piece)
   }
   if (withBlobs) yield* contents(deps, tx, sums, signal)
   else {

@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict'
+import { after, before, it } from 'node:test'
+import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { connect, type Sql } from './client.ts'
+import { copyOut } from './dump.ts'
+
+let databases: TestDatabases
+let sql: Sql
+before(async () => {
+  databases = await startDatabases()
+  sql = connect(await databases.fresh(), { max: 1 })
+})
+after(async () => {
+  await sql?.end({ timeout: 5 })
+  await databases?.stop()
+})
+
+for (const length of [100, 20_000, 70_000, 1_000_000])
+  it(`a table of ${length} bytes is read to its end, and the connection goes on`, async () => {
+    await sql`drop table if exists big`
+    await sql`create table big (line text)`
+    await sql`insert into big select repeat('x', 99) from generate_series(1, ${length / 100}::int)`
+    await sql.begin(async (tx) => {
+      let bytes = 0
+      for await (const piece of copyOut(tx, { name: 'big', columns: ['line'] })) bytes += piece.length
+      assert.equal(bytes, length)
+      assert.equal((await tx`select 1`).length, 1)
+    })
+  })
