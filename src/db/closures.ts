@@ -155,9 +155,30 @@ export async function mountManifests(
 }
 
 /**
+ * Locks manifests and what refers to them, at any depth, until the transaction ends: nobody gives one of them a tag, or
+ * pushes it again, meanwhile.
+ */
+export async function lockManifests(
+  tx: Transaction,
+  repository: RepositoryName,
+  digests: readonly Digest[],
+): Promise<void> {
+  await tx`
+    with recursive doomed (repository_id, digest) as (
+      select m.repository_id, m.digest from repositories r join manifests m on m.repository_id = r.id
+      where r.name = ${repository} and m.digest = any(${digests as readonly string[]}::text[])
+      union
+      select m.repository_id, m.digest from doomed d
+      join manifests m on m.repository_id = d.repository_id and m.subject_digest = d.digest
+    )
+    select from manifests m join doomed d on d.repository_id = m.repository_id and d.digest = m.digest
+    order by m.digest for update of m`
+}
+
+/**
  * Deletes those of these manifests that nothing names: no tag, no index, no subject that is there; and with each its
  * untagged referrers. What they held is reviewed after the grace. Answers how many went; what they listed may follow at
- * the next call.
+ * the next call. They are to be locked (`lockManifests`): a tag that comes in the same moment would go along.
  */
 export async function deleteUnnamed(
   tx: Transaction,

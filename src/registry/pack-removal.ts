@@ -1,5 +1,5 @@
 import { ask, type Transaction } from '../db/client.ts'
-import { closureManifests, deleteUnnamed } from '../db/closures.ts'
+import { closureManifests, deleteUnnamed, lockManifests } from '../db/closures.ts'
 import { recordEvents } from '../db/events.ts'
 import { tagsNow } from '../db/import-publish.ts'
 import { deleteManifest } from '../db/manifests.ts'
@@ -135,6 +135,11 @@ async function deleteWhole(
   graceSeconds: number,
 ): Promise<void> {
   const listed = await closureManifests(tx, repository, [digest])
+  await lockManifests(
+    tx,
+    repository,
+    listed.map((manifest) => manifest.digest),
+  )
   await deleteManifest(tx, { repository, digest }, graceSeconds)
   const left = listed.map((manifest) => manifest.digest).filter((other) => other !== digest)
   // Level by level: what an index listed is unnamed when the index has gone.
