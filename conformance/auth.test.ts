@@ -304,6 +304,11 @@ describe('rights', () => {
     const { run } = home('lists')
     await run('crane', ['auth', 'login', host, '-u', 'alice', '--password-stdin'], 'alice')
     const listed = (await run('crane', ['catalog', '--insecure', host])).split('\n')
-    assert.ok(listed.length > 0 && listed.every((name) => name.startsWith('team/')), listed.join(' '))
+    assert.ok(listed.includes('team/rights') && listed.includes('public/a'), listed.join(' '))
+    // What everybody may read, whoever logs in may read too; of what others have, nothing.
+    assert.ok(
+      listed.every((name) => /^(?:team|public)\//.test(name)),
+      listed.join(' '),
+    )
   })
 })
