@@ -73,7 +73,7 @@ function databaseRequests(server: Server, digest: string): (readonly [string, ()
       'PUT manifest',
       () => call('PUT', `${v2}/manifests/2`, { headers: { 'content-type': imageManifest }, body: manifest }),
     ],
-    ['DELETE manifest', () => call('DELETE', `${v2}/manifests/1`)],
+    ['DELETE manifest', () => call('DELETE', `${v2}/manifests/doomed`)],
   ]
 }
 
@@ -100,6 +100,7 @@ describe('PostgreSQL 15 outside', () => {
     it(`${what}: 503 meanwhile, then everything goes on`, async () => {
       const client = registryClient(server.url)
       const digest = await pushArtifact(client, 'outage/pack', '1')
+      await pushArtifact(client, 'outage/pack', 'doomed')
       const session = await client.patch(await client.startUpload('outage/pack'), Buffer.from('begun '))
       await begin()
       try {
@@ -112,7 +113,9 @@ describe('PostgreSQL 15 outside', () => {
       }
       await waitFor('the server to be ready again', () => isReady(server))
       assert.equal(await client.verifyManifest('outage/pack', '1'), digest)
-      assert.deepEqual(await client.tags('outage/pack'), ['1'])
+      // A deletion that was answered 503 may have been on its way to the database: it is carried out, or not.
+      const tags = await client.tags('outage/pack')
+      assert.ok(tags.includes('1') && tags.every((tag) => ['1', 'doomed'].includes(tag)), tags.join(' '))
       await client.finish(await client.patch(session, Buffer.from('ended')), sha256('begun ended'))
       await pushArtifact(client, 'outage/pack', 'after')
       await call('DELETE', `${server.url}/v2/outage/pack/manifests/after`)
