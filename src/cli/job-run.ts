@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Client, Job } from '../client/client.ts'
 import { PacksError } from '../client/failure.ts'
 import { connect } from './connect.ts'
+import { outcomeOf } from './outcome.ts'
 import { aligned } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 
@@ -53,29 +53,16 @@ function parsed(text: string): unknown {
 
 const notJson = (cause: Error) => new PacksError('USAGE', `--data is not JSON: ${cause.message}`, { cause })
 
-const pollMs = 500
-/** A job that nobody has taken by then is spoken of. */
-const patienceMs = 5_000
-
 /** Waits until a job has completed. Throws JOB_FAILED, JOB_CANCELLED. */
-async function endOf(at: Run, client: Client, { id, name }: Job): Promise<Job> {
-  const asked = performance.now()
-  let told: string | undefined
-  const tell = (words: string) => {
-    if (words !== told) at.output.note(words)
-    told = words
+function endOf(at: Run, client: Client, { id, name }: Job): Promise<Job> {
+  const isOver = ({ state, error }: Job) => {
+    if (state === 'failed') throw new PacksError('JOB_FAILED', `${name} failed: ${error ?? 'nobody knows why'}`)
+    if (state === 'cancelled') throw new PacksError('JOB_CANCELLED', `${name} was cancelled`)
+    return state === 'completed'
   }
-  for (;;) {
-    const job = await client.jobs.show(id, { signal: at.signal })
-    if (job.state === 'completed') return job
-    if (job.state === 'failed') throw new PacksError('JOB_FAILED', `${name} failed: ${job.error ?? 'nobody knows why'}`)
-    if (job.state === 'cancelled') throw new PacksError('JOB_CANCELLED', `${name} was cancelled`)
-    if (job.state === 'running' && job.progress) tell(`running: ${JSON.stringify(job.progress)}`)
-    else if (job.state === 'waiting' && job.error) tell(`${job.error}; it is tried again soon`)
-    else if (job.state === 'waiting' && performance.now() - asked > patienceMs)
-      tell('no worker has taken it yet: "packs worker" runs one, and so does "packs serve" unless WORKER=false')
-    await sleep(pollMs, undefined, { signal: at.signal })
-  }
+  const told = ({ state, progress }: Job) =>
+    state === 'running' && progress ? `running: ${JSON.stringify(progress)}` : undefined
+  return outcomeOf(at, () => client.jobs.show(id, { signal: at.signal }), isOver, told)
 }
 
 /** What a job has to say at its end, a line for each fact. */

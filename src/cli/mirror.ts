@@ -1,9 +1,9 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Client, MirrorParity, MirrorRun, NewMirror, PackType } from '../client/client.ts'
 import { PacksError } from '../client/failure.ts'
 import { readStdin } from './ask.ts'
 import { connect } from './connect.ts'
+import { outcomeOf } from './outcome.ts'
 import { aligned, bytesText, table } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 
@@ -186,27 +186,16 @@ async function runNow(at: Run, name: string, { dryRun, wait }: RunFlags): Promis
     throw new PacksError('MIRROR_INCOMPLETE', `${name} has run, and the sides are not the same`)
 }
 
-const pollMs = 500
-/** A run that nobody has taken by then is spoken of. */
-const patienceMs = 5_000
-
 async function ended(at: Run, client: Client, name: string, { id }: MirrorRun): Promise<void> {
-  const asked = performance.now()
-  let told: string | undefined
-  const tell = (words: string) => {
-    if (words !== told) at.output.note(words)
-    told = words
-  }
-  for (;;) {
+  const ask = async () => {
     const found = (await client.mirrors.runs(name, { signal: at.signal })).find((one) => one.id === id)
     if (!found) throw new PacksError('MIRROR_UNKNOWN', `${name} was removed meanwhile`)
-    if (found.state === 'completed') return
-    if (found.state === 'failed') throw new PacksError('MIRROR_FAILED', found.error ?? `run ${id} failed`)
-    if (found.state === 'waiting' && found.error) tell(`${found.error}; it is tried again soon`)
-    else if (found.state === 'waiting' && performance.now() - asked > patienceMs)
-      tell('no worker has taken it yet: "packs worker" runs one, and so does "packs serve" unless WORKER=false')
-    await sleep(pollMs, undefined, { signal: at.signal })
+    return found
   }
+  await outcomeOf(at, ask, ({ state, error }) => {
+    if (state === 'failed') throw new PacksError('MIRROR_FAILED', error ?? `run ${id} failed`)
+    return state === 'completed'
+  })
 }
 
 function showParity(at: Run, found: MirrorParity): void {

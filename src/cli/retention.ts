@@ -1,10 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Client, RetentionPolicy, RetentionRun } from '../client/client.ts'
 import { PacksError } from '../client/failure.ts'
 import { connect } from './connect.ts'
 import { readJson } from './document.ts'
 import { addHolds } from './hold.ts'
+import { outcomeOf } from './outcome.ts'
 import { aligned, bytesText, printable, table } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 
@@ -154,24 +154,15 @@ async function runNow(at: Run, name: string | undefined, { file, onlyRemoved, wa
   )
 }
 
-const pollMs = 500
-/** A run that nobody has taken by then is spoken of. */
-const patienceMs = 5_000
-
-async function ended(at: Run, client: Client, asked: RetentionRun): Promise<RetentionRun> {
-  const began = performance.now()
-  let told = false
-  for (let found = asked; ; found = await client.retention.showRun(asked.id, { signal: at.signal })) {
-    if (found.state === 'completed') return found
-    if (found.state === 'failed') throw new PacksError('RETENTION_FAILED', found.error ?? `run ${found.id} failed`)
-    if (found.state === 'waiting' && !told && performance.now() - began > patienceMs) {
-      at.output.note(
-        'no worker has taken it yet: "packs worker" runs one, and so does "packs serve" unless WORKER=false',
-      )
-      told = true
-    }
-    await sleep(pollMs, undefined, { signal: at.signal })
-  }
+function ended(at: Run, client: Client, { id }: RetentionRun): Promise<RetentionRun> {
+  return outcomeOf(
+    at,
+    () => client.retention.showRun(id, { signal: at.signal }),
+    ({ state, error }) => {
+      if (state === 'failed') throw new PacksError('RETENTION_FAILED', error ?? `run ${id} failed`)
+      return state === 'completed'
+    },
+  )
 }
 
 async function listRuns(at: Run): Promise<void> {
