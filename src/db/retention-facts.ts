@@ -3,7 +3,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { PackId, PackState } from '../packs/pack.ts'
 import type { Range, Version } from '../packs/version.ts'
 import type { Sql, Transaction } from './client.ts'
-import { channelPattern } from './packs.ts'
+import { channelPattern } from './pack-versions.ts'
 
 // What retention looks at, a page of packs or a repository at a time. The same statements plan a run and, inside the
 // transaction that removes something, look at it again.

@@ -1,6 +1,6 @@
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
-import type { VersionRow } from '../../db/packs.ts'
+import type { VersionRow } from '../../db/pack-versions.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { bundleEntries } from '../../packs/bundle.ts'

@@ -1,4 +1,4 @@
-import type { VersionContent } from '../../db/packs.ts'
+import type { VersionContent } from '../../db/pack-versions.ts'
 import type { Deps } from '../../deps.ts'
 import { hexOf } from '../../oci/digest.ts'
 import { repositoryOf } from '../../packs/pack.ts'

@@ -1,6 +1,7 @@
 import { mayAccess } from '../../auth/access.ts'
 import { ask } from '../../db/client.ts'
-import { dependentsOf, type ListedVersion, listVersions } from '../../db/packs.ts'
+import { type ListedVersion, listVersions } from '../../db/pack-versions.ts'
+import { dependentsOf } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { type PackId, repositoryOf } from '../../packs/pack.ts'

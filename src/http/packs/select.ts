@@ -1,5 +1,5 @@
 import { ask } from '../../db/client.ts'
-import { type ListedVersion, listVersions, type Runners, type VersionRow } from '../../db/packs.ts'
+import { type ListedVersion, listVersions, type Runners, type VersionRow } from '../../db/pack-versions.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { parseTag, type Tag } from '../../oci/reference.ts'
