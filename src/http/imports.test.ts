@@ -368,6 +368,31 @@ describe('a bundle against what is published', () => {
     }))
 })
 
+describe('a manifest that names as its config what is here and not in the file', () => {
+  it('gets nothing of it', () =>
+    withRegistry(async (registry) => {
+      const hidden = await registry.pushBlob('private/settings', 'PASSWORD=hunter2')
+      const mediaType = 'application/vnd.oci.image.manifest.v1+json'
+      const config = { ...hidden, mediaType: 'application/vnd.stellaops.pack.config.v1+json' }
+      const artifactType = 'application/vnd.stellaops.pack.policy.v1'
+      const layers = [{ mediaType: 'application/octet-stream', digest: digestOf(secret), size: secret.length }]
+      const manifest = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, artifactType, config, layers }))
+      const described = { mediaType, digest: digestOf(manifest), size: manifest.length }
+      const annotations = { 'org.opencontainers.image.ref.name': '1.0.0' }
+      const index = { schemaVersion: 2, manifests: [{ ...described, annotations }] }
+      const bytes = tarOf([
+        { name: 'oci-layout', bytes: Buffer.from('{"imageLayoutVersion":"1.0.0"}') },
+        { name: 'index.json', bytes: Buffer.from(JSON.stringify(index)) },
+        { name: `blobs/${described.digest.replace(':', '/')}`, bytes: manifest },
+        { name: `blobs/${digestOf(secret).replace(':', '/')}`, bytes: secret },
+      ])
+      const answer = await registry.call('POST', '/bundles/import?repository=packs/net', { body: bytes })
+      const text = await answer.text()
+      assert.ok(answer.status >= 400 && answer.status < 500, text)
+      assert.doesNotMatch(text, /PASSWORD|hunter2|not JSON/)
+    }))
+})
+
 describe('an import that is cut off', () => {
   const contents = Array.from({ length: 40 }, (_, i) => Buffer.alloc(60_000, `content ${i} `))
   const packs = contents.map((content, i) => ({ packId: `pack-${i}`, version: '1.0.0', content }))

@@ -16,9 +16,10 @@ export function openTexts(
   keys: ReadonlyMap<Digest, ObjectKey>,
 ): (digest: Digest) => Promise<Buffer | undefined> {
   return async (digest) => {
+    const size = sizes.get(digest)
+    if (size === undefined || size > maxConfigBytes) return undefined
     const known = atHand.get(digest) ?? deps.bytes.get(digest)
     if (known) return known
-    if ((sizes.get(digest) ?? 0) > maxConfigBytes) return undefined
     const key = keys.get(digest) ?? (await ask(deps.db, (sql) => heldKeys(sql, [digest]))).get(digest)
     const bytes = key && (await deps.blobs.read(key))
     return bytes && digestOf(bytes, algorithmOf(digest)) === digest ? bytes : undefined

@@ -40,9 +40,11 @@ export async function verifyWhole(
   const refused = decideVerification(deps.config.bundleVerify, trusted.length > 0, signature)
   const problems: Problem[] = refused ? [{ key: refused.key, message: String(refused.detail) }] : []
   const held = await base.manifests(leftOut)
+  // Of what is left out, only what the importer may read: a digest in a manifest is no right to what it stands for.
+  const sizes = new Map([...leftOut.map(({ digest, size }) => [digest, size] as const), ...blobs])
   const source = {
     manifestBytes: (digest: Digest) => payloads.get(digest) ?? held.get(digest),
-    textOf: openTexts(deps, texts, blobs, keys),
+    textOf: openTexts(deps, texts, sizes, keys),
   }
   const named = contents.isBundle ? namedByBundle(contents) : await namedByLayout(survey, source, pack)
   const hanging = named.referrers.flatMap(({ digest, subject }) => {
