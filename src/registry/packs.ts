@@ -4,6 +4,7 @@ import { findRelease, insertVersion, lockDependencies, lockPack, refreshPack, ve
 import { lockTag } from '../db/tags.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
+import type { Descriptor } from '../oci/descriptor.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { Manifest } from '../oci/manifest.ts'
 import type { Tag } from '../oci/reference.ts'
@@ -97,7 +98,7 @@ export async function readVersion(
   const { repository, bytes } = push
   const document: unknown = JSON.parse(bytes.toString())
   const config = configOf(document)
-  const configBytes = config && (await readLinked(deps, push, config.digest))
+  const configBytes = config && (await readLinked(deps, push, config))
   const artifact = readArtifact(document, configBytes, { packId, version })
   const { content } = artifact
   // A bundle that is an index has no content but its members.
@@ -112,9 +113,18 @@ export async function readVersion(
   return { version, artifact, content, carried: [] }
 }
 
-async function readLinked(deps: Deps, { repository }: Pick<Push, 'repository'>, digest: Digest): Promise<Buffer> {
+/** A config, which is small by what the manifest says: so it is compared with what is there before that is read. */
+async function readLinked(
+  deps: Deps,
+  { repository }: Pick<Push, 'repository'>,
+  { digest, size }: Pick<Descriptor, 'digest' | 'size'>,
+): Promise<Buffer> {
   const blob = await deps.together.linkedBlob.load({ repository, digest })
   if (!blob) throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: [digest] } })
+  if (blob.size !== size)
+    throw new Failure('MANIFEST_INVALID', {
+      detail: `the manifest says that its config has ${size} bytes; it has ${blob.size}`,
+    })
   return readSmall(deps, digest, blob)
 }
 

@@ -209,6 +209,13 @@ describe('one store, two doors', () => {
       assert.match(text, says)
       assert.equal((await get('/packs/refused'))[0], 404)
     })
+  it('refuses a config that is larger than its manifest says, without reading it', async () => {
+    const mediaType = 'application/vnd.stellaops.pack.config.v1+json'
+    const large = await here.pushBlob('packs/refused', Buffer.alloc(3_000_000, ' '))
+    const [status, text] = await push('refused', '1.0.0', 'x', { config: { ...large, mediaType, size: 2 } })
+    assert.equal(status, 400, text)
+    assert.match(text, /its config has 2 bytes; it has 3000000/)
+  })
   it('takes signatures and fallback tags as they are', async () => {
     const [, { manifestDigest }] = await publish({ packId: 'signed' }, 'signed')
     const subject = { mediaType: imageType, digest: manifestDigest, size: 1 }
