@@ -303,7 +303,12 @@ async function sessionIn(repository: string): Promise<string> {
 }
 
 /** The answer to a request whose body is announced, and never sent to its end. */
-function announced(method: string, path: string, length: number, { type = '', body = '' } = {}): Promise<string> {
+function announced(
+  method: string,
+  path: string,
+  length: number | string,
+  { type = '', body = '' } = {},
+): Promise<string> {
   const { hostname, port } = new URL(registry.url)
   return new Promise((resolve, reject) => {
     let text = ''
@@ -318,6 +323,20 @@ function announced(method: string, path: string, length: number, { type = '', bo
     })
   })
 }
+
+describe('a length that nothing can have', () => {
+  for (const method of ['POST', 'PATCH', 'PUT'])
+    it(`is a bad request to ${method}, under a quota too`, async () => {
+      assert.ok((await set('**', { bytes: 1e12 })).status < 300)
+      const digest = digestOf(Buffer.from('x'))
+      const path =
+        method === 'POST' ? '/v2/long/blobs/uploads/' : new URL(await sessionIn('long'), registry.url).pathname
+      const asked = method === 'PATCH' ? path : `${path}?digest=${digest}`
+      const answer = await announced(method, asked, '10000000000000000000')
+      assert.match(answer, /^HTTP\/1.1 400 .*SIZE_INVALID/s)
+      await ask(registry, 'DELETE', '/quotas/**')
+    })
+})
 
 async function linkedBytes(prefix: string): Promise<number> {
   const [row] = await registry.deps.db.sql<{ bytes: number }[]>`

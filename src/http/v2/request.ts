@@ -45,12 +45,14 @@ export function chunkRangeOf(c: Request): ByteRange | undefined {
   return parseChunkRange(header) ?? fail('BLOB_UPLOAD_INVALID', 'Content-Range of a chunk is <first>-<last>')
 }
 
-/** The request's body as Node's own stream: the fastest there is. */
+/** The request's body as Node's own stream: the fastest there is. Throws SIZE_INVALID for a length that nothing can have. */
 export function bodyOf(c: Request): Body {
   const { incoming } = c.env
   const length = incoming.headers['content-length']
   const chunked = incoming.headers['transfer-encoding'] !== undefined
-  return { stream: incoming, length: length !== undefined ? Number(length) : chunked ? undefined : 0 }
+  if (length === undefined) return { stream: incoming, length: chunked ? undefined : 0 }
+  if (!Number.isSafeInteger(Number(length))) fail('SIZE_INVALID', `nothing has a Content-Length of ${length}`)
+  return { stream: incoming, length: Number(length) }
 }
 
 /** How many entries a page may have at most. */
@@ -66,6 +68,6 @@ export function pageOf(c: Request, fallback = maxPage): { limit: number; last: s
   return { limit: text === undefined ? fallback : Math.min(Number(text), maxPage), last }
 }
 
-function fail(key: 'NAME_INVALID' | 'DIGEST_INVALID' | 'BLOB_UPLOAD_INVALID', detail: string): never {
+function fail(key: 'NAME_INVALID' | 'DIGEST_INVALID' | 'BLOB_UPLOAD_INVALID' | 'SIZE_INVALID', detail: string): never {
   throw new Failure(key, { detail })
 }
