@@ -7,7 +7,8 @@ import { maxConfigBytes } from '../packs/artifact.ts'
 
 /**
  * Reads configs: most are at hand from the moment they came by, others are read from where they went, or from what the
- * registry holds. Undefined where there is none, or it is no config by its size.
+ * registry holds. `sizes`: of everything that the importer has a right to by the file; nothing else is read, however well
+ * the registry knows it. Undefined where there is none, or it is no config by its size.
  */
 export function openTexts(
   deps: Deps,

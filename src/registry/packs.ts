@@ -1,3 +1,4 @@
+import type { LinkedBlob } from '../db/blobs.ts'
 import type { Transaction } from '../db/client.ts'
 import { type NewEvent, recordEvents } from '../db/events.ts'
 import { findRelease, insertVersion, lockDependencies, lockPack, refreshPack, versionsOfManifest } from '../db/packs.ts'
@@ -95,37 +96,34 @@ export async function readVersion(
   packId: PackId,
   version: Version,
 ): Promise<PackPush['versions'][number]> {
-  const { repository, bytes } = push
+  const { bytes } = push
   const document: unknown = JSON.parse(bytes.toString())
   const config = configOf(document)
-  const configBytes = config && (await readLinked(deps, push, config))
+  // Small by what the manifest says, so it is read only where that is true.
+  const configBytes = config && (await readSmall(deps, config.digest, await linkedAs(deps, push, config, 'config')))
   const artifact = readArtifact(document, configBytes, { packId, version })
   const { content } = artifact
   // A bundle that is an index has no content but its members.
   if (!content)
     return { version, artifact, content: { digest, size: bytes.length, mediaType }, carried: carriedBy(bytes) }
-  const stored = await deps.together.linkedBlob.load({ repository, digest: content.digest })
-  if (!stored) throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: [content.digest] } })
-  if (stored.size !== content.size)
-    throw new Failure('MANIFEST_INVALID', {
-      detail: `the manifest says that the content has ${content.size} bytes; it has ${stored.size}`,
-    })
+  await linkedAs(deps, push, content, 'content')
   return { version, artifact, content, carried: [] }
 }
 
-/** A config, which is small by what the manifest says: so it is compared with what is there before that is read. */
-async function readLinked(
+/** A blob that a manifest names, which the repository has with the size that the manifest says. `what`: for people. */
+async function linkedAs(
   deps: Deps,
   { repository }: Pick<Push, 'repository'>,
   { digest, size }: Pick<Descriptor, 'digest' | 'size'>,
-): Promise<Buffer> {
+  what: 'config' | 'content',
+): Promise<LinkedBlob> {
   const blob = await deps.together.linkedBlob.load({ repository, digest })
   if (!blob) throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: [digest] } })
   if (blob.size !== size)
     throw new Failure('MANIFEST_INVALID', {
-      detail: `the manifest says that its config has ${size} bytes; it has ${blob.size}`,
+      detail: `the manifest says that the ${what} has ${size} bytes; it has ${blob.size}`,
     })
-  return readSmall(deps, digest, blob)
+  return blob
 }
 
 /**

@@ -45,14 +45,18 @@ export function chunkRangeOf(c: Request): ByteRange | undefined {
   return parseChunkRange(header) ?? fail('BLOB_UPLOAD_INVALID', 'Content-Range of a chunk is <first>-<last>')
 }
 
-/** The request's body as Node's own stream: the fastest there is. Throws SIZE_INVALID for a length that nothing can have. */
+/**
+ * The request's body as Node's own stream: the fastest there is. Throws SIZE_INVALID for a length beyond what numbers
+ * here can hold, which Node lets through.
+ */
 export function bodyOf(c: Request): Body {
   const { incoming } = c.env
-  const length = incoming.headers['content-length']
+  const field = incoming.headers['content-length']
   const chunked = incoming.headers['transfer-encoding'] !== undefined
-  if (length === undefined) return { stream: incoming, length: chunked ? undefined : 0 }
-  if (!Number.isSafeInteger(Number(length))) fail('SIZE_INVALID', `nothing has a Content-Length of ${length}`)
-  return { stream: incoming, length: Number(length) }
+  if (field === undefined) return { stream: incoming, length: chunked ? undefined : 0 }
+  const length = Number(field)
+  if (!Number.isSafeInteger(length)) fail('SIZE_INVALID', `nothing can have a Content-Length of ${field}`)
+  return { stream: incoming, length }
 }
 
 /** How many entries a page may have at most. */
