@@ -16,7 +16,7 @@ export function parseDigest(text: string): Digest | undefined {
 }
 
 export function parseAlgorithm(text: string): Algorithm | undefined {
-  return text in hexLength ? (text as Algorithm) : undefined
+  return Object.hasOwn(hexLength, text) ? (text as Algorithm) : undefined
 }
 
 export function algorithmOf(digest: Digest): Algorithm {
