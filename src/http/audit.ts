@@ -4,6 +4,7 @@ import { ask } from '../db/client.ts'
 import type { Deps } from '../deps.ts'
 import { verifyAudit } from '../registry/audit.ts'
 import { requireAdmin } from './access.ts'
+import { momentGrammar, parseMoment } from './moment.ts'
 import { requestId } from './observe.ts'
 import { type Answer, time } from './packs/answers.ts'
 import { readCursor, writeCursor } from './packs/cursor.ts'
@@ -12,11 +13,8 @@ import type { Env, Routes } from './routes.ts'
 
 const moment = v.pipe(
   v.string(),
-  v.regex(
-    /^\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d))?$/,
-    'must be a time such as 2027-01-31T12:00:00Z, or a day',
-  ),
-  v.check((text) => !Number.isNaN(Date.parse(text)), 'must be a time that there is'),
+  v.regex(momentGrammar, 'must be a time such as 2027-01-31T12:00:00Z, or a day'),
+  v.check((text) => parseMoment(text) !== undefined, 'must be a time that there is'),
 )
 
 /** The query of GET /audit. */

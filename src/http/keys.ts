@@ -4,8 +4,9 @@ import { keyStates } from '../db/keys.ts'
 import type { Deps } from '../deps.ts'
 import { createKey, distrustKey, findKey, type Key, listKeys, rotateKey, trustKey } from '../registry/keys.ts'
 import { requireAccess } from './access.ts'
+import { momentGrammar, parseMoment } from './moment.ts'
 import type { Answer } from './packs/answers.ts'
-import { jsonBody, noQuery, queryOf } from './packs/request.ts'
+import { jsonBody, nameParam, noQuery, queryOf } from './packs/request.ts'
 import type { Env, Routes } from './routes.ts'
 
 /** The name of a key: as a person calls it. It may not look like a key id, nor end as the address of its PEM does. */
@@ -18,13 +19,10 @@ const nameSchema = v.pipe(
 
 const timeSchema = v.pipe(
   v.string('must be text'),
-  v.regex(
-    /^\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d))?$/,
-    'must be a time such as 2027-01-31T12:00:00Z, or a day',
-  ),
+  v.regex(momentGrammar, 'must be a time such as 2027-01-31T12:00:00Z, or a day'),
   v.examples(['2027-01-31T12:00:00Z', '2027-01-31']),
+  v.check((text) => parseMoment(text) !== undefined, 'must be a time that there is'),
   v.transform((text) => new Date(text)),
-  v.check((time) => !Number.isNaN(time.getTime()), 'must be a time that there is'),
   v.check((time) => time.getTime() > Date.now(), 'must be in the future'),
 )
 
@@ -75,7 +73,7 @@ export function addKeyRoutes(routes: Routes, deps: Deps): void {
   // `/keys/<id>.pem` as well: the public part alone, to be handed to others.
   routes.get('/keys/:id', async (c) => {
     requireAccess(c, '*', 'pull')
-    const id = c.req.param('id') ?? ''
+    const id = nameParam(c, 'id')
     queryOf(c, noQuery)
     if (!id.endsWith('.pem')) return Response.json({ key: await findKey(deps, id) } satisfies Answer<typeof keyAnswer>)
     const { publicKey, name } = await findKey(deps, id.slice(0, -'.pem'.length))
@@ -106,13 +104,13 @@ export function addKeyRoutes(routes: Routes, deps: Deps): void {
     requireAccess(c, '*', 'delete')
     queryOf(c, noQuery)
     const { expires } = await optionalBody(c)
-    return created(await rotateKey(deps, c.req.param('id') ?? '', { expiresAt: expires }))
+    return created(await rotateKey(deps, nameParam(c, 'id'), { expiresAt: expires }))
   })
 
   routes.delete('/keys/:id', async (c) => {
     requireAccess(c, '*', 'delete')
     queryOf(c, noQuery)
-    const key = await distrustKey(deps, c.req.param('id') ?? '')
+    const key = await distrustKey(deps, nameParam(c, 'id'))
     return Response.json({ key } satisfies Answer<typeof keyAnswer>)
   })
 }

@@ -11,7 +11,7 @@ import { parseRange } from '../packs/version.ts'
 import { isCron } from '../registry/cron.ts'
 import { changeMirror, createMirror, type Mirror, type MirrorInput, mirrorOf, requestRun } from '../registry/mirrors.ts'
 import { requireAccess } from './access.ts'
-import { jsonBody, noQuery, query, queryOf, switchSchema } from './packs/request.ts'
+import { jsonBody, nameParam, noQuery, query, queryOf, switchSchema } from './packs/request.ts'
 import type { Routes } from './routes.ts'
 
 const nameSchema = v.pipe(
@@ -128,13 +128,13 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
   routes.get('/mirrors/:name', async (c) => {
     requireAccess(c, '*', 'pull')
     queryOf(c, noQuery)
-    return Response.json({ mirror: shown(await mirrorOf(deps, c.req.param('name') ?? '')) })
+    return Response.json({ mirror: shown(await mirrorOf(deps, nameParam(c, 'name'))) })
   })
 
   routes.patch('/mirrors/:name', async (c) => {
     requireAccess(c, '*', 'push')
     queryOf(c, noQuery)
-    const before = await mirrorOf(deps, c.req.param('name') ?? '')
+    const before = await mirrorOf(deps, nameParam(c, 'name'))
     const change = await jsonBody(c, mirrorChange)
     await changeMirror(deps, before, changed(before, change))
     return Response.json({ mirror: shown(await mirrorOf(deps, before.name)) })
@@ -143,12 +143,12 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
   routes.delete('/mirrors/:name', async (c) => {
     requireAccess(c, '*', 'delete')
     queryOf(c, noQuery)
-    return Response.json({ deleted: await ask(deps.db, (sql) => deleteMirror(sql, c.req.param('name') ?? '')) })
+    return Response.json({ deleted: await ask(deps.db, (sql) => deleteMirror(sql, nameParam(c, 'name'))) })
   })
 
   routes.post('/mirrors/:name/run', async (c) => {
     requireAccess(c, '*', 'push')
-    const mirror = await mirrorOf(deps, c.req.param('name') ?? '')
+    const mirror = await mirrorOf(deps, nameParam(c, 'name'))
     const run = await requestRun(deps, mirror, queryOf(c, runQuery))
     return Response.json({ run: shownRun(run) }, { status: 202, headers: { location: `/mirrors/${mirror.name}/runs` } })
   })
@@ -156,7 +156,7 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
   routes.get('/mirrors/:name/runs', async (c) => {
     requireAccess(c, '*', 'pull')
     queryOf(c, noQuery)
-    const mirror = await mirrorOf(deps, c.req.param('name') ?? '')
+    const mirror = await mirrorOf(deps, nameParam(c, 'name'))
     const runs = await ask(deps.db, (sql) => listRuns(sql, mirror.id, runsShown))
     return Response.json({ runs: runs.map(shownRun) })
   })
@@ -165,7 +165,7 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
   routes.get('/mirrors/:name/parity', async (c) => {
     requireAccess(c, '*', 'pull')
     queryOf(c, noQuery)
-    const mirror = await mirrorOf(deps, c.req.param('name') ?? '')
+    const mirror = await mirrorOf(deps, nameParam(c, 'name'))
     const run = await ask(deps.db, (sql) => lastReport(sql, mirror.id))
     if (!run)
       throw new Failure('NOT_FOUND', {

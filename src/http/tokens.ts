@@ -5,8 +5,9 @@ import type { Deps } from '../deps.ts'
 import { rotateTokenKey } from '../registry/token-keys.ts'
 import { createToken, listTokens, revokeToken } from '../registry/tokens.ts'
 import { principalOf, requireAdmin } from './access.ts'
+import { isStorable, parseMoment } from './moment.ts'
 import { type Answer, time as isoTime } from './packs/answers.ts'
-import { jsonBody, noQuery, queryOf } from './packs/request.ts'
+import { jsonBody, nameParam, noQuery, queryOf } from './packs/request.ts'
 import type { Routes } from './routes.ts'
 
 const globs = v.optional(
@@ -71,10 +72,9 @@ const units = { m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000, y: 31_53
 
 function timeOf(text: string): Date | undefined {
   const [, count, unit] = /^(\d{1,5})([mhdwy])$/.exec(text) ?? []
-  if (count !== undefined) return new Date(Date.now() + Number(count) * units[unit as keyof typeof units])
-  if (!/^\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d))?$/.test(text)) return undefined
-  const time = new Date(text)
-  return Number.isNaN(time.getTime()) ? undefined : time
+  if (count === undefined) return parseMoment(text)
+  const time = new Date(Date.now() + Number(count) * units[unit as keyof typeof units])
+  return isStorable(time) ? time : undefined
 }
 
 /** The tokens that programs log in with. Whoever may make them may do everything, so it takes an administrator. */
@@ -106,7 +106,7 @@ export function addApiTokenRoutes(routes: Routes, deps: Deps): void {
   routes.delete('/tokens/:id', async (c) => {
     requireAdmin(c)
     queryOf(c, noQuery)
-    const info = await revokeToken(deps, c.req.param('id') ?? '')
+    const info = await revokeToken(deps, nameParam(c, 'id'))
     return Response.json({ info } satisfies Answer<typeof tokenAnswer>)
   })
 }

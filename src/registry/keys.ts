@@ -58,6 +58,9 @@ export async function findKey(deps: Deps, idOrName: string): Promise<Key> {
   return keyOf((await ask(deps.db, (sql) => rows.findKey(sql, idOrName))) ?? unknown(idOrName))
 }
 
+/** The last time that a key may end at: later years have five digits, which PostgreSQL does not read. */
+const lastMs = Date.UTC(10_000, 0) - 1
+
 type KeyOptions = { expiresAt?: Date | undefined; comment?: string | undefined }
 
 /**
@@ -100,7 +103,7 @@ export function rotateKey(deps: Deps, idOrName: string, { expiresAt }: KeyOption
       })
     const life = old.expiresAt ? old.expiresAt.getTime() - old.createdAt.getTime() : undefined
     const successor = {
-      expiresAt: expiresAt ?? (life && new Date(Date.now() + life)),
+      expiresAt: expiresAt ?? (life && new Date(Math.min(Date.now() + life, lastMs))),
       comment: old.comment ?? undefined,
     }
     await rows.retireKey(tx, old.keyid)

@@ -4,6 +4,7 @@ import type { Digest } from '../../oci/digest.ts'
 import { checkDocument, type Violation, violationsOf } from '../../packs/document.ts'
 import type { PackDocument } from '../../packs/pack.ts'
 import type { Publish } from '../../registry/publish.ts'
+import { parseMoment } from '../moment.ts'
 
 /** What the client may say of the content and the time, in the manifest beside the document. */
 export const declaredSchema = v.object({
@@ -34,8 +35,7 @@ export const declaredSchema = v.object({
 
 /** Source: RFC 3339. */
 function isTime(text: string): boolean {
-  const grammar = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/
-  return grammar.test(text) && !Number.isNaN(Date.parse(text))
+  return text.includes('T') && parseMoment(text) !== undefined
 }
 
 export type Checked = {

@@ -30,6 +30,11 @@ export function versionParam(c: Request): Version {
   })
 }
 
+/** A name or an id in the path, to be looked up. NUL is no text to PostgreSQL; what stands for it here names nothing. */
+export function nameParam(c: Request, key: 'name' | 'id'): string {
+  return (c.req.param(key) ?? '').replaceAll('\0', '\ufffd')
+}
+
 /** A query of these parameters and no others: a misspelt one must not be taken for one that was not given. */
 export function query<const E extends v.ObjectEntries>(entries: E) {
   return v.strictObject(entries, (issue) =>
