@@ -83,6 +83,7 @@ export function openIssuer(
           requiredClaims: ['exp', 'sub'],
           currentDate: new Date(now()),
         })
+        if (!isSubject(payload.sub)) throw new TokenRefused('"sub" is no name that can be written down')
         return payload
       } catch (cause) {
         if (outage !== undefined && !(outage instanceof TokenRefused)) throw outage
@@ -91,6 +92,11 @@ export function openIssuer(
       }
     },
   }
+}
+
+/** The audit and the database keep it: text, and nothing in it that a terminal would obey. */
+function isSubject(sub: unknown): boolean {
+  return typeof sub === 'string' && /^[^\p{Cc}]{1,1000}$/u.test(sub)
 }
 
 /** The `kid` of a header that brings no key of its own. Throws TokenRefused. */

@@ -174,6 +174,7 @@ describe('forged tokens', () => {
       await sign(),
       await sign({}, { alg: 'ES256', kid: 'ec' }, ec.privateKey),
       await sign({ exp: now() - 30 }),
+      await sign({ aud: ['others', audience] }),
     ])
       assert.equal(await status(registry, `Bearer ${token}`), 200)
   })
@@ -184,9 +185,14 @@ describe('forged tokens', () => {
     { name: 'not yet good', token: () => sign({ nbf: now() + 120 }) },
     { name: 'for another audience', token: () => sign({ aud: 'others' }) },
     { name: 'for no audience', token: () => sign({ aud: undefined }) },
+    { name: 'for others, of whom we are none', token: () => sign({ aud: ['others', 'packs2', 'PACKS'] }) },
+    { name: 'for an audience that is no text', token: () => sign({ aud: { packs: 1 } }) },
     { name: 'of another issuer', token: () => sign({ iss: 'https://evil.example' }) },
     { name: 'of an issuer that differs by a slash', token: () => sign({ iss: `${issuer}/` }) },
     { name: 'of nobody', token: () => sign({ sub: undefined }) },
+    { name: 'of somebody whose name is no text', token: () => sign({ sub: 7 }) },
+    { name: 'of somebody with NUL in the name', token: () => sign({ sub: 'a\0b' }) },
+    { name: 'of somebody whose name a terminal would obey', token: () => sign({ sub: 'a\u001b[2J' }) },
     { name: 'signed by another key under a kid of the set', token: () => sign({}, {}, attacker.privateKey) },
     { name: 'with the kid of another key', token: () => sign({}, { kid: 'other' }) },
     { name: 'with an unknown kid', token: () => sign({}, { kid: 'mine' }, attacker.privateKey) },
