@@ -353,17 +353,26 @@ describe('rights', () => {
 it('users change with their file', async () => {
   const asks = async (password: string) =>
     (await here.call('GET', '/v2/', { headers: { authorization: basic('bob', password) } })).status
-  const setPassword = async (password: string) => {
-    const words = { admin: 'admin', alice: 'alice', bob: password }
+  /** Undefined: there is no such user any more. */
+  const setPassword = async (password: string | undefined) => {
+    const words = { admin: 'admin', alice: 'alice', ...(password === undefined ? {} : { bob: password }) }
     const lines = Object.entries(words).map(([name, word]) => `${name}:${bcrypt.hashSync(word, 4)}`)
     const generation = here.deps.auth.generation()
     await writeFile(join(folder, 'users'), lines.join('\n'))
     while (here.deps.auth.generation() === generation) await new Promise((resolve) => setTimeout(resolve, 100))
   }
-  assert.equal(await asks('bob'), 200)
+  const logIn = await here.call('GET', '/token?offline_token=true', { headers: { authorization: basic('bob') } })
+  const { refresh_token: refresh = '' } = (await logIn.json()) as Told
+  const refreshes = async () => {
+    const headers = { 'content-type': 'application/x-www-form-urlencoded' }
+    const body = new URLSearchParams({ grant_type: 'refresh_token', refresh_token: refresh }).toString()
+    return (await here.call('POST', '/token', { headers, body })).status
+  }
+  assert.deepEqual([await asks('bob'), await refreshes()], [200, 200])
   await setPassword('another')
-  assert.equal(await asks('bob'), 401)
-  assert.equal(await asks('another'), 200)
+  assert.deepEqual([await asks('bob'), await asks('another'), await refreshes()], [401, 200, 401])
+  await setPassword(undefined)
+  assert.deepEqual([await asks('bob'), await asks('another'), await refreshes()], [401, 401, 401])
   await setPassword('bob')
   assert.equal(await asks('bob'), 200)
 })

@@ -221,7 +221,11 @@ describe('the order of a pack', () => {
 
 describe('a receiver that', () => {
   const failures: { name: string; react: Reaction; error: string; status?: number }[] = [
-    { name: 'fails', react: (_, response) => void response.writeHead(500).end('x'), error: 'refused', status: 500 },
+    {
+      name: 'fails',
+      react: (_, response) => void response.writeHead(500, { 'x-inside': 'confided' }).end('confided'),
+      ...{ error: 'refused', status: 500 },
+    },
     {
       name: 'redirects to a private address',
       react: (_, response) => void response.writeHead(307, { location: 'http://169.254.169.254/' }).end(),
@@ -250,6 +254,7 @@ describe('a receiver that', () => {
       assert.deepEqual([dead.tries, dead.error, dead.status], [2, error, status])
       const { body } = await ask(registry, 'GET', `/webhooks/hook/deliveries/${dead.id}`)
       assert.equal((body.attempts as unknown[]).length, 2)
+      assert.ok(!JSON.stringify(body).includes('confided'), 'nothing of what a receiver answers is shown')
       assert.equal(((await ask(registry, 'GET', '/webhooks/hook')).body.webhook as { dead: number }).dead, 1)
       ill = false
       const again = await ask(registry, 'POST', `/webhooks/hook/deliveries/${dead.id}/redeliver`)
