@@ -52,14 +52,27 @@ export function buildApp(deps: Deps, add: (routes: Routes) => void, { shared = f
   return (request, bindings) => {
     observe(deps, bindings)
     setSafe(bindings.outgoing, deps.config.tls !== undefined)
-    const admitted = admit(gate, bindings)
-    const answer = admitted
-      ? admitted.then(
-          () => app.fetch(request, bindings),
-          (error) => render(bindings, pathOf(bindings), error),
-        )
-      : app.fetch(request, bindings)
+    const answer = answered(
+      bindings,
+      () => admit(gate, bindings),
+      () => app.fetch(request, bindings),
+    )
     return mayBeAudited(deps.auth, bindings) ? audited(deps, bindings, answer) : answer
+  }
+}
+
+/** What comes of a request that is let in, or why it is not. Without a promise where nothing has to be waited for. */
+function answered(
+  bindings: Env['Bindings'],
+  admission: () => Promise<void> | undefined,
+  answer: () => Response | Promise<Response>,
+): Response | Promise<Response> {
+  const refused = (error: unknown) => render(bindings, pathOf(bindings), error)
+  try {
+    const admitted = admission()
+    return admitted ? admitted.then(answer, refused) : answer()
+  } catch (error) {
+    return refused(error)
   }
 }
 

@@ -16,6 +16,7 @@ import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { type PackId, packIdOf, repositoryOf } from '../packs/pack.ts'
+import { refuseForeignPages } from './foreign-pages.ts'
 import { identify } from './identify.ts'
 import { type Limits, openLimits } from './limits.ts'
 import { type Origins, openOrigins } from './origin.ts'
@@ -39,8 +40,8 @@ type Bindings = Env['Bindings']
 const openPaths = new Set(['/healthz', '/readyz', '/openapi.json'])
 
 /**
- * Finds out who asks, and counts the request. Undefined: it is done at once. Rejects with UNAUTHORIZED,
- * TOOMANYREQUESTS, UNAVAILABLE.
+ * Finds out who asks, and counts the request. Undefined: it is done at once. Throws DENIED where a page of somebody else
+ * asks; rejects with UNAUTHORIZED, TOOMANYREQUESTS, UNAVAILABLE.
  */
 export function admit(gate: Gate, bindings: Bindings): Promise<void> | undefined {
   const { auth } = gate.deps
@@ -51,6 +52,7 @@ export function admit(gate: Gate, bindings: Bindings): Promise<void> | undefined
     bindings.principal = auth.anonymous
     return undefined
   }
+  refuseForeignPages(gate.deps.config, gate, bindings.incoming)
   if (auth.mode !== 'none' && authorization !== undefined) return admitBy(gate, bindings)
   bindings.principal = auth.anonymous
   return gate.limits.counts ? gate.limits.count(gate.addressOf(bindings.incoming)) : undefined

@@ -52,7 +52,10 @@ type Init = { headers?: Record<string, string>; body?: string | Uint8Array }
 
 function as(name: string, method: string, path: string, { headers, body }: Init = {}): Promise<Response> {
   const authorization = `Basic ${Buffer.from(`${name}:${name}`).toString('base64')}`
-  return registry.call(method, path, { headers: { authorization, ...headers }, ...(body === undefined ? {} : { body }) })
+  return registry.call(method, path, {
+    headers: { authorization, ...headers },
+    ...(body === undefined ? {} : { body }),
+  })
 }
 
 async function pushBlob(repository: string, content: string): Promise<string> {

@@ -1,13 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Principal } from '../auth/access.ts'
 import type { Deps } from '../deps.ts'
+import { isAskedByName } from './foreign-pages.ts'
 import { remembered, used } from './identify.ts'
 
 // The gate of what is answered without the router: only for who is known already, and only for the plainest requests.
 // Whoever is not is no matter of theirs: the routes ask who it is, and have the last word.
 
-/** Fields that make a read conditional or partial. */
-const unusual = new Set(['range', 'if-none-match', 'if-range', 'if-match'])
+/** Fields that make a read conditional or partial, or that of a web page. */
+const unusual = new Set(['range', 'if-none-match', 'if-range', 'if-match', 'origin'])
 
 /** Who asks for the whole of something, whatever it is; undefined: a matter of the routes. */
 export function plainAsker(deps: Deps, { rawHeaders }: IncomingMessage): Principal | undefined {
@@ -18,6 +19,7 @@ export function plainAsker(deps: Deps, { rawHeaders }: IncomingMessage): Princip
     if (unusual.has(field)) return undefined
     // Node takes the first of several, and so do we.
     if (field === 'authorization') authorization ??= rawHeaders[i + 1]
+    else if (field === 'host' && !isAskedByName(config, rawHeaders[i + 1])) return undefined
   }
   // Requests that are counted go by the gate that counts them.
   if (config.rateLimit > 0) return undefined
