@@ -70,16 +70,12 @@ async function byPassword(
   address: string,
 ): Promise<Principal> {
   const { auth } = deps
-  await limits.requirePatience(address)
   const place = auth.nameOf(authorization)
   const generation = auth.generation()
-  const checking =
-    auth.checking.get(place) ?? isPassword(auth.users(), name, password).finally(() => auth.checking.delete(place))
+  const check = () => limits.inTurn(address, () => isPassword(auth.users(), name, password))
+  const checking = auth.checking.get(place) ?? check().finally(() => auth.checking.delete(place))
   auth.checking.set(place, checking)
-  if (!(await checking)) {
-    await limits.noteFailure(address)
-    throw wrong('wrong user or password')
-  }
+  if (!(await checking)) throw wrong('wrong user or password')
   const rights = rightsOf(auth.policy(), { issuer: undefined, claims: { sub: name } })
   const principal: Principal = { name, kind: 'user', shown: 'credential', ...rights, listing: rights.grants }
   return remember(deps, authorization, principal, rememberMs, generation)

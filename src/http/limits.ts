@@ -13,6 +13,11 @@ export type Limits = {
   requirePatience(address: string): Promise<void>
   /** An address has shown a credential that does not hold. */
   noteFailure(address: string): Promise<void>
+  /**
+   * Checks a password of an address when those before it are checked, so that of many that come at once no more are looked
+   * at than of as many one after the other. False counts as a failure. Throws TOOMANYREQUESTS in the place of a check.
+   */
+  inTurn(address: string, check: () => Promise<boolean>): Promise<boolean>
   /** Whether requests are counted at all. */
   readonly counts: boolean
 }
@@ -29,7 +34,9 @@ export function openLimits({ requestsAMinute, shared }: { requestsAMinute: numbe
   const open = shared ? sharedLimiter : (_name: string, points: number) => limiterOf(points)
   const requests = open('requests', Math.max(1, requestsAMinute))
   const wrong = open('wrong credentials', wrongAMinute)
-  return {
+  /** The last check of each network that has one under way. */
+  const turns = new Map<string, Promise<unknown>>()
+  const limits: Limits = {
     counts: requestsAMinute > 0,
     async count(who) {
       if (requestsAMinute === 0) return
@@ -44,7 +51,23 @@ export function openLimits({ requestsAMinute, shared }: { requestsAMinute: numbe
         if (!(state instanceof RateLimiterRes)) throw state
       })
     },
+    inTurn(address, check) {
+      const who = networkOf(address)
+      const next = async () => {
+        await limits.requirePatience(address)
+        const holds = await check()
+        if (!holds) await limits.noteFailure(address)
+        return holds
+      }
+      // How the one before ended is told to whoever asked for it.
+      const turn = (turns.get(who) ?? Promise.resolve()).then(next, next).finally(() => {
+        if (turns.get(who) === turn) turns.delete(who)
+      })
+      turns.set(who, turn)
+      return turn
+    },
   }
+  return limits
 }
 
 function limiterOf(points: number): Limiter {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -429,4 +431,27 @@ it('an embedded registry needs no user', async () => {
   )
   assert.ok(deps.auth.anonymous.admin)
   await closeDeps(deps)
+})
+
+it('of guesses that come all at once no more are looked at than of those that come one by one', async () => {
+  // A hash that takes longer than bcrypt keeps others waiting for at a time: they come while the first is looked at.
+  await writeFile(join(folder, 'slow'), `alice:${bcrypt.hashSync('alice', 11)}`)
+  const env = { AUTH: 'htpasswd', HTPASSWD_FILE: join(folder, 'slow') }
+  const registry = await startRegistry(await databases.fresh(), env)
+  try {
+    const { hostname, port } = new URL(registry.url)
+    const sockets = Array.from({ length: 36 }, () => connect(Number(port), hostname))
+    await Promise.all(sockets.map((socket) => once(socket, 'connect')))
+    const answers = sockets.map(async (socket, i) => {
+      const authorization = basic('alice', `guess ${i}`)
+      socket.write(`GET /v2/ HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: ${authorization}\r\n\r\n`)
+      let text = ''
+      for await (const piece of socket.setEncoding('utf8')) text += piece
+      return text.slice('HTTP/1.1 '.length, 'HTTP/1.1 '.length + 3)
+    })
+    const statuses = await Promise.all(answers)
+    assert.deepEqual([...statuses].sort(), [...Array(30).fill('401'), ...Array(6).fill('429')])
+  } finally {
+    await registry.stop()
+  }
 })
