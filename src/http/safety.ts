@@ -1,7 +1,12 @@
 import type { ServerResponse } from 'node:http'
 
-/** What a browser is told of every answer: it is what its type says, runs nothing, and stands in no other page. */
+/**
+ * What browsers and caches are told of every answer: it is what its type says, runs nothing, stands in no other page, and
+ * is for whoever asked alone; who has it asks whether it still is so. There are proxies that give one person's answer to
+ * the next one unless they are told.
+ */
 export const safe = [
+  ...['cache-control', 'private, no-cache'],
   ...['x-content-type-options', 'nosniff'],
   ...['content-security-policy', "default-src 'none'; frame-ancestors 'none'"],
 ]

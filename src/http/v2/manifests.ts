@@ -125,7 +125,10 @@ async function readThrough(
 
 /** What is said of a manifest beside its bytes, whole or not. */
 export function manifestHead({ digest, mediaType }: StoredManifest): Head {
-  return ['content-type', mediaType, 'docker-content-digest', digest, 'etag', `"${digest}"`, ...inert]
+  return [
+    ...['content-type', mediaType, 'docker-content-digest', digest, 'etag', `"${digest}"`],
+    ...['cache-control', 'private, no-cache', ...inert],
+  ]
 }
 
 /** A tag that cannot be one names nothing: 404, as for any that is not there. */
