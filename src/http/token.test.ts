@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
@@ -389,6 +390,15 @@ describe('API tokens', () => {
   it('are made by administrators only', async () => {
     assert.equal((await create({ name: 'mine', pull: ['**'] }, 'alice')).status, 403)
     assert.equal((await here.call('GET', '/tokens')).status, 401)
+  })
+
+  it('are kept by their digest only, and found by it', async () => {
+    const { token, info } = (await (await create({ name: 'kept' })).json()) as { token: string; info: { id: string } }
+    const rows = await here.deps.db.sql<{ row: string; hash: Buffer }[]>`
+      select t::text as row, hash from api_tokens t where id = ${info.id}`
+    assert.deepEqual(rows[0]?.hash, createHash('sha256').update(token).digest())
+    for (const part of [token, token.slice(4), Buffer.from(token.slice(4), 'base64url').toString('hex')])
+      assert.ok(!rows[0]?.row.includes(part))
   })
 
   it('log in by every door, and are revoked at once on every process', async () => {

@@ -5,6 +5,7 @@ import { TokenRefused } from '../auth/issuer.ts'
 import { rightsOf } from '../auth/policy.ts'
 import { type Access, accessSeconds, refreshSeconds, signToken, verifyToken } from '../auth/registry-token.ts'
 import { grantedOf, parseScopes } from '../auth/scope.ts'
+import { isSameSecret } from '../auth/secrets.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { parseName } from '../oci/name.ts'
@@ -149,7 +150,7 @@ async function refreshed(deps: Deps, token: string): Promise<Principal> {
     if (live) return principalOfToken(live)
   } else if (deps.auth.mode === 'htpasswd') {
     const hash = deps.auth.users().get(sub)
-    if (hash !== undefined && deps.auth.fingerprint(hash) === user) {
+    if (hash !== undefined && isSameSecret(user ?? '', deps.auth.fingerprint(hash))) {
       const rights = rightsOf(deps.auth.policy(), { issuer: undefined, claims: { sub } })
       return { name: sub, kind: 'user', shown: 'credential', ...rights, listing: rights.grants }
     }

@@ -1,4 +1,5 @@
-import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto'
+import { createHmac, randomUUID } from 'node:crypto'
+import { isSameSecret } from '../auth/secrets.ts'
 import type { Algorithm } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 
@@ -30,8 +31,7 @@ export function parseSessionId(
   if (!match) return undefined
   const [, id = '', expires, algorithm, signed] = match
   if (expires === undefined || signed === undefined) return { id, repository, fresh: undefined }
-  const wanted = signature(secret, repository, `${id}.${expires}.${algorithm}`)
-  if (!timingSafeEqual(Buffer.from(wanted), Buffer.from(signed))) return undefined
+  if (!isSameSecret(signed, signature(secret, repository, `${id}.${expires}.${algorithm}`))) return undefined
   if (Number.parseInt(expires, 36) <= nowSeconds) return undefined
   return { id, repository, fresh: { algorithm: algorithm as Algorithm } }
 }

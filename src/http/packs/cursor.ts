@@ -1,4 +1,5 @@
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { createHmac } from 'node:crypto'
+import { isSameSecret } from '../../auth/secrets.ts'
 import { Failure } from '../../errors.ts'
 
 /**
@@ -13,9 +14,7 @@ export function writeCursor(secret: Buffer, question: string, position: object):
 /** Throws QUERY_INVALID. */
 export function readCursor<Position>(secret: Buffer, question: string, cursor: string): Position {
   const [text = '', given = ''] = cursor.split('.')
-  const expected = Buffer.from(mac(secret, question, text))
-  const actual = Buffer.from(given)
-  if (actual.length !== expected.length || !timingSafeEqual(actual, expected))
+  if (!isSameSecret(given, mac(secret, question, text)))
     throw new Failure('QUERY_INVALID', {
       detail: 'after is not a cursor of this list: give back "next" as it was answered, with the same filters and sort',
     })
