@@ -5,7 +5,7 @@ import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import type { Feed } from '../registry/event-feed.ts'
 import { type EventFilter, openFilter } from '../registry/events.ts'
-import { admitAgain, mayKnowFor } from './access.ts'
+import { admitAgain, mayKnowFor, payerOf } from './access.ts'
 import type { Env } from './routes.ts'
 
 /** A stream to be sent. */
@@ -30,18 +30,50 @@ const patienceMs = 30_000
 const retryMs = 2_000
 /** Streams in one process: each is a connection, and some kilobytes. */
 const mostStreams = 2_000
+/** Of which each user, token or, without a login, address may have so many: nobody takes all of them. */
+const mostEach = 200
+/** How many streams whoever has some has here. */
+const taken = new WeakMap<Feed, Map<string, number>>()
 
 /**
  * Streams events until the client leaves, may not know of them any more, or the server stops. Nothing is lost in
- * between: every event has its position as its id, from which a client goes on by itself. Throws UNAVAILABLE, UNAUTHORIZED
- * before anything is answered.
+ * between: every event has its position as its id, from which a client goes on by itself. Throws UNAVAILABLE, UNAUTHORIZED,
+ * TOOMANYREQUESTS before anything is answered.
  */
 export async function streamEvents(c: Context<Env>, deps: Deps, streaming: Streaming): Promise<void> {
   const { feed, drain } = streaming
   if (feed.streams >= mostStreams || drain?.aborted)
     throw unavailable('event streams', new Error(`${feed.streams} streams are open here`), 5)
+  const giveBack = take(feed, payerOf(c))
+  try {
+    await feed.join()
+    await stream(c, deps, streaming).finally(() => feed.leave())
+  } finally {
+    giveBack()
+  }
+}
+
+/** Counts a stream; answers what ends that. Throws TOOMANYREQUESTS. */
+function take(feed: Feed, who: string): () => void {
+  const counts = taken.get(feed) ?? new Map<string, number>()
+  taken.set(feed, counts)
+  const count = counts.get(who) ?? 0
+  if (count >= mostEach)
+    throw new Failure('TOOMANYREQUESTS', {
+      detail: `${mostEach} streams of events are open for you here, as many as one may have; close some, or ask for pages: GET /events?after=`,
+      headers: { 'retry-after': '5' },
+    })
+  counts.set(who, count + 1)
+  return () => {
+    const left = (counts.get(who) ?? 1) - 1
+    if (left > 0) counts.set(who, left)
+    else counts.delete(who)
+  }
+}
+
+async function stream(c: Context<Env>, deps: Deps, streaming: Streaming): Promise<void> {
+  const { drain } = streaming
   const outgoing = c.env.outgoing as ServerResponse
-  await feed.join()
   const ended = new AbortController()
   const end = () => ended.abort()
   outgoing.once('close', end)
@@ -62,7 +94,6 @@ export async function streamEvents(c: Context<Env>, deps: Deps, streaming: Strea
     outgoing.destroy()
   } finally {
     drain?.removeEventListener('abort', end)
-    feed.leave()
   }
 }
 

@@ -8,7 +8,7 @@ import { connect } from '../db/client.ts'
 import { forgetEvents, recordEvents, relayEvents } from '../db/events.ts'
 import type { PackId } from '../packs/pack.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
-import { openEvents } from '../testing/events.ts'
+import { type EventStream, openEvents } from '../testing/events.ts'
 import { ask, codeIn, publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
 
@@ -283,6 +283,18 @@ describe('who is told', () => {
       )
       stream.cut()
     }
+  })
+
+  it("of one client are so many at the most, and no other's fewer", async () => {
+    const streams = await Promise.all(Array.from({ length: 200 }, () => openEvents(registry.url)))
+    await assert.rejects(openEvents(registry.url), /429/)
+    assert.equal((await registry.call('GET', '/events')).status, 200, 'pages are no streams')
+    const other = await openEvents(registry.url, '/events', { authorization: basic('boss') })
+    other.cut()
+    streams.pop()?.cut()
+    // The server hears of it a moment later.
+    const again = async (): Promise<EventStream> => openEvents(registry.url).catch(again)
+    for (const stream of [...streams, await again()]) stream.cut()
   })
 
   it('a token that is revoked ends its streams', async () => {
