@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import bcrypt from 'bcryptjs'
 import { digestOf } from '../oci/digest.ts'
+import { sampleBundle } from '../testing/bundle.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import {
   codeOf,
@@ -146,6 +147,23 @@ it('a blob is read where it was pushed and nowhere else, be it in memory or not'
       assert.deepEqual(await read('reader', 'team/closed'), [404, 404])
     }
   }
+})
+
+it('an import completes itself from nothing that whoever sends it may not read', async () => {
+  const content = 'confidential'
+  const digest = await pushBlob('secret/area', content)
+  const packs = [{ packId: 'taken', version: '1.0.0', content }]
+  const { bytes } = sampleBundle({ packs, channels: [], referrer: false, leaveOut: (left) => left === digest })
+  const send = async (who: string) => {
+    const headers = { 'content-type': 'application/x-tar' }
+    const answer = await as(who, 'POST', '/bundles/import', { headers, body: new Uint8Array(bytes) })
+    return [answer.status, await answer.text()] as const
+  }
+  const [status, text] = await send('writer')
+  assert.equal(status, 409, text)
+  assert.match(text, /IMPORT_BASE_MISSING/)
+  assert.equal((await as('writer', 'GET', '/packs/taken/1.0.0')).status, 404)
+  assert.equal((await send('admin'))[0], 201, 'who may read it has it')
 })
 
 it('who may not delete deletes in no way that there is, and what there is stays', async () => {
