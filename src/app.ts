@@ -37,6 +37,13 @@ import { addWebhookRoutes } from './http/webhooks.ts'
 /** What answers a request that the server has not answered directly. */
 export type Fetch = (request: Request, bindings: Env['Bindings']) => Response | Promise<Response>
 
+/**
+ * No path is longer: a name has 255 characters, which are three times as many when they are encoded, and there is a digest
+ * or a range behind it. The router looks for where a name ends in every way that there is, and in a path of 14 KB that
+ * keeps a process busy for ten seconds.
+ */
+const longestPath = 2048
+
 /** Mounts what `add` adds behind the gate. Does not listen. `shared`: this is one of several processes of a server. */
 export function buildApp(deps: Deps, add: (routes: Routes) => void, { shared = false } = {}): Fetch {
   const app = newApp()
@@ -55,7 +62,7 @@ export function buildApp(deps: Deps, add: (routes: Routes) => void, { shared = f
     const answer = answered(
       bindings,
       () => admit(gate, bindings),
-      () => app.fetch(request, bindings),
+      () => (isTooLong(bindings) ? tooLong(bindings) : app.fetch(request, bindings)),
     )
     return mayBeAudited(deps.auth, bindings) ? audited(deps, bindings, answer) : answer
   }
@@ -76,6 +83,15 @@ function answered(
   }
 }
 
+function isTooLong({ incoming: { url = '' } }: Env['Bindings']): boolean {
+  return url.length > longestPath && pathOf({ incoming: { url } }).length > longestPath
+}
+
+function tooLong(bindings: Env['Bindings']): Response {
+  const detail = `no path has more than ${longestPath} characters`
+  return render(bindings, pathOf(bindings), new Failure('NOT_FOUND', { detail }))
+}
+
 async function audited(
   deps: Deps,
   bindings: Env['Bindings'],
@@ -86,7 +102,7 @@ async function audited(
   return answer
 }
 
-function pathOf({ incoming }: Env['Bindings']): string {
+function pathOf({ incoming }: { incoming: { url?: string | undefined } }): string {
   return (incoming.url ?? '').split('?', 1)[0] ?? ''
 }
 

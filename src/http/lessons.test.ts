@@ -134,6 +134,31 @@ describe('indexes that list each other in two ways on each of forty levels', () 
   })
 })
 
+describe('a path', () => {
+  const encoded = (text: string) => [...Buffer.from(text)].map((byte) => `%${byte.toString(16)}`).join('')
+  const name = `team/${'a'.repeat(250)}`
+
+  it('longer than any that there is goes to no router, which would look for its parts in every way', async () => {
+    for (const method of ['GET', 'POST', 'PATCH'])
+      for (const path of [`/v2/${'a/'.repeat(1100)}manifests/x`, `/v2/${'tags/list/'.repeat(300)}`]) {
+        const answer = await as('admin', method, path)
+        assert.equal(answer.status, 404)
+        assert.match(await answer.text(), /no path has more than 2048 characters/)
+      }
+  })
+
+  it('of the longest name and digest is one, in every letter encoded, and so is one with a long query', async () => {
+    const body = JSON.stringify(sampleManifest())
+    const digest = digestOf(Buffer.from(body), 'sha512')
+    await pushBlob(name, '{}')
+    const path = `/v2/${encoded('team')}/${encoded('a'.repeat(250))}/manifests/${encoded(digest)}`
+    const pushed = await as('admin', 'PUT', path, { headers: { 'content-type': imageType }, body })
+    assert.equal(pushed.status, 201)
+    assert.equal((await as('admin', 'GET', path)).status, 200)
+    assert.equal((await as('admin', 'GET', `/v2/${name}/tags/list?last=${'x'.repeat(5000)}`)).status, 200)
+  })
+})
+
 it('a blob is read where it was pushed and nowhere else, be it in memory or not', async () => {
   for (const content of ['small', 'large'.repeat(100_000)]) {
     const digest = await pushBlob('team/closed', content)
