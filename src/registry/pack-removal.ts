@@ -52,6 +52,14 @@ export async function removeFromPack(
   return role.kind === 'version' && deleteVersion(deps, packId, role.version, { mayPull })
 }
 
+/** Whether a tag that has just been deleted is a channel, or names a living version: it goes by the rules then. */
+export async function belongsToPack(tx: Transaction, packId: PackId, tag: Tag): Promise<boolean> {
+  const role = roleOf(tag)
+  if (role.kind !== 'version') return role.kind === 'channel'
+  const release = await findRelease(tx, packId, role.version)
+  return release?.version === role.version && release.manifestDigest !== null
+}
+
 type Deletion = { force?: boolean; mayPull?: MayPull | undefined }
 
 /**
