@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test'
 import { Failure } from '../errors.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { batched } from './batch.ts'
-import { ask, connect, openDatabase } from './client.ts'
+import { ask, askRead, connect, openDatabase } from './client.ts'
 import { migrate } from './migrate.ts'
 
 let databases: TestDatabases
@@ -33,13 +33,14 @@ describe('migrate', () => {
 
 describe('ask', () => {
   it('says 503 when the pool stays exhausted, and recovers', async () => {
-    const db = openDatabase(await databases.fresh(), { max: 2, limits: { waitMs: 50, maxWaiting: 2 } })
-    const slow = () => ask(db, (sql) => sql`select pg_sleep(0.5)`)
+    // Of three connections, one commits without waiting for the disk, and one of the others is for reads.
+    const db = openDatabase(await databases.fresh(), { max: 3, limits: { waitMs: 50, maxWaiting: 2 } })
+    const slow = () => askRead(db, (sql) => sql`select pg_sleep(0.5)`)
     const answers = await Promise.allSettled(Array.from({ length: 8 }, slow))
     assert.equal(answers.filter((answer) => answer.status === 'fulfilled').length, 2)
     for (const answer of answers) if (answer.status === 'rejected') assert.ok(isUnavailable(answer.reason))
     await slow()
-    assert.deepEqual({ ...db.use }, { active: 0, waiting: 0, max: 2 })
+    assert.deepEqual({ ...db.use }, { active: 0, waiting: 0, max: 3 })
     await db.close()
   })
   it('says 503 when the answer does not come', async () => {
@@ -74,6 +75,52 @@ describe('ask', () => {
       ask(db, (sql) => sql`select * from nowhere`),
       /nowhere/,
     )
+    await db.close()
+  })
+})
+
+describe('a lock that is not given back', () => {
+  /** Rows of numbers, the first of which somebody keeps locked until `release`. */
+  async function lockedRow(url: string) {
+    const other = connect(url, { max: 1 })
+    await other`create table numbers (n int primary key)`
+    await other`insert into numbers values (1), (2)`
+    let release = () => {}
+    const released = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    let holding: Promise<unknown> = Promise.resolve()
+    await new Promise<void>((resolve) => {
+      holding = other.begin(async (tx) => {
+        await tx`select from numbers where n = 1 for update`
+        resolve()
+        await released
+      })
+    })
+    return {
+      async release() {
+        release()
+        await holding
+        await other.end()
+      },
+    }
+  }
+
+  it('keeps no read from its connection, and ends the writes that wait with 503', async () => {
+    const url = await databases.fresh()
+    const db = openDatabase(url, { max: 6, limits: { lockMs: 1_000, waitMs: 2_000 } })
+    const { release } = await lockedRow(url)
+    const write = () => ask(db, (sql) => sql`update numbers set n = n where n = 1`)
+    const inTransaction = () => ask(db, (sql) => sql.begin((tx) => tx`update numbers set n = n where n = 1`))
+    let ended = 0
+    const writes = Array.from({ length: 20 }, (_, i) => (i % 2 ? write() : inTransaction()).finally(() => ended++))
+    const outcomes = Promise.allSettled(writes)
+    while (ended < 20) assert.equal((await askRead(db, (sql) => sql`select n from numbers`)).length, 2)
+    for (const outcome of await outcomes) assert.ok(outcome.status === 'rejected' && isUnavailable(outcome.reason))
+    await release()
+    await write()
+    await inTransaction()
+    assert.deepEqual({ ...db.use }, { active: 0, waiting: 0, max: 6 })
     await db.close()
   })
 })

@@ -10,7 +10,7 @@ import {
   repositoriesWithBlob,
   unlinkBlob,
 } from '../db/blobs.ts'
-import { ask, violated } from '../db/client.ts'
+import { ask, askRead, askRelaxed, violated } from '../db/client.ts'
 import { queueDeletions } from '../db/deletions.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
@@ -159,7 +159,7 @@ async function linkOrDrop(deps: Deps, arrival: Arrival & { key: ObjectKey }): Pr
     return await link(deps, arrival)
   } catch (error) {
     if (error instanceof Failure && error.key === 'QUOTA_EXCEEDED') {
-      await ask(deps.db, (_, relaxed) => queueDeletions(relaxed, [arrival.key]))
+      await askRelaxed(deps.db, (relaxed) => queueDeletions(relaxed, [arrival.key]))
       discardSoon(deps, [arrival.key])
     }
     throw error
@@ -208,7 +208,7 @@ export async function mount(
   { from, to, digest }: { from: RepositoryName | undefined; to: RepositoryName; digest: Digest },
   mayPull: (repository: RepositoryName) => boolean,
 ): Promise<boolean> {
-  const candidates = from ? [from] : await ask(deps.db, (sql) => repositoriesWithBlob(sql, digest, 100))
+  const candidates = from ? [from] : await askRead(deps.db, (sql) => repositoriesWithBlob(sql, digest, 100))
   const source = candidates.find(mayPull)
   if (!source) return false
   // Twice: see link().

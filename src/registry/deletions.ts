@@ -1,6 +1,6 @@
 import type { ObjectKey } from '../blobs/keys.ts'
 import { type BlobStore, NotDeleted } from '../blobs/store.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRelaxed } from '../db/client.ts'
 import { reviewClock } from '../db/collect.ts'
 import { type Deletion, dueDeletions, forgetDeletions, postponeDeletions } from '../db/deletions.ts'
 import { expireExports } from '../db/export-files.ts'
@@ -29,9 +29,9 @@ export function discardSoon(deps: Deps, keys: readonly ObjectKey[]): void {
 export async function discard(deps: Deps, keys: readonly ObjectKey[]): Promise<number> {
   const reasons = await deleteObjects(deps.blobs, keys)
   const gone = keys.filter((key) => !reasons.has(key))
-  await ask(deps.db, (_, relaxed) => forgetDeletions(relaxed, gone))
+  await askRelaxed(deps.db, (relaxed) => forgetDeletions(relaxed, gone))
   if (reasons.size === 0) return gone.length
-  await ask(deps.db, (_, relaxed) => postponeDeletions(relaxed, reasons))
+  await askRelaxed(deps.db, (relaxed) => postponeDeletions(relaxed, reasons))
   const [[key, reason] = []] = reasons
   deps.log.warn(
     { objects: reasons.size, key, reason },

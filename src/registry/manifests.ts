@@ -1,4 +1,4 @@
-import { ask, type Database, type Sql, type Transaction, violated } from '../db/client.ts'
+import { ask, askRead, type Database, type Sql, type Transaction, violated } from '../db/client.ts'
 import { deleteManifest, findManifests, insertManifest, missingBlobs } from '../db/manifests.ts'
 import { deleteTag, lockTag, tagsElsewhere } from '../db/tags.ts'
 import type { Deps } from '../deps.ts'
@@ -85,7 +85,7 @@ async function tryPut(
     const constraint = violated(error)
     if (constraint === undefined) throw error
     if (constraint === 'manifest_blobs_link') {
-      const missing = await ask(db, (sql) => missingBlobs(sql, repository, manifest.blobs))
+      const missing = await askRead(db, (sql) => missingBlobs(sql, repository, manifest.blobs))
       if (missing.length > 0)
         throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: missing.slice(0, 100) }, cause: error })
     }
@@ -122,7 +122,7 @@ async function refuseOtherMediaType(
   { mediaType }: Manifest,
 ): Promise<void> {
   const question = { repository, digest, tag: undefined, known: 'all' as const }
-  const [present] = await ask(db, (sql) => findManifests(sql, [question]))
+  const [present] = await askRead(db, (sql) => findManifests(sql, [question]))
   if (present && present.mediaType !== mediaType)
     throw new Failure('MANIFEST_INVALID', {
       detail: `${digest} is stored as ${present.mediaType}; it cannot be ${mediaType} as well`,

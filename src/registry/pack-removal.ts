@@ -1,4 +1,4 @@
-import { ask, type Transaction } from '../db/client.ts'
+import { ask, askRead, type Transaction } from '../db/client.ts'
 import { closureManifests, deleteUnnamed, lockManifests } from '../db/closures.ts'
 import { recordEvents } from '../db/events.ts'
 import { tagsNow } from '../db/import-publish.ts'
@@ -40,7 +40,7 @@ export async function removeFromPack(
   mayPull?: MayPull,
 ): Promise<boolean> {
   if (digest !== undefined) {
-    const versions = await ask(deps.db, (sql) => versionsOfManifest(sql, packId, digest))
+    const versions = await askRead(deps.db, (sql) => versionsOfManifest(sql, packId, digest))
     return versions.length > 0 && deleteVersions(deps, packId, versions, { mayPull })
   }
   const role = roleOf(tag)

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { blobKey, chunkKey } from '../blobs/keys.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRelaxed } from '../db/client.ts'
 import { queueDeletions } from '../db/deletions.ts'
 import {
   appendChunk,
@@ -210,7 +210,7 @@ function concatenated(deps: Deps, chunks: readonly Chunk[]): Readable {
 /** Queues staged objects for deletion, and deletes them when there is time. What a crash makes of it, age tells. */
 async function drop(deps: Deps, chunks: readonly Chunk[]): Promise<void> {
   const keys = chunks.map((chunk) => chunk.key)
-  await ask(deps.db, (_, relaxed) => queueDeletions(relaxed, keys))
+  await askRelaxed(deps.db, (relaxed) => queueDeletions(relaxed, keys))
   discardSoon(deps, keys)
 }
 
