@@ -3,6 +3,7 @@ import { Failure, unavailable } from '../errors.ts'
 import { socketHost } from './embedded-url.ts'
 import { type Gate, type GateLimits, type Kind, openGate } from './gate.ts'
 import { refusedByQuota } from './overrun.ts'
+import { guardTransactions } from './transactions.ts'
 
 /** What a statement is run on: the pool or a transaction alike. 64-bit integers arrive as numbers. */
 export type Sql = postgres.Sql<{ bigint: number }>
@@ -43,14 +44,16 @@ const defaultLimits: Limits = { waitMs: 3_000, answerMs: 10_000, maxWaiting: 2_0
 
 /** Options for every connection this program opens. `backoff`: a server that is back is used again within a moment. */
 export function connect(url: string, options: postgres.Options<{ bigint: postgres.PostgresType<number> }> = {}): Sql {
-  return postgres(url, {
+  const sql = postgres(url, {
     ...socketHost(url),
     connect_timeout: 5,
     backoff: () => 0.1,
     onnotice: () => undefined,
     types: { bigint: { to: 20, from: [20], parse: Number, serialize: String } },
     ...options,
-  }) as unknown as Sql
+  })
+  guardTransactions(sql as unknown as Sql)
+  return sql as unknown as Sql
 }
 
 /** Opens the pools; nothing is connected until it is first asked. `max` connections in all, at least 2. */

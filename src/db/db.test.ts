@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test'
 import { Failure } from '../errors.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { batched } from './batch.ts'
-import { ask, askRead, connect, openDatabase } from './client.ts'
+import { ask, askRead, connect, type Database, openDatabase } from './client.ts'
 import { migrate } from './migrate.ts'
 
 let databases: TestDatabases
@@ -122,6 +122,69 @@ describe('a lock that is not given back', () => {
     await inTransaction()
     assert.deepEqual({ ...db.use }, { active: 0, waiting: 0, max: 6 })
     await db.close()
+  })
+})
+
+describe('a transaction whose connection is cut', () => {
+  const counted = async (db: Database) => (await askRead(db, (sql) => sql`select from numbers`)).length
+
+  it('in the middle of a statement, is 503, and the next goes on', async () => {
+    const url = await databases.fresh()
+    const other = connect(url, { max: 1 })
+    await other`create table numbers (n int)`
+    const db = openDatabase(url, { max: 2 })
+    for (let i = 0; i < 3; i++) {
+      const cut = ask(db, (sql) =>
+        sql.begin(async (tx) => {
+          await tx`insert into numbers values (${i})`
+          const [row] = await tx<{ pid: number }[]>`select pg_backend_pid() as pid`
+          const waiting = tx`select pg_sleep(60)`
+          await Promise.all([waiting, other`select pg_terminate_backend(${row?.pid ?? 0})`])
+        }),
+      )
+      await assert.rejects(cut, isUnavailable)
+      // What ended the old connection may be told once more, on the new one.
+      await counted(db).catch((error) => assert.ok(isUnavailable(error), String(error)))
+      assert.equal(await counted(db), 0)
+    }
+    await db.close()
+    await other.end()
+  })
+
+  it('because it stood still, is 503, gives its locks back, and writes nothing any more', async () => {
+    const url = await databases.fresh()
+    const other = connect(url, { max: 1, connection: { lock_timeout: 10_000 } })
+    await other`create table numbers (n int)`
+    await other`insert into numbers values (1)`
+    const db = openDatabase(url, { max: 2, limits: { idleMs: 200 } })
+    let thaw = () => {}
+    const frozen = new Promise<void>((resolve) => {
+      thaw = resolve
+    })
+    let after: unknown
+    const cut = ask(db, (sql) =>
+      sql.begin(async (tx) => {
+        await tx`update numbers set n = 2`
+        await frozen
+        try {
+          after = await tx`insert into numbers values (3)`
+        } catch (error) {
+          after = error
+        }
+      }),
+    )
+    const refused = assert.rejects(cut, isUnavailable)
+    // Waits for the lock.
+    await other`update numbers set n = 4 where n = 1`
+    await refused
+    // Connects again, so that a statement that comes late would find a connection.
+    assert.equal(await counted(db), 1)
+    thaw()
+    while (after === undefined) await new Promise(setImmediate)
+    assert.ok(after instanceof Error)
+    assert.deepEqual([...(await other`select n from numbers`)], [{ n: 4 }])
+    await db.close()
+    await other.end()
   })
 })
 
