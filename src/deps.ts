@@ -80,6 +80,8 @@ function openTogether(db: Database, { gcGraceSeconds }: Config) {
       { lanes: 4 },
     ),
     upload: batched((keys: Parameters<typeof findUploads>[1]) => askRead(db, (sql) => findUploads(sql, keys))),
+    // Work that takes turns in this process.
+    turn: batched(async (works: (() => Promise<unknown>)[]) => Promise.all(works.map((work) => work())), { most: 1 }),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
     arrival: batched((arrivals: Arrival[]) => linkTogether(db, arrivals, gcGraceSeconds), { lanes: 2 }),
   }

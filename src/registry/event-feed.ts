@@ -1,6 +1,5 @@
 import { askRead } from '../db/client.ts'
 import { type EventRow, eventBounds, eventsChannel, listEvents } from '../db/events.ts'
-import { relayAll } from '../db/relay.ts'
 import type { Deps } from '../deps.ts'
 
 // New events for the streams of this process. However many streams there are, one connection listens, and each event is
@@ -93,7 +92,7 @@ function openReader(deps: Deps, kept: Kept, onNew: () => void) {
   const readAll = async () => {
     do {
       again = false
-      await relayAll(deps.db)
+      await deps.relay.settle()
       for (let full = true; full; ) {
         const rows = await askRead(deps.db, (sql) => listEvents(sql, kept.last, pageSize))
         keep(kept, rows)

@@ -1,6 +1,5 @@
 import { ask, askRead } from '../db/client.ts'
 import { type EventRow, eventBounds, eventTypes, forgetEvents, listEvents } from '../db/events.ts'
-import { relayAll } from '../db/relay.ts'
 import { forgetDeliveries } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -42,7 +41,7 @@ export function isTypePattern(pattern: string): boolean {
  * Throws EVENTS_GONE where some after it have been forgotten, or it is none of this registry's.
  */
 export async function startAt(deps: Deps, after: number | 'first' | 'latest'): Promise<number> {
-  await relayAll(deps.db)
+  await deps.relay.settle()
   const { forgotten, last } = await askRead(deps.db, eventBounds)
   if (after === 'latest') return last
   if (after === 'first') return forgotten

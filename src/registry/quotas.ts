@@ -91,7 +91,9 @@ async function measure(deps: Deps, glob: string): Promise<void> {
     deps.db,
     (sql) =>
       sql.begin(async (tx) => {
-        await tx`select set_config('statement_timeout', ${String(measureMs)}, true)`
+        // Also for the lock: somebody else may be measuring it.
+        await tx`
+          select set_config(name, ${String(measureMs)}, true) from unnest('{statement_timeout,lock_timeout}'::text[]) as name`
         await rows.lockQuota(tx, glob)
         await rows.measureQuota(tx, glob)
       }),

@@ -2,7 +2,6 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { askRelaxed } from '../db/client.ts'
 import { eventsChannel } from '../db/events.ts'
 import { claimLanes, type Lane } from '../db/lanes.ts'
-import { relayAll } from '../db/relay.ts'
 import type { Deps } from '../deps.ts'
 import { type DeliverOptions, deliverDefaults, deliverLane } from '../registry/deliver.ts'
 import { connectionsEach, openSender } from '../registry/webhook-sender.ts'
@@ -41,7 +40,7 @@ export function startDeliveries(deps: Deps, options: DeliveriesOptions = {}): Ru
     running.set(lane, done)
   }
   const round = async () => {
-    await relayAll(deps.db)
+    await deps.relay.settle()
     while (!stopping && running.size < slots) {
       const busy = new Map<string, number>()
       for (const { webhookId } of running.keys()) busy.set(webhookId, (busy.get(webhookId) ?? 0) + 1)
