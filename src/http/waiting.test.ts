@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, it } from 'node:test'
+import { connect, type Sql, type Transaction } from '../db/client.ts'
+import { lockPack } from '../db/packs.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { PackId } from '../packs/pack.ts'
+import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { ask, publish } from '../testing/packs.ts'
+import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
+
+// What clients see while somebody keeps a lock that more of them wait for than there are connections.
+
+let databases: TestDatabases
+let registry: TestRegistry
+let other: Sql
+before(async () => {
+  databases = await startDatabases()
+  const url = await databases.fresh()
+  registry = await startRegistry(url, { WORKER: 'false' })
+  other = connect(url, { max: 1 })
+})
+after(async () => {
+  await other?.end()
+  await registry?.stop()
+  await databases?.stop()
+})
+
+/** Many more than connections. */
+const many = 30
+
+/** Reads one thing after the other for as long as the writes are under way; each has to be answered. */
+async function readMeanwhile(paths: readonly string[], writes: Promise<Response>[]): Promise<Response[]> {
+  let ended = false
+  const all = Promise.all(writes).finally(() => {
+    ended = true
+  })
+  while (!ended) {
+    for (const path of paths) {
+      const answer = await registry.call('GET', path)
+      assert.equal(answer.status, 200, `${path}: ${await answer.text()}`)
+    }
+  }
+  return all
+}
+
+async function expectRefused(answers: readonly Response[]): Promise<void> {
+  for (const answer of answers) {
+    assert.equal(answer.status, 503, await answer.text())
+    assert.match(answer.headers.get('retry-after') ?? '', /^\d+$/)
+  }
+}
+
+describe('while a lock is kept', () => {
+  it('of a tag, pushes of it are told to come back, and everything can be read', async () => {
+    const { digest } = await registry.pushManifest('kept/tag', 'v1')
+    const body = JSON.stringify(sampleManifest({ annotations: { a: 'b' } }))
+    const push = () =>
+      registry.call('PUT', '/v2/kept/tag/manifests/v1', { body, headers: { 'content-type': imageType } })
+    const blob = await registry.pushBlob('kept/tag', 'a blob')
+    const paths = ['manifests/v1', `manifests/${digest}`, `blobs/${blob.digest}`, 'tags/list']
+    await other.begin(async (tx) => {
+      await tx`select from tags where name = 'v1' for update`
+      const reading = ['/readyz', '/v2/_catalog', ...paths.map((path) => `/v2/kept/tag/${path}`)]
+      await expectRefused(await readMeanwhile(reading, Array.from({ length: many }, push)))
+    })
+    assert.equal((await push()).status, 201)
+  })
+
+  it('of a pack, publishes are told to come back, and everything can be read', async () => {
+    const packId = 'kept' as PackId
+    assert.equal((await publish(registry, { packId })).status, 201)
+    const change = () =>
+      registry.call('PATCH', '/packs/kept/1.0.0', {
+        body: JSON.stringify({ state: 'deprecated', message: 'old' }),
+        headers: { 'content-type': 'application/json' },
+      })
+    await other.begin(async (tx) => {
+      await lockPack(tx as unknown as Transaction, packId, 'packs/kept' as RepositoryName)
+      const reading = ['/packs', '/packs/kept', '/packs/kept/1.0.0', '/packs/kept/versions', '/packs?q=kept']
+      await expectRefused(await readMeanwhile(reading, Array.from({ length: many }, change)))
+    })
+    assert.equal((await change()).status, 200)
+    assert.equal((await ask(registry, 'GET', '/packs/kept/versions')).status, 200)
+  })
+})
