@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
+import { type IncomingMessage, request } from 'node:http'
 import { after, before, describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, type Sql, type Transaction } from '../db/client.ts'
 import { lockPack } from '../db/packs.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -13,9 +15,10 @@ import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../
 let databases: TestDatabases
 let registry: TestRegistry
 let other: Sql
+let url: string
 before(async () => {
   databases = await startDatabases()
-  const url = await databases.fresh()
+  url = await databases.fresh()
   registry = await startRegistry(url, { WORKER: 'false' })
   other = connect(url, { max: 1 })
 })
@@ -64,6 +67,36 @@ describe('while a lock is kept', () => {
       await expectRefused(await readMeanwhile(reading, Array.from({ length: many }, push)))
     })
     assert.equal((await push()).status, 201)
+  })
+
+  it('of content, a large push of it that goes on for long is told to come back', async () => {
+    const short = await startRegistry(url, { WORKER: 'false', GC_GRACE: '1s' })
+    const bytes = Buffer.alloc(128 * 1024, 'large')
+    const { digest } = await short.pushBlob('kept/content', bytes)
+    const target = new URL(`${short.url}/v2/kept/again/blobs/uploads/?digest=${digest}`)
+    const headers = { 'content-type': 'application/octet-stream', 'content-length': bytes.length }
+    try {
+      await other.begin(async (tx) => {
+        const push = request(target, { method: 'POST', headers })
+        const answered = new Promise<IncomingMessage>((resolve, reject) =>
+          push.on('response', resolve).on('error', reject),
+        )
+        push.write(bytes.subarray(0, 1))
+        // It is compared with what is there, which the registry has put off the review of.
+        for (let held = 0; held === 0; await sleep(5))
+          held = (await tx`select from blobs where digest = ${digest} and review_at > now() + interval '0.9 s'`).length
+        await tx`select from blobs where digest = ${digest} for update`
+        const dripping = setInterval(() => push.write(bytes.subarray(0, 1)), 20)
+        const answer = await answered.finally(() => clearInterval(dripping))
+        assert.equal(answer.statusCode, 503)
+        assert.match(answer.headers['retry-after'] ?? '', /^\d+$/)
+        answer.resume()
+        push.destroy()
+      })
+      assert.equal((await short.pushBlob('kept/again', bytes)).digest, digest)
+    } finally {
+      await short.stop()
+    }
   })
 
   it('of a pack, publishes are told to come back, and everything can be read', async () => {

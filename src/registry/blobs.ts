@@ -16,7 +16,7 @@ import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf, digestSoFar } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { type Body, cutOff, readWhole } from './body.ts'
+import { type Body, pieces, readWhole } from './body.ts'
 import { gone, reportDamage } from './damage.ts'
 import { discardSoon } from './deletions.ts'
 import { requireRoom } from './quotas.ts'
@@ -99,17 +99,13 @@ async function hashOnly({ digest, body }: Content, hold: () => Promise<unknown>,
   const check = checker(digest, body.length)
   let size = 0
   let next = performance.now() + seconds * 1000
-  try {
-    for await (const piece of body.stream) {
-      check.add(piece)
-      if (performance.now() > next) {
-        await hold()
-        next = performance.now() + seconds * 1000
-      }
-      size += piece.length
+  for await (const piece of pieces(body)) {
+    check.add(piece)
+    if (performance.now() > next) {
+      await hold()
+      next = performance.now() + seconds * 1000
     }
-  } catch (cause) {
-    throw cutOff(cause)
+    size += piece.length
   }
   check.seal()
   return size
