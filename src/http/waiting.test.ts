@@ -4,8 +4,10 @@ import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, type Sql, type Transaction } from '../db/client.ts'
 import { lockPack } from '../db/packs.ts'
+import { digestOf } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { PackId } from '../packs/pack.ts'
+import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, publish } from '../testing/packs.ts'
 import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -97,6 +99,32 @@ describe('while a lock is kept', () => {
     } finally {
       await short.stop()
     }
+  })
+
+  it('of content, a push that has no room does not wait with those that have', async () => {
+    const { digest } = await registry.pushBlob('kept/held', 'held')
+    const quota = await ask(registry, 'PUT', '/quotas/kept/full', { bytes: 1 })
+    assert.equal(quota.status, 201, JSON.stringify(quota.body))
+    const push = (repository: string, text: string) =>
+      registry.call('POST', `/v2/${repository}/blobs/uploads/?digest=${digestOf(Buffer.from(text))}`, {
+        body: text,
+        headers: { 'content-type': 'application/octet-stream' },
+      })
+    const waiting: Promise<Response>[] = []
+    let answered = 0
+    await other.begin(async (tx) => {
+      await tx`select from blobs where digest = ${digest} for update`
+      // As many as travel at a time.
+      for (const repository of ['kept/one', 'kept/two']) {
+        waiting.push(push(repository, 'held').finally(() => answered++))
+        await untilBlocked(registry, waiting.length)
+      }
+      const refused = await push('kept/full', 'no room')
+      assert.equal(refused.status, 403)
+      assert.match(JSON.stringify(await refused.json()), /kept\/full may hold 1 bytes/)
+      assert.equal(answered, 0)
+    })
+    for (const { status } of await Promise.all(waiting)) assert.equal(status, 201)
   })
 
   it('of a pack, publishes are told to come back, and everything can be read', async () => {

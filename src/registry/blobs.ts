@@ -56,7 +56,9 @@ export async function storeContent(deps: Deps, content: Content, held?: boolean)
 }
 
 async function storeSmall(deps: Deps, content: Content, bytes: Buffer, held: boolean): Promise<void> {
-  const { digest } = content
+  const { digest, repository } = content
+  // Asked before it travels with others, which would all have to be sent again without it.
+  await requireRoom(deps, repository, bytes.length, digest)
   if (held && (await link(deps, arrivalOf(content, bytes.length)))) return
   const key = blobKey(digest)
   await deps.blobs.put(key, bytes)
