@@ -109,8 +109,8 @@ export async function endForgotten(deps: Deps): Promise<number> {
 }
 
 /** Ends what was forgotten, and deletes what is queued. Harmless in several processes at once. */
-export async function tidy(deps: Deps): Promise<{ expired: number; deleted: number }> {
+export async function tidy(deps: Deps, options: EmptyOptions = {}): Promise<{ expired: number; deleted: number }> {
   const expired = await endForgotten(deps)
-  const { objects } = await emptyQueue(deps)
+  const { objects } = await emptyQueue(deps, options)
   return { expired, deleted: objects }
 }

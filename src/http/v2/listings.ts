@@ -1,6 +1,7 @@
+import { listRepositories } from '../../db/catalog.ts'
 import { askRead } from '../../db/client.ts'
 import { listReferrers, type Referrer } from '../../db/referrers.ts'
-import { listRepositories, listTags } from '../../db/tags.ts'
+import { listTags } from '../../db/tags.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { maxManifestBytes } from '../../oci/manifest.ts'
