@@ -6,11 +6,10 @@ import type { Sql, Transaction } from './client.ts'
 // still in it for too long. PostgreSQL has rolled it back. The driver (postgres 3.4.9) says CONNECTION_CLOSED, and then
 // does two things that must not be:
 //
-// - It sends the rollback of its own to where there is no socket any more, which is an error that nobody can catch and
-//   that ends the process (porsager/postgres#1208). So what fails by the connection never comes back to it: the outcome
-//   of the transaction is settled by the end of the connection.
+// - It sends a rollback to where there is no socket any more, which is an error that nobody can catch and that ends the
+//   process. So what fails by the connection never comes back to it: the end of the connection settles the outcome.
 // - It sends further statements of the transaction on the connection as it is by then: a new one, outside of any
-//   transaction, or inside that of somebody else (#1216). So a transaction that has ended takes no statement.
+//   transaction, or inside that of somebody else. So a transaction that has ended takes no statement.
 
 type Begin = Sql['begin']
 type Work = (tx: Transaction) => unknown
