@@ -75,18 +75,26 @@ export async function emptyQueue(deps: Deps, options: EmptyOptions = {}): Promis
   for (;;) {
     const from = after
     const due = await ask(deps.db, (sql) => dueDeletions(sql, { until, after: from, limit }))
-    await pace(due.length, signal)
-    const keys = due.map(({ key }) => key)
-    const batches = Array.from({ length: Math.ceil(keys.length / batch) }, (_, i) =>
-      keys.slice(i * batch, (i + 1) * batch),
-    )
-    const deleted = (await Promise.all(batches.map((some) => discard(deps, some)))).reduce((sum, n) => sum + n, 0)
-    emptied.objects += deleted
-    emptied.failed += keys.length - deleted
-    onProgress?.(emptied)
+    const left = batchesOf(due).values()
+    const work = async () => {
+      for (const keys of left) {
+        await pace(keys.length, signal)
+        const deleted = await discard(deps, keys)
+        emptied.objects += deleted
+        emptied.failed += keys.length - deleted
+        onProgress?.(emptied)
+      }
+    }
+    await Promise.all(Array.from({ length: batchesAtOnce }, work))
     if (due.length < limit) return emptied
     after = due.at(-1)
   }
+}
+
+function batchesOf(due: readonly Deletion[]): ObjectKey[][] {
+  return Array.from({ length: Math.ceil(due.length / batch) }, (_, i) =>
+    due.slice(i * batch, (i + 1) * batch).map(({ key }) => key),
+  )
 }
 
 /** Each may have a hundred thousand objects. */
