@@ -1,5 +1,5 @@
 import type { LeftOut } from '../bundles/contents.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { findHeld, heldManifests } from '../db/held.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -49,7 +49,7 @@ export function openBase(deps: Deps, mayPull: (repository: RepositoryName) => bo
       const found = new Map<Digest, Buffer>()
       for (let at = 0; at < leftOut.length; at += atOnce) {
         const digests = leftOut.slice(at, at + atOnce).map(({ digest }) => digest)
-        const some = await ask(deps.db, (sql) => heldManifests(sql, digests))
+        const some = await askRead(deps.db, (sql) => heldManifests(sql, digests))
         for (const { digest, payload } of some) found.set(digest, payload)
       }
       return found

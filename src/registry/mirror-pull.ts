@@ -1,4 +1,4 @@
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { tagTarget } from '../db/mirrored.ts'
 import { findRelease } from '../db/packs.ts'
 import { Failure } from '../errors.ts'
@@ -131,12 +131,12 @@ async function pullVersion(run: Mirroring, arriving: Arriving, taken: Taken, wan
   taken.set(key, true)
   run.note({ pack: packId })
   const state = await attempt(run, { kind: 'version', packId, reference: version, digest }, async () => {
-    const here = await ask(run.deps.db, (sql) => findRelease(sql, packId, version))
+    const here = await askRead(run.deps.db, (sql) => findRelease(sql, packId, version))
     if (here?.manifestDigest === digest && here.version === version) return { state: 'same' }
     if (here?.manifestDigest) return { state: 'different', there: here.manifestDigest }
     if (run.dryRun) return { state: 'missing' }
     await storeTree(run, packId, manifest, tagOf(version))
-    const now = await ask(run.deps.db, (sql) => findRelease(sql, packId, version))
+    const now = await askRead(run.deps.db, (sql) => findRelease(sql, packId, version))
     return now?.manifestDigest === digest ? { state: 'same' } : { state: 'missing' }
   })
   const isHereToo = state === 'same' || (run.dryRun && state === 'missing')
@@ -194,7 +194,7 @@ async function pullTag(
   const repository = repositoryOf(packId)
   const { digest } = manifest
   await attempt(run, { kind, packId, reference: tag, digest }, async () => {
-    const here = await ask(run.deps.db, (sql) => tagTarget(sql, repository, tag))
+    const here = await askRead(run.deps.db, (sql) => tagTarget(sql, repository, tag))
     if (here === digest) return { state: 'same' }
     if (run.dryRun) return here ? { state: 'different', there: here } : { state: 'missing' }
     await storeTree(run, packId, manifest, tag)

@@ -1,5 +1,5 @@
 import { mayAccess } from '../../auth/access.ts'
-import { ask } from '../../db/client.ts'
+import { askRead } from '../../db/client.ts'
 import { type ListedVersion, listVersions } from '../../db/pack-versions.ts'
 import { dependentsOf } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
@@ -25,7 +25,7 @@ export function addPackReads(routes: Routes, deps: Deps): void {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
     const { runner } = queryOf(c, runnerQuery)
-    const all = await ask(deps.db, (sql) => listVersions(sql, packId))
+    const all = await askRead(deps.db, (sql) => listVersions(sql, packId))
     if (!all) throw new Failure('PACK_UNKNOWN', { detail: `there is no pack ${packId}` })
     const fit = runner ? all.filter((row) => runsOn(row, runner)) : all
     return Response.json({ versions: fit.map(versionEntry) } satisfies Answer<typeof versionsAnswer>)
@@ -44,7 +44,7 @@ export function addPackReads(routes: Routes, deps: Deps): void {
     requireAccess(c, repositoryOf(packId), 'pull')
     queryOf(c, noQuery)
     const { version } = await selectVersion(deps, packId, c.req.param('version') ?? '', undefined)
-    const all = await ask(deps.db, (sql) => dependentsOf(sql, packId))
+    const all = await askRead(deps.db, (sql) => dependentsOf(sql, packId))
     const principal = principalOf(c)
     const dependents = all.filter(({ packId: id, range }) => {
       if (!mayAccess(principal, repositoryOf(id as PackId), 'pull')) return false
