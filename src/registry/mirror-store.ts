@@ -2,13 +2,13 @@ import { ask } from '../db/client.ts'
 import { findManifests } from '../db/manifests.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
-import { parseManifest } from '../oci/manifest.ts'
+import { blobSizes, parseManifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
 import { getManifest, type RemoteManifest } from '../remote/manifests.ts'
 import { confirmBlob, mount } from './blobs.ts'
-import { fetchBlob } from './fetch-blob.ts'
+import { type Fetch, fetchBlob } from './fetch-blob.ts'
 import { putManifest } from './manifests.ts'
 import { type Mirroring, placeOf, remember } from './mirroring.ts'
 
@@ -51,7 +51,8 @@ async function storeBelow(
     const member = await getManifest(remote, place, child, run)
     if (member) await storeBelow(run, packId, { manifest: member, tag: undefined, depth: depth + 1 }, walk)
   }
-  for (const blob of manifest.blobs) await storeBlob(run, repository, place, blob)
+  const sizes = blobSizes(bytes)
+  for (const blob of manifest.blobs) await storeBlob(run, { repository, place, digest: blob, size: sizes.get(blob) })
   await putManifest(deps, {
     repository,
     reference: tag === undefined ? { digest } : { tag },
@@ -77,12 +78,8 @@ async function isHere(run: Mirroring, repository: RepositoryName, digest: Digest
   return found !== undefined
 }
 
-async function storeBlob(
-  run: Mirroring,
-  repository: RepositoryName,
-  place: RepositoryName,
-  digest: Digest,
-): Promise<void> {
+async function storeBlob(run: Mirroring, fetch: Fetch): Promise<void> {
+  const { repository, place, digest } = fetch
   const { deps, remote, report, places } = run
   const here = await confirmBlob(deps, repository, digest)
   const from = places.get(digest)
@@ -92,19 +89,14 @@ async function storeBlob(
   }
   if (!here) {
     const key = `${repository}@${digest}`
-    const size = await fetchBlob(
-      deps,
-      remote,
-      { repository, place, digest },
-      {
-        signal: run.signal,
-        session: run.sessions.get(key),
-        async onSession(session) {
-          run.sessions.set(key, session)
-          await run.keepSessions()
-        },
+    const size = await fetchBlob(deps, remote, fetch, {
+      signal: run.signal,
+      session: run.sessions.get(key),
+      async onSession(session) {
+        run.sessions.set(key, session)
+        await run.keepSessions()
       },
-    )
+    })
     run.sessions.delete(key)
     if (size === undefined)
       throw new Failure('REMOTE_INVALID', {
