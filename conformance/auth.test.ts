@@ -227,8 +227,8 @@ for (const [index, { who, user, password, at }] of logins.entries())
     })
   })
 
-// To push and to pull is a matter of docker's engine; the login, and what the client asks by itself, are tried. It speaks
-// to nobody but over TLS, so a proxy stands before the registry.
+// A newer client than the engine's own (docker.test.ts), for what it asks by itself. It speaks to nobody but over TLS, so a
+// proxy stands before the registry.
 describe('docker, without its engine', () => {
   let behind: Server
   let proxy: TlsServer

@@ -8,7 +8,7 @@ import type { Config } from './config.ts'
 import { type AuditEntry, insertEvents } from './db/audit.ts'
 import { askedDistinct, askedOnce, batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
-import { ask, type Database, learnTypes, openDatabase } from './db/client.ts'
+import { ask, askRead, askRelaxed, type Database, learnTypes, openDatabase } from './db/client.ts'
 import { findManifests } from './db/manifests.ts'
 import { listPacks, type PackQuery } from './db/pack-list.ts'
 import { findContents, findDescriptions, findVersions } from './db/pack-versions.ts'
@@ -54,30 +54,34 @@ const cacheBytes = 64 * 1024 * 1024
 
 function openTogether(db: Database, { gcGraceSeconds }: Config) {
   return {
-    linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) => ask(db, (sql) => findLinkedBlobs(sql, keys))),
-    manifest: batched((keys: Parameters<typeof findManifests>[1]) => ask(db, (sql) => findManifests(sql, keys))),
-    packVersion: batched((keys: Parameters<typeof findVersions>[1]) => ask(db, (sql) => findVersions(sql, keys))),
-    apiToken: batched((keys: Parameters<typeof findLiveTokens>[1][number][]) =>
-      askedDistinct(keys, (each) => ask(db, (sql) => findLiveTokens(sql, each))),
+    linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) =>
+      askRead(db, (sql) => findLinkedBlobs(sql, keys)),
     ),
-    tokenKey: batched((kids: string[]) => ask(db, (sql) => haveTokenKeys(sql, kids))),
+    manifest: batched((keys: Parameters<typeof findManifests>[1]) => askRead(db, (sql) => findManifests(sql, keys))),
+    packVersion: batched((keys: Parameters<typeof findVersions>[1]) => askRead(db, (sql) => findVersions(sql, keys))),
+    apiToken: batched((keys: Parameters<typeof findLiveTokens>[1][number][]) =>
+      askedDistinct(keys, (each) => askRead(db, (sql) => findLiveTokens(sql, each))),
+    ),
+    tokenKey: batched((kids: string[]) => askRead(db, (sql) => haveTokenKeys(sql, kids))),
     audit: batched(
       async (entries: AuditEntry[]) => {
-        await ask(db, (_, relaxed) => insertEvents(relaxed, entries))
+        await askRelaxed(db, (relaxed) => insertEvents(relaxed, entries))
         return entries.map(() => undefined)
       },
       { lanes: 2 },
     ),
-    packContent: batched((keys: Parameters<typeof findContents>[1]) => ask(db, (sql) => findContents(sql, keys))),
+    packContent: batched((keys: Parameters<typeof findContents>[1]) => askRead(db, (sql) => findContents(sql, keys))),
     packDescription: batched((keys: Parameters<typeof findDescriptions>[1]) =>
-      ask(db, (sql) => findDescriptions(sql, keys)),
+      askRead(db, (sql) => findDescriptions(sql, keys)),
     ),
     // Nearly everybody asks for the first page. One that takes long keeps others waiting, so several are under way.
     packList: batched(
-      (queries: PackQuery[]) => askedOnce(queries, (query) => ask(db, (sql) => listPacks(sql, query))),
+      (queries: PackQuery[]) => askedOnce(queries, (query) => askRead(db, (sql) => listPacks(sql, query))),
       { lanes: 4 },
     ),
-    upload: batched((keys: Parameters<typeof findUploads>[1]) => ask(db, (sql) => findUploads(sql, keys))),
+    upload: batched((keys: Parameters<typeof findUploads>[1]) => askRead(db, (sql) => findUploads(sql, keys))),
+    // Work that takes turns in this process.
+    turn: batched(async (works: (() => Promise<unknown>)[]) => Promise.all(works.map((work) => work())), { most: 1 }),
     // Two at once: while one waits for the disk, the next is on its way, and PostgreSQL flushes both together.
     arrival: batched((arrivals: Arrival[]) => linkTogether(db, arrivals, gcGraceSeconds), { lanes: 2 }),
   }
@@ -114,7 +118,7 @@ export async function openDeps(
   metrics.sources.pool = () => db.use
   await ask(db, () => learnTypes(db))
   return {
-    uploadSecret: await ask(db, uploadSecret),
+    uploadSecret: await askRead(db, uploadSecret),
     config,
     log,
     metrics,

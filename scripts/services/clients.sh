@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The real clients and services that the black-box tests and benchmarks drive: from Debian, and where Debian stable is
 # too old (oras, crane, cosign, docker's client) from a newer suite, unpacked into a cache folder with nothing installed on
-# the system. So is promtool, which checks alert rules: its package would bring a whole Prometheus, as a service. What
+# the system. So are promtool, which checks alert rules, and docker's engine with its client, in docker-engine/: their packages
+# would bring services along. What
 # Debian does not have in the version that is wanted (helm, regctl, a newer docker-registry), Go builds into the same folder.
 # usage: bash scripts/services/clients.sh      prints the folder that holds the newer clients; a no-op when all is there
 # needs: Debian 12 with its own apt configuration; Go; root, where packages have to be installed
@@ -75,10 +76,24 @@ unpack_promtool() {
   (
     cd "$work"
     apt-get update -qq >&2
-    apt-get download -qq prometheus >&2
+    apt-get download -qq -o APT::Sandbox::User=root prometheus >&2
     dpkg -x prometheus_*.deb root
   )
   mv "$work/root/usr/bin/promtool" "$bin/promtool"
+  rm -rf "$work"
+}
+
+unpack_docker() {
+  echo 'unpacking the engine of docker' >&2
+  work=$(mktemp -d "$dir/work.XXXXXX")
+  (
+    cd "$work"
+    apt-get update -qq >&2
+    apt-get download -qq -o APT::Sandbox::User=root docker.io containerd runc >&2
+    for package in *.deb; do dpkg -x "$package" root; done
+    mv root/usr/sbin/* root/usr/bin/
+  )
+  mv "$work/root/usr/bin" "$bin/docker-engine"
   rm -rf "$work"
 }
 
@@ -95,4 +110,5 @@ for program in "${built[@]}"; do
   ln -sfn "$own/$name" "$bin/$name"
 done
 [ -x "$bin/promtool" ] || unpack_promtool
+[ -d "$bin/docker-engine" ] || unpack_docker
 echo "$bin"

@@ -9,9 +9,12 @@ const writev = promisify(fs.writev)
 
 const MiB = 1024 * 1024
 const smallBytes = 64 * 1024
-const blockBytes = MiB
-/** What may wait behind the write under way before the source has to: a draft holds twice this. */
-const heldBytes = 2 * blockBytes
+/** The most and the least that is written at once. */
+const blockBytes = { most: MiB, least: 128 * 1024 }
+/** How many blocks may wait behind the write under way, which has as many, before the source has to. */
+const heldBlocks = 2
+/** What all large drafts of a process hold together, as far as the least block allows: with many, each writes less at once. */
+const heldTogether = 64 * MiB
 /**
  * A large file is synced in the background every so often, so that the disk works while bytes still arrive. Measured
  * with 64 MiB bodies hashed on the way, one at a time / four at once: one sync at the end 510 / 665 MiB/s, every 8 MiB
@@ -25,6 +28,8 @@ const backgroundFlushes = 2
 export class Drafts {
   readonly folder: string
   flushes = 0
+  /** Files that are open: drafts with more than fits in one small write. */
+  open = 0
 
   constructor(folder: string) {
     this.folder = folder
@@ -32,6 +37,12 @@ export class Drafts {
 
   begin(): Draft {
     return new Draft(this)
+  }
+
+  /** What is written at once now. */
+  get blockBytes(): number {
+    const share = heldTogether / (2 * heldBlocks * Math.max(1, this.open))
+    return Math.max(blockBytes.least, Math.min(blockBytes.most, share))
   }
 }
 
@@ -59,8 +70,9 @@ export class Draft {
   add(piece: Buffer): Promise<void> | undefined {
     this.#throwFailure()
     this.#pieces.add(piece)
-    if (this.#pieces.bytes >= blockBytes) this.#write()
-    return this.#pieces.bytes >= heldBytes ? this.#writing : undefined
+    const block = this.#drafts.blockBytes
+    if (this.#pieces.bytes >= block) this.#write()
+    return this.#pieces.bytes >= heldBlocks * block ? this.#writing : undefined
   }
 
   /**
@@ -74,8 +86,7 @@ export class Draft {
       // Into the page cache, which takes less time than a change of threads. The sync takes longer and goes through the
       // pool: the file system then commits several files at once (64 at a time, 4 threads: 6,300 files/s against 2,100
       // on this thread, for half the CPU; one at a time 1,650 against 1,840).
-      this.#fd = fs.openSync(this.path, 'wx')
-      writeAllSync(this.#fd, this.#pieces.take())
+      writeAllSync(this.#open(), this.#pieces.take())
     } else {
       while (this.#writing || this.#pieces.bytes > 0) {
         this.#throwFailure()
@@ -108,13 +119,12 @@ export class Draft {
     if (this.#writing) return
     const size = this.#pieces.bytes
     const buffers = this.#pieces.take()
-    this.#fd ??= fs.openSync(this.path, 'wx')
-    this.#writing = writeAll(this.#fd, buffers, this.#written).then(
+    this.#writing = writeAll(this.#open(), buffers, this.#written).then(
       () => {
         this.#writing = undefined
         this.#written += size
         this.#flushEarly(size)
-        if (this.#pieces.bytes >= blockBytes) this.#write()
+        if (this.#pieces.bytes >= this.#drafts.blockBytes) this.#write()
       },
       (error) => {
         this.#writing = undefined
@@ -144,8 +154,18 @@ export class Draft {
     if (this.#failure) throw this.#failure.error
   }
 
+  #open(): number {
+    if (this.#fd === undefined) {
+      this.#fd = fs.openSync(this.path, 'wx')
+      this.#drafts.open++
+    }
+    return this.#fd
+  }
+
   #close(): void {
-    if (this.#fd !== undefined) fs.closeSync(this.#fd)
+    if (this.#fd === undefined) return
+    fs.closeSync(this.#fd)
+    this.#drafts.open--
     this.#fd = undefined
   }
 }

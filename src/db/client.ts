@@ -1,7 +1,9 @@
 import postgres from 'postgres'
 import { Failure, unavailable } from '../errors.ts'
 import { socketHost } from './embedded-url.ts'
+import { type Gate, type GateLimits, type Kind, openGate } from './gate.ts'
 import { refusedByQuota } from './overrun.ts'
+import { guardTransactions } from './transactions.ts'
 
 /** What a statement is run on: the pool or a transaction alike. 64-bit integers arrive as numbers. */
 export type Sql = postgres.Sql<{ bigint: number }>
@@ -9,68 +11,87 @@ export type Transaction = postgres.TransactionSql<{ bigint: number }>
 /** A piece of a statement, to be put into another. */
 export type Fragment = postgres.PendingQuery<postgres.Row[]>
 
-/** The pools and the gate before them. Get at PostgreSQL through `ask`, so that its outages become 503s. */
+/** The pools and the gates before them. Get at PostgreSQL through `ask` and its like, so that outages become 503s. */
 export type Database = {
   /** Durable: what a statement on it returned is on disk. */
   readonly sql: Sql
   /** Commits without waiting for the disk: for rows whose loss costs a client one retry, such as a new upload session. */
   readonly relaxed: Sql
+  readonly gates: { readonly sql: Gate; readonly relaxed: Gate }
   readonly limits: Limits
   /** Statements under way and waiting, for the metrics. */
-  readonly use: { active: number; waiting: number; readonly max: number }
+  readonly use: { active: number; waiting: number; max: number }
   /** Told of every finished statement: its duration in seconds. */
   onAnswer: (seconds: number) => void
   /** Told after a statement or transaction that may have written events. */
   onEvents: () => void
-  readonly queue: (() => void)[]
   close(): Promise<void>
 }
 
-type Limits = {
-  /** How long a statement may wait for a free connection before the client is told to come back. */
-  waitMs: number
+type Limits = GateLimits & {
   /** How long a statement may take before the client is told to come back. */
   answerMs: number
-  /** How many statements may wait at once. */
-  maxWaiting: number
+  /** How long it may wait for a lock that another transaction has: each time that it waits. */
+  lockMs: number
+  /**
+   * How long a transaction may stand still between two statements. A process that is frozen in one keeps its locks no
+   * longer than that.
+   */
+  idleMs: number
 }
 
-const defaultLimits: Limits = { waitMs: 3_000, answerMs: 10_000, maxWaiting: 2_000 }
+const defaultLimits: Limits = { waitMs: 3_000, answerMs: 10_000, maxWaiting: 2_000, lockMs: 3_000, idleMs: 30_000 }
 
 /** Options for every connection this program opens. `backoff`: a server that is back is used again within a moment. */
 export function connect(url: string, options: postgres.Options<{ bigint: postgres.PostgresType<number> }> = {}): Sql {
-  return postgres(url, {
+  const sql = postgres(url, {
     ...socketHost(url),
     connect_timeout: 5,
     backoff: () => 0.1,
     onnotice: () => undefined,
     types: { bigint: { to: 20, from: [20], parse: Number, serialize: String } },
     ...options,
-  }) as unknown as Sql
+  })
+  guardTransactions(sql as unknown as Sql)
+  return sql as unknown as Sql
 }
 
-/** Opens the pools; nothing is connected until it is first asked. `max` connections in all. */
-export function openDatabase(url: string, { max = 12, limits = {} as Partial<Limits> } = {}): Database {
+/** Opens the pools; nothing is connected until it is first asked. `max` connections in all, at least 2. */
+export function openDatabase(url: string, { max = 12, limits: given = {} as Partial<Limits> } = {}): Database {
+  const limits = { ...defaultLimits, ...given }
   const relaxedMax = Math.max(1, Math.floor(max / 4))
+  const durableMax = Math.max(1, max - relaxedMax)
   const settings = {
     application_name: 'packs-registry',
     statement_timeout: 30_000,
+    lock_timeout: limits.lockMs,
+    idle_in_transaction_session_timeout: limits.idleMs,
     plan_cache_mode: 'force_generic_plan',
+    // What is looked for is found along an index and in memory. By default PostgreSQL takes a disk's seek into account and
+    // reads all of a table of 60,000 blobs for the 500 that garbage collection locks: five times the processor time.
+    random_page_cost: 1.1,
   }
-  const sql = connect(url, { max: Math.max(1, max - relaxedMax), idle_timeout: 300, connection: settings })
+  const sql = connect(url, { max: durableMax, idle_timeout: 300, connection: settings })
   const relaxed = connect(url, {
     max: relaxedMax,
     idle_timeout: 300,
     connection: { ...settings, synchronous_commit: 'off' },
   })
+  const gates = {
+    sql: openGate({ max: durableMax, spared: Math.min(2, Math.floor(durableMax / 2)) }, limits),
+    relaxed: openGate({ max: relaxedMax, spared: 0 }, limits),
+  }
   return {
     sql,
     relaxed,
-    limits: { ...defaultLimits, ...limits },
-    use: { active: 0, waiting: 0, max },
+    gates,
+    limits,
+    get use() {
+      const active = gates.sql.active + gates.relaxed.active
+      return { active, waiting: gates.sql.waiting + gates.relaxed.waiting, max: durableMax + relaxedMax }
+    },
     onAnswer: () => undefined,
     onEvents: () => undefined,
-    queue: [],
     async close() {
       await Promise.all([sql.end({ timeout: 5 }), relaxed.end({ timeout: 5 })])
     },
@@ -95,25 +116,45 @@ export function noteEvents(): void {
   eventsNoted++
 }
 
+/** `answerMs`: for work that is known to take longer. */
+type AskOptions = { answerMs?: number }
+
 /**
- * Runs statements with a bound on the wait for a connection and on the answer.
- * Throws Failure('UNAVAILABLE') when the pool stays exhausted, the server is down, or it does not answer in time,
- * QUOTA_EXCEEDED where the statement would add more than a quota allows;
- * every other error of PostgreSQL is passed on as it is. `answerMs`: for work that is known to take longer.
+ * Runs statements with a bound on the wait for a connection, for locks, and on the answer.
+ * Throws Failure('UNAVAILABLE') when the pool stays exhausted, the server is down, it does not answer in time, or others
+ * keep what is needed, QUOTA_EXCEEDED where the statement would add more than a quota allows;
+ * every other error of PostgreSQL is passed on as it is.
  */
-export async function ask<T>(
+export function ask<T>(db: Database, run: (sql: Sql) => Promise<T>, options?: AskOptions): Promise<T> {
+  return enter(db, 'sql', 'write', run, options)
+}
+
+/** The same for what writes nothing and locks nothing: it finds a connection however many wait for locks. */
+export function askRead<T>(db: Database, run: (sql: Sql) => Promise<T>, options?: AskOptions): Promise<T> {
+  return enter(db, 'sql', 'read', run, options)
+}
+
+/** The same as `ask`, for rows whose loss costs a client one retry. */
+export function askRelaxed<T>(db: Database, run: (relaxed: Sql) => Promise<T>, options?: AskOptions): Promise<T> {
+  return enter(db, 'relaxed', 'write', run, options)
+}
+
+async function enter<T>(
   db: Database,
-  run: (sql: Sql, relaxed: Sql) => Promise<T>,
-  { answerMs = db.limits.answerMs } = {},
+  pool: 'sql' | 'relaxed',
+  kind: Kind,
+  run: (sql: Sql) => Promise<T>,
+  { answerMs = db.limits.answerMs }: AskOptions = {},
 ): Promise<T> {
-  if (db.use.active >= db.use.max) await freeConnection(db)
-  else db.use.active++
+  const gate = db.gates[pool]
+  const wait = gate.enter(kind)
+  if (wait) await wait
   const started = performance.now()
   const notedBefore = eventsNoted
   // The slot is given back when the statement ends, not when its caller gives up: it counts real connections.
-  const answer = run(db.sql, db.relaxed).finally(() => {
+  const answer = run(db[pool]).finally(() => {
     db.onAnswer((performance.now() - started) / 1000)
-    release(db)
+    gate.leave(kind)
     // Those of others count too: to relay once too often does no harm.
     if (eventsNoted !== notedBefore) db.onEvents()
   })
@@ -122,30 +163,6 @@ export async function ask<T>(
   } catch (error) {
     throw isOutage(error) ? unavailable('database', error) : (refusedByQuota(error) ?? error)
   }
-}
-
-function release(db: Database): void {
-  const next = db.queue.shift()
-  if (next) next()
-  else db.use.active--
-}
-
-function freeConnection(db: Database): Promise<void> {
-  if (db.queue.length >= db.limits.maxWaiting) throw unavailable('database', new Error('connection pool exhausted'))
-  return new Promise((resolve, reject) => {
-    const go = () => {
-      clearTimeout(timer)
-      db.use.waiting--
-      resolve()
-    }
-    const timer = setTimeout(() => {
-      db.queue.splice(db.queue.indexOf(go), 1)
-      db.use.waiting--
-      reject(unavailable('database', new Error('connection pool exhausted')))
-    }, db.limits.waitMs)
-    db.use.waiting++
-    db.queue.push(go)
-  })
 }
 
 async function within<T>(answer: Promise<T>, ms: number): Promise<T> {
@@ -164,8 +181,11 @@ const driverCodes = new Set([
   ...['CONNECTION_CLOSED', 'CONNECTION_DESTROYED', 'CONNECTION_ENDED', 'CONNECT_TIMEOUT'],
   ...['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENOTFOUND', 'EAI_AGAIN'],
 ])
-/** Classes: connection trouble, out of resources, operator intervention. 25006: a standby after a failover. */
-const outage = /^(?:08|53|57)|^25006$|^40(?:001|P01)$|^55P03$/
+/**
+ * Classes: connection trouble, out of resources, operator intervention. 25006: a standby after a failover. 25P03: the
+ * transaction stood still for too long. 55P03, 40P01: others kept what was needed.
+ */
+const outage = /^(?:08|53|57)|^25(?:006|P03)$|^40(?:001|P01)$|^55P03$/
 
 /** Whether the error says that the server, not the statement, is at fault. Source: PostgreSQL, appendix A. */
 function isOutage(error: unknown): boolean {

@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test'
 import { Failure } from '../errors.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { batched } from './batch.ts'
-import { ask, connect, openDatabase } from './client.ts'
+import { ask, askRead, connect, type Database, openDatabase } from './client.ts'
 import { migrate } from './migrate.ts'
 
 let databases: TestDatabases
@@ -33,13 +33,14 @@ describe('migrate', () => {
 
 describe('ask', () => {
   it('says 503 when the pool stays exhausted, and recovers', async () => {
-    const db = openDatabase(await databases.fresh(), { max: 2, limits: { waitMs: 50, maxWaiting: 2 } })
-    const slow = () => ask(db, (sql) => sql`select pg_sleep(0.5)`)
+    // Of three connections, one commits without waiting for the disk, and one of the others is for reads.
+    const db = openDatabase(await databases.fresh(), { max: 3, limits: { waitMs: 50, maxWaiting: 2 } })
+    const slow = () => askRead(db, (sql) => sql`select pg_sleep(0.5)`)
     const answers = await Promise.allSettled(Array.from({ length: 8 }, slow))
     assert.equal(answers.filter((answer) => answer.status === 'fulfilled').length, 2)
     for (const answer of answers) if (answer.status === 'rejected') assert.ok(isUnavailable(answer.reason))
     await slow()
-    assert.deepEqual({ ...db.use }, { active: 0, waiting: 0, max: 2 })
+    assert.deepEqual({ ...db.use }, { active: 0, waiting: 0, max: 3 })
     await db.close()
   })
   it('says 503 when the answer does not come', async () => {
@@ -75,6 +76,115 @@ describe('ask', () => {
       /nowhere/,
     )
     await db.close()
+  })
+})
+
+describe('a lock that is not given back', () => {
+  /** Rows of numbers, the first of which somebody keeps locked until `release`. */
+  async function lockedRow(url: string) {
+    const other = connect(url, { max: 1 })
+    await other`create table numbers (n int primary key)`
+    await other`insert into numbers values (1), (2)`
+    let release = () => {}
+    const released = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    let holding: Promise<unknown> = Promise.resolve()
+    await new Promise<void>((resolve) => {
+      holding = other.begin(async (tx) => {
+        await tx`select from numbers where n = 1 for update`
+        resolve()
+        await released
+      })
+    })
+    return {
+      async release() {
+        release()
+        await holding
+        await other.end()
+      },
+    }
+  }
+
+  it('keeps no read from its connection, and ends the writes that wait with 503', async () => {
+    const url = await databases.fresh()
+    const db = openDatabase(url, { max: 6, limits: { lockMs: 1_000, waitMs: 2_000 } })
+    const { release } = await lockedRow(url)
+    const write = () => ask(db, (sql) => sql`update numbers set n = n where n = 1`)
+    const inTransaction = () => ask(db, (sql) => sql.begin((tx) => tx`update numbers set n = n where n = 1`))
+    let ended = 0
+    const writes = Array.from({ length: 20 }, (_, i) => (i % 2 ? write() : inTransaction()).finally(() => ended++))
+    const outcomes = Promise.allSettled(writes)
+    while (ended < 20) assert.equal((await askRead(db, (sql) => sql`select n from numbers`)).length, 2)
+    for (const outcome of await outcomes) assert.ok(outcome.status === 'rejected' && isUnavailable(outcome.reason))
+    await release()
+    await write()
+    await inTransaction()
+    assert.deepEqual({ ...db.use }, { active: 0, waiting: 0, max: 6 })
+    await db.close()
+  })
+})
+
+describe('a transaction whose connection is cut', () => {
+  const counted = async (db: Database) => (await askRead(db, (sql) => sql`select from numbers`)).length
+
+  it('in the middle of a statement, is 503, and the next goes on', async () => {
+    const url = await databases.fresh()
+    const other = connect(url, { max: 1 })
+    await other`create table numbers (n int)`
+    const db = openDatabase(url, { max: 2 })
+    for (let i = 0; i < 3; i++) {
+      const cut = ask(db, (sql) =>
+        sql.begin(async (tx) => {
+          await tx`insert into numbers values (${i})`
+          const [row] = await tx<{ pid: number }[]>`select pg_backend_pid() as pid`
+          const waiting = tx`select pg_sleep(60)`
+          await Promise.all([waiting, other`select pg_terminate_backend(${row?.pid ?? 0})`])
+        }),
+      )
+      await assert.rejects(cut, isUnavailable)
+      // What ended the old connection may be told once more, on the new one.
+      await counted(db).catch((error) => assert.ok(isUnavailable(error), String(error)))
+      assert.equal(await counted(db), 0)
+    }
+    await db.close()
+    await other.end()
+  })
+
+  it('because it stood still, is 503, gives its locks back, and writes nothing any more', async () => {
+    const url = await databases.fresh()
+    const other = connect(url, { max: 1, connection: { lock_timeout: 10_000 } })
+    await other`create table numbers (n int)`
+    await other`insert into numbers values (1)`
+    const db = openDatabase(url, { max: 2, limits: { idleMs: 200 } })
+    let thaw = () => {}
+    const frozen = new Promise<void>((resolve) => {
+      thaw = resolve
+    })
+    let after: unknown
+    const cut = ask(db, (sql) =>
+      sql.begin(async (tx) => {
+        await tx`update numbers set n = 2`
+        await frozen
+        try {
+          after = await tx`insert into numbers values (3)`
+        } catch (error) {
+          after = error
+        }
+      }),
+    )
+    const refused = assert.rejects(cut, isUnavailable)
+    // Waits for the lock.
+    await other`update numbers set n = 4 where n = 1`
+    await refused
+    // Connects again, so that a statement that comes late would find a connection.
+    assert.equal(await counted(db), 1)
+    thaw()
+    while (after === undefined) await new Promise(setImmediate)
+    assert.ok(after instanceof Error)
+    assert.deepEqual([...(await other`select n from numbers`)], [{ n: 4 }])
+    await db.close()
+    await other.end()
   })
 })
 

@@ -16,7 +16,8 @@ import { type Fragment, noteEvents, type Sql, type Transaction } from './client.
 //    one sees, and within one the ids decide: positions keep the order of a pack.
 //
 // Anybody may relay, at any time, any number at once: who comes second finds nothing. A process that has written events
-// does it after the commit (`openRelay`); readers and workers do, for those that a process left when it died.
+// does it after the commit; readers and workers do, for those that a process left when it died. Those of one process
+// join (db/relay.ts), so that for each process one connection waits for the lock.
 
 /** Every type of event. What is in their data: spec/events.md. */
 export const eventTypes = [

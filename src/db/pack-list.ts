@@ -1,7 +1,7 @@
 import type { PackState, PackType } from '../packs/pack.ts'
+import { listable, type NameFilter } from './catalog.ts'
 import type { Sql } from './client.ts'
 import { summaryOf } from './packs.ts'
-import { listable, type NameFilter } from './tags.ts'
 
 /** How a list of packs may be sorted: by id; by the last change, newest first; by how well the words fit, best first. */
 export const packSorts = ['id', 'updated', 'relevance'] as const
@@ -37,8 +37,10 @@ export async function listPacks(sql: Sql, query: PackQuery): Promise<PackEntry[]
     updated: sql`(extract(epoch from p.updated_at) * 1000000)::bigint`,
     relevance: sql`ts_rank(p.words, ${words ?? ''}::tsquery)::float8`,
   }[sort]
+  const globs: string[] = []
+  const place = (value: string) => `globs.list[${globs.push(value)}]`
   const where = [
-    filter && sql`and ${listable(sql, sql`('packs/' || p.pack_id)`, filter)}`,
+    filter && sql`and ${sql.unsafe(listable(filter, { name: `('packs/' || p.pack_id)`, place }))}`,
     type && sql`and p.type = ${type}`,
     author && sql`and p.author = ${author}`,
     state && sql`and p.state = ${state}`,
@@ -69,7 +71,7 @@ export async function listPacks(sql: Sql, query: PackQuery): Promise<PackEntry[]
     select summary, pack_id as "packId", key::text as key from (
       select ${runner ? summaryOf(sql, sql`p.pack_id`, sql`v`, sql`p.versions`) : sql`p.summary`} as summary,
         p.pack_id, ${key} as key
-      from packs p ${runnable}
+      from packs p ${runnable} ${filter ? sql`cross join (select ${globs}::text[] as list) globs` : sql``}
       where p.shown is not null ${where.map((part) => part || sql``)}
       order by ${order} limit ${limit}
     ) page`

@@ -1,3 +1,4 @@
+import { batched } from './batch.ts'
 import { ask, type Database } from './client.ts'
 import { relayEvents } from './events.ts'
 
@@ -8,24 +9,32 @@ const pauseMs = 20
 export type Relay = {
   /** Something has been written. */
   ring(): void
+  /**
+   * Relays all that there is when it is called. However many call it, one relay of this process is under way, and one
+   * more that begins when it has ended: none of them waits on a connection for others. Throws UNAVAILABLE.
+   */
+  settle(): Promise<void>
   /** Relays no more, when what is under way has ended. */
   close(): Promise<void>
 }
 
-/** Relays all that there is. Throws UNAVAILABLE. */
-export async function relayAll(db: Database): Promise<void> {
-  while (await ask(db, relayEvents));
-}
-
 /** What fails is told to `onError`, and left for the next relay, be it one of another process. */
 export function openRelay(db: Database, onError: (error: unknown) => void): Relay {
+  const relayed = batched(
+    async (callers: undefined[]) => {
+      while (await ask(db, relayEvents));
+      return callers
+    },
+    { most: Number.POSITIVE_INFINITY },
+  )
+  const settle = async () => void (await relayed.load(undefined))
   let running: Promise<void> | undefined
   let wanted = false
   let closed = false
   const run = async () => {
     while (wanted && !closed) {
       wanted = false
-      await relayAll(db).catch(onError)
+      await settle().catch(onError)
       await new Promise((resolve) => setTimeout(resolve, pauseMs))
     }
     running = undefined
@@ -35,6 +44,7 @@ export function openRelay(db: Database, onError: (error: unknown) => void): Rela
       wanted = true
       if (!closed) running ??= run()
     },
+    settle,
     async close() {
       closed = true
       await running

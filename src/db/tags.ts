@@ -1,7 +1,7 @@
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
-import type { Fragment, Sql, Transaction } from './client.ts'
+import type { Sql, Transaction } from './client.ts'
 
 /** Tags after `last` in byte order, at most `limit`; undefined where there is no such repository. */
 export async function listTags(
@@ -17,60 +17,6 @@ export async function listTags(
       ) page), '[]') as names
     from repositories r where r.name = ${repository}`
   return row?.names
-}
-
-/**
- * The first of these globs that matches a name says whether it may be listed; none: it may not. `prefix`: what it spells
- * out before its first star; `rest`: what may stand behind that; `pattern`: the whole as a regular expression.
- */
-export type NameFilter = readonly {
-  prefix: string
-  rest: 'nothing' | 'segment' | 'anything' | 'pattern'
-  pattern: string
-  readable: boolean
-}[]
-
-/** Whether a name may be listed: an SQL condition. `filter` undefined: any may. */
-export function listable(sql: Sql, name: Fragment, filter: NameFilter | undefined): Fragment {
-  if (!filter) return sql`true`
-  const cases = filter.map((glob) => sql`when ${matching(sql, name, glob)} then ${glob.readable}::boolean`)
-  return cases.length === 0 ? sql`false` : sql`case ${cases} else false end`
-}
-
-/** A regular expression takes ten times as long as what says the same of nearly every glob there is. */
-function matching(sql: Sql, name: Fragment, { prefix, rest, pattern }: NameFilter[number]): Fragment {
-  if (rest === 'pattern') return sql`${name} ~ ${pattern}`
-  if (rest === 'nothing') return sql`${name} = ${prefix}`
-  const starts = sql`starts_with(${name}, ${prefix})`
-  return rest === 'anything' ? starts : sql`(${starts} and strpos(substr(${name}, ${prefix.length + 1}::int), '/') = 0)`
-}
-
-/** Beginnings of names outside of which there is nothing to list, none the beginning of another. */
-function beginnings(filter: NameFilter | undefined): string[] {
-  const prefixes = filter ? filter.filter(({ readable }) => readable).map(({ prefix }) => prefix) : ['']
-  return [...new Set(prefixes)].filter((one, _, all) => !all.some((other) => other !== one && one.startsWith(other)))
-}
-
-/**
- * Repositories that have a manifest and may be listed, after `last` in byte order, at most `limit`. Only where there can
- * be some is looked: of many repositories, somebody may read a few.
- */
-export async function listRepositories(
-  sql: Sql,
-  { last, limit, filter }: { last: string; limit: number; filter?: NameFilter | undefined },
-): Promise<string[]> {
-  // Behind every character that a name may have comes the one that ends the range.
-  const [row] = await sql<{ names: string[] }[]>`
-    select coalesce(json_agg(page.name), '[]') as names from (
-      select found.name from unnest(${beginnings(filter)}::text[]) as b (prefix), lateral (
-        select r.name from repositories r
-        where r.name > ${last} and r.name >= b.prefix and r.name < b.prefix || E'\\x7f'
-          and ${listable(sql, sql`r.name`, filter)} and exists (select from manifests m where m.repository_id = r.id)
-        order by r.name limit ${limit}
-      ) found
-      order by found.name limit ${limit}
-    ) page`
-  return row?.names ?? []
 }
 
 /** Deletes a tag; the manifest stays. False where there was none. */

@@ -12,7 +12,7 @@ export type UploadSession = {
   algorithm: Algorithm
   offset: number
   digestSoFar: Digest | undefined
-  chunks: Chunk[]
+  chunkCount: number
   state: 'open' | 'closed' | 'cancelled'
   closedAs: Digest | undefined
 }
@@ -27,20 +27,30 @@ export async function uploadSecret(sql: Sql): Promise<Buffer> {
 /** What somebody has under way in uploads that have a chunk. */
 export type UploadsOpen = { count: number; bytes: number }
 
+/** `digest`: of content that may be held. `owner`: whose uploads are counted. `whole`: the chunks are wanted too. */
+type UploadQuestion = {
+  id: string
+  repository: RepositoryName
+  digest?: Digest
+  owner?: string | undefined
+  whole?: boolean
+}
+
+/** `chunks`: in their order, where they were asked for; else none. */
+type UploadAnswer = { session: UploadSession | undefined; chunks: Chunk[]; held: boolean; open: UploadsOpen }
+
 /**
- * Looks up sessions, with the same question what `owner` has under way in all of theirs, and whether the registry holds content of a digest already (in any
- * repository; never told to a client). The answers stand in the order of the questions.
+ * Looks up sessions, with the same question what `owner` has under way in all of theirs, and whether the registry holds
+ * content of a digest already (in any repository; never told to a client). The answers stand in the order of the questions.
  */
-export async function findUploads(
-  sql: Sql,
-  asked: { id: string; repository: RepositoryName; digest?: Digest; owner?: string | undefined }[],
-): Promise<{ session: UploadSession | undefined; held: boolean; open: UploadsOpen }[]> {
+export async function findUploads(sql: Sql, asked: UploadQuestion[]): Promise<UploadAnswer[]> {
   type Row = {
     i: number
     algorithm: Algorithm
     offset: number
     soFar: Digest | null
-    chunks: { key: string; size: number }[]
+    chunks: { key: string; size: number }[] | null
+    chunkCount: number
     digest: Digest | null
     state: UploadSession['state'] | null
     held: boolean
@@ -55,16 +65,20 @@ export async function findUploads(
       from uploads o where o.owner = w.owner and o.state = 'open' and o.expires_at > now()
     ) m where w.n = q.i`
   const rows = await sql<Row[]>`
-    select q.i::int, u.algorithm, u."offset", u.digest_so_far as "soFar", u.chunks, u.digest, u.state,
+    select q.i::int, u.algorithm, u."offset", u.digest_so_far as "soFar", u.digest, u.state,
+      case when q.whole then u.chunks end as chunks, jsonb_array_length(u.chunks) as "chunkCount",
       exists (select from blobs b where b.digest = q.digest and b.damaged_at is null) as held ${owned ? sql`, m.count, m.bytes` : sql``}
     from unnest(${asked.map((a) => a.id)}::uuid[], ${asked.map((a) => a.repository)}::text[],
-      ${asked.map((a) => a.digest ?? null)}::text[]) with ordinality as q (id, repository, digest, i)
+      ${asked.map((a) => a.digest ?? null)}::text[], ${asked.map((a) => String(a.whole ?? false))}::text[]::boolean[])
+      with ordinality as q (id, repository, digest, whole, i)
     left join uploads u on u.id = q.id and u.repository = q.repository and u.expires_at > now()
     ${owned ? counted : sql``}`
-  const found = asked.map(() => ({
-    ...{ session: undefined as UploadSession | undefined, held: false },
-    open: { count: 0, bytes: 0 },
-  }))
+  const found = asked.map(
+    (): UploadAnswer => ({
+      ...{ session: undefined, chunks: [], held: false },
+      open: { count: 0, bytes: 0 },
+    }),
+  )
   for (const row of rows) {
     const question = asked[row.i - 1]
     if (!question) continue
@@ -74,12 +88,13 @@ export async function findUploads(
       algorithm: row.algorithm,
       offset: row.offset,
       digestSoFar: row.soFar ?? undefined,
-      chunks: row.chunks.map(({ key, size }) => ({ key: storedKey(key), size })),
+      chunkCount: row.chunkCount,
       state: row.state,
       closedAs: row.digest ?? undefined,
     }
     const open = { count: row.count ?? 0, bytes: row.bytes ?? 0 }
-    found[row.i - 1] = { held: row.held, session: session ?? undefined, open }
+    const chunks = (row.chunks ?? []).map(({ key, size }) => ({ key: storedKey(key), size }))
+    found[row.i - 1] = { held: row.held, session: session ?? undefined, chunks, open }
   }
   return found
 }

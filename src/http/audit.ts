@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { type AuditEntry, type AuditRow, listEvents, outcomes } from '../db/audit.ts'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import type { Deps } from '../deps.ts'
 import { verifyAudit } from '../registry/audit.ts'
 import { requireAdmin } from './access.ts'
@@ -75,7 +75,7 @@ export function addAuditRoutes(routes: Routes, deps: Deps): void {
     const { limit, after, ...filters } = queryOf(c, auditQuery)
     const question = JSON.stringify({ audit: true, ...filters })
     const before = after === undefined ? undefined : readCursor<{ id: number }>(deps.uploadSecret, question, after).id
-    const rows = await ask(deps.db, (sql) => listEvents(sql, { ...filters, before, limit: limit + 1 }))
+    const rows = await askRead(deps.db, (sql) => listEvents(sql, { ...filters, before, limit: limit + 1 }))
     const page = rows.slice(0, limit)
     const last = rows.length > limit ? page.at(-1) : undefined
     const next = last && writeCursor(deps.uploadSecret, question, { id: last.id })

@@ -1,7 +1,7 @@
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import * as v from 'valibot'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import {
   deleteExport,
   type ExportPart,
@@ -49,7 +49,7 @@ export function addExportRoutes(routes: Routes, deps: Deps): void {
     const { limit, after } = queryOf(c, exportsQuery)
     const question = JSON.stringify({ exports: true })
     const position = after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after)
-    const rows = await ask(deps.db, (sql) => listExports(sql, position, limit + 1))
+    const rows = await askRead(deps.db, (sql) => listExports(sql, position, limit + 1))
     const page = rows.slice(0, limit)
     const last = rows.length > limit ? page.at(-1) : undefined
     const next = last && writeCursor(deps.uploadSecret, question, { createdAt: last.createdAt, id: last.id })
@@ -92,7 +92,7 @@ function idOf(c: Context<Env>): string | undefined {
 /** Throws EXPORT_UNKNOWN. */
 async function exportOf(c: Context<Env>, deps: Deps): Promise<ExportRow> {
   const id = idOf(c)
-  const row = id === undefined ? undefined : await ask(deps.db, (sql) => findExport(sql, id))
+  const row = id === undefined ? undefined : await askRead(deps.db, (sql) => findExport(sql, id))
   if (row) return row
   throw unknown(c.req.param('id') ?? '')
 }
@@ -112,7 +112,7 @@ async function sendExport(c: Context<Env>, deps: Deps, { id, size, sha256 }: Exp
   if (c.req.method === 'HEAD')
     return new Response(null, { headers: { ...(fields as Record<string, string>), 'content-length': String(size) } })
   const { status, fields: said, ...range } = rangeOf(c, size, id)
-  const parts = await ask(deps.db, (sql) => storedParts(sql, id))
+  const parts = await askRead(deps.db, (sql) => storedParts(sql, id))
   const [first] = parts
   if (parts.reduce((sum, part) => sum + part.size, 0) !== size) throw unknown(id)
   if (first && parts.length === 1 && deps.blobs.presign && deps.config.blobRedirect) {

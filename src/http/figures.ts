@@ -1,5 +1,5 @@
 import { unsealedSeconds } from '../db/audit.ts'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { type Backlog, readBacklog } from '../db/collect-plan.ts'
 import { countJobs, type JobCounts } from '../db/dead-letters.ts'
 import { outboxDepth } from '../db/events.ts'
@@ -16,7 +16,7 @@ export type PartState = 'ok' | 'down'
 /** Whether what the registry stands on answers, part by part. */
 export async function partsOf(deps: Deps): Promise<{ database: PartState; blobStore: PartState }> {
   const [database, blobStore] = await Promise.all([
-    check(() => ask(deps.db, (sql) => sql`select 1`)),
+    check(() => askRead(deps.db, (sql) => sql`select 1`)),
     check(() => deps.blobs.ping()),
   ])
   return { database, blobStore }
@@ -55,18 +55,18 @@ export async function sharedFigures(deps: Deps): Promise<string> {
 type Figures = ReturnType<Deps['metrics']['shared']>
 
 async function lookUp({ db }: Deps, figures: Figures): Promise<void> {
-  figures.uploadsOpen.set(await ask(db, (sql) => countOpenUploads(sql)))
-  figures.auditUnsealed.set(await ask(db, unsealedSeconds))
-  for (const counts of await ask(db, countJobs)) showJobs(figures, counts)
-  showBacklog(figures, await ask(db, readBacklog))
-  for (const quota of await ask(db, listQuotas)) showQuota(figures, quota)
-  const [outbox, deliveries] = [await ask(db, outboxDepth), await ask(db, countDeliveries)]
+  figures.uploadsOpen.set(await askRead(db, (sql) => countOpenUploads(sql)))
+  figures.auditUnsealed.set(await askRead(db, unsealedSeconds))
+  for (const counts of await askRead(db, countJobs)) showJobs(figures, counts)
+  showBacklog(figures, await askRead(db, readBacklog))
+  for (const quota of await askRead(db, listQuotas)) showQuota(figures, quota)
+  const [outbox, deliveries] = [await askRead(db, outboxDepth), await askRead(db, countDeliveries)]
   figures.outbox.set(outbox.count)
   figures.outboxOldest.set(outbox.oldestSeconds)
   figures.deliveriesByState.labels('waiting').set(deliveries.waiting)
   figures.deliveriesByState.labels('dead').set(deliveries.dead)
   figures.deliveriesOldest.set(deliveries.oldestSeconds)
-  showScrubs(figures, await ask(db, countFindings), await ask(db, listRuns))
+  showScrubs(figures, await askRead(db, countFindings), await askRead(db, listRuns))
 }
 
 /** A kind of which there is nothing is a nought: an alert can tell that from a registry that does not answer. */

@@ -5,7 +5,7 @@ import { TokenRefused } from '../auth/issuer.ts'
 import { isPassword } from '../auth/passwords.ts'
 import { rightsOf } from '../auth/policy.ts'
 import { type Access, issuerOf, service, verifyToken } from '../auth/registry-token.ts'
-import { ask } from '../db/client.ts'
+import { askRelaxed } from '../db/client.ts'
 import { type LiveToken, noteUse } from '../db/tokens.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
@@ -180,7 +180,7 @@ async function requireLive(deps: Deps, principal: Principal): Promise<Principal>
 /** When it was last used is a help to people, and worth no request's time. */
 export function used(deps: Deps, { id, isStale }: LiveToken): void {
   if (!isStale) return
-  ask(deps.db, (_, relaxed) => noteUse(relaxed, id)).catch((error) =>
+  askRelaxed(deps.db, (relaxed) => noteUse(relaxed, id)).catch((error) =>
     deps.log.warn({ error, apiToken: id }, 'the use of an API token could not be noted'),
   )
 }

@@ -3,10 +3,13 @@ import { createPrivateKey } from 'node:crypto'
 import { after, before, describe, it } from 'node:test'
 import { gzipSync } from 'node:zlib'
 import { generateKey, publicKeyOf, publicPem, type SigningKey } from '../bundles/keys.ts'
+import { connect, type Transaction } from '../db/client.ts'
+import { lockDependencies } from '../db/packs.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { tidy } from '../registry/deletions.ts'
 import { trustKey } from '../registry/keys.ts'
 import { pathOf, type SampleOptions, sampleBundle, type TarEntry, tarOf } from '../testing/bundle.ts'
+import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { indexType, startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { startWorker } from '../worker/worker.ts'
@@ -719,6 +722,30 @@ describe('imports side by side', () => {
     } finally {
       await second.stop()
       await first.stop()
+    }
+  })
+
+  it('wait for each other, and for a lock that somebody keeps, on one connection', async () => {
+    const url = await databases.fresh()
+    const registry = await startRegistry(url, { WORKER: 'false' })
+    const other = connect(url, { max: 2 })
+    try {
+      let answers: Promise<Answer>[] = []
+      await other.begin(async (tx) => {
+        await lockDependencies(tx as unknown as Transaction)
+        answers = ['one', 'two', 'three', 'four'].map((packId) => {
+          const packs = [{ packId, version: '1.0.0', content: packId }]
+          return send(registry, sampleBundle({ packs, channels: [] }).bytes)
+        })
+        for (let ready = 0; ready < 4; ) ready = (await other`select from imports where state = 'publishing'`).length
+        await untilBlocked(registry)
+        assert.equal((await other`select from pg_locks where not granted`).length, 1)
+        assert.equal((await registry.call('GET', '/packs')).status, 200)
+      })
+      for (const { status } of await Promise.all(answers)) assert.equal(status, 201)
+    } finally {
+      await other.end()
+      await registry.stop()
     }
   })
 

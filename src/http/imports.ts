@@ -1,7 +1,7 @@
 import type { Context } from 'hono'
 import * as v from 'valibot'
 import { mayAccess } from '../auth/access.ts'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { findImport, type ImportRow, importStates, listImports } from '../db/imports.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -62,7 +62,7 @@ export function addImportRoutes(routes: Routes, deps: Deps): void {
     incoming.once('end', () => incoming.socket.setTimeout(0))
     const { id, report } = await importBundle(deps, requestOf(c))
     if (!report) {
-      const row = await ask(deps.db, (sql) => findImport(sql, id))
+      const row = await askRead(deps.db, (sql) => findImport(sql, id))
       const headers = { location: `/bundles/imports/${id}`, 'preference-applied': 'respond-async' }
       if (row) return jsonText(`{"import":${importText(row)}}`, { status: 202, headers })
       throw unknown(id)
@@ -78,7 +78,7 @@ export function addImportRoutes(routes: Routes, deps: Deps): void {
     const { state, limit, after } = queryOf(c, importsQuery)
     const question = JSON.stringify({ imports: true, state })
     const position = after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after)
-    const rows = await ask(deps.db, (sql) => listImports(sql, { state, after: position, limit: limit + 1 }))
+    const rows = await askRead(deps.db, (sql) => listImports(sql, { state, after: position, limit: limit + 1 }))
     const page = rows.slice(0, limit)
     const last = rows.length > limit ? page.at(-1) : undefined
     const next = last && writeCursor(deps.uploadSecret, question, { startedAt: last.startedAt, id: last.id })
@@ -90,7 +90,7 @@ export function addImportRoutes(routes: Routes, deps: Deps): void {
     requireAccess(c, '*', 'pull')
     queryOf(c, noQuery)
     const id = c.req.param('id') ?? ''
-    const row = v.is(uuidSchema, id) ? await ask(deps.db, (sql) => findImport(sql, id)) : undefined
+    const row = v.is(uuidSchema, id) ? await askRead(deps.db, (sql) => findImport(sql, id)) : undefined
     if (!row) throw unknown(id)
     return jsonText(`{"import":${importText(row)}}`)
   })

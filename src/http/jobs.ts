@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { countJobs, discardJob } from '../db/dead-letters.ts'
 import { findJob, type JobRow, jobStates, listJobs } from '../db/jobs.ts'
 import type { QueueName } from '../db/queues.ts'
@@ -90,7 +90,7 @@ export function addJobRoutes(routes: Routes, deps: Deps): void {
     requireAccess(c, '*', 'pull')
     const { state, name, limit, after } = queryOf(c, jobsQuery)
     const question = JSON.stringify({ jobs: true, state, name })
-    const rows = await ask(deps.db, (sql) =>
+    const rows = await askRead(deps.db, (sql) =>
       listJobs(sql, {
         ...{ state, name, limit: limit + 1 },
         after: after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after),
@@ -106,7 +106,7 @@ export function addJobRoutes(routes: Routes, deps: Deps): void {
   routes.get('/jobs/kinds', async (c) => {
     requireAccess(c, '*', 'pull')
     queryOf(c, noQuery)
-    const counts = await ask(deps.db, countJobs)
+    const counts = await askRead(deps.db, countJobs)
     return Response.json({ kinds: counts.filter(({ name }) => isKind(name)).map(kindOf) })
   })
 
@@ -192,7 +192,7 @@ const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 /** Throws JOB_UNKNOWN. */
 async function jobOf(deps: Deps, id: string): Promise<JobRow> {
-  const job = uuid.test(id) ? await ask(deps.db, (sql) => findJob(sql, id)) : undefined
+  const job = uuid.test(id) ? await askRead(deps.db, (sql) => findJob(sql, id)) : undefined
   if (job) return job
   throw new Failure('JOB_UNKNOWN', {
     detail: `there is no job ${JSON.stringify(id.slice(0, 100))}: its id is wrong, or it ended so long ago that it is forgotten`,

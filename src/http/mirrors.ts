@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { deleteMirror, lastReport, listMirrors, listRuns, type RunRow } from '../db/mirrors.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -114,7 +114,7 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
   routes.get('/mirrors', async (c) => {
     requireAccess(c, '*', 'pull')
     queryOf(c, noQuery)
-    return Response.json({ mirrors: (await ask(deps.db, listMirrors)).map((row) => shown(row as Mirror)) })
+    return Response.json({ mirrors: (await askRead(deps.db, listMirrors)).map((row) => shown(row as Mirror)) })
   })
 
   routes.post('/mirrors', async (c) => {
@@ -157,7 +157,7 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
     requireAccess(c, '*', 'pull')
     queryOf(c, noQuery)
     const mirror = await mirrorOf(deps, c.req.param('name') ?? '')
-    const runs = await ask(deps.db, (sql) => listRuns(sql, mirror.id, runsShown))
+    const runs = await askRead(deps.db, (sql) => listRuns(sql, mirror.id, runsShown))
     return Response.json({ runs: runs.map(shownRun) })
   })
 
@@ -166,7 +166,7 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
     requireAccess(c, '*', 'pull')
     queryOf(c, noQuery)
     const mirror = await mirrorOf(deps, c.req.param('name') ?? '')
-    const run = await ask(deps.db, (sql) => lastReport(sql, mirror.id))
+    const run = await askRead(deps.db, (sql) => lastReport(sql, mirror.id))
     if (!run)
       throw new Failure('NOT_FOUND', {
         detail: `no run of ${mirror.name} has come to its end yet; run it, with dryRun=true to only look`,

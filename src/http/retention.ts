@@ -1,6 +1,6 @@
 import type { Context } from 'hono'
 import * as v from 'valibot'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { listHolds } from '../db/holds.ts'
 import { deletePolicy, findRun, listRemovals, listRuns, putPolicy, type Removal, type RunRow } from '../db/retention.ts'
 import type { Deps } from '../deps.ts'
@@ -68,7 +68,7 @@ function addPolicies(routes: Routes, deps: Deps): void {
   routes.get('/retention/policies', async (c) => {
     requireAdmin(c)
     queryOf(c, noQuery)
-    const policies = (await ask(deps.db, policiesNow)).map(shownPolicy)
+    const policies = (await askRead(deps.db, policiesNow)).map(shownPolicy)
     return Response.json({ policies } satisfies Answer<typeof policiesAnswer>)
   })
 
@@ -76,7 +76,7 @@ function addPolicies(routes: Routes, deps: Deps): void {
     requireAdmin(c)
     queryOf(c, noQuery)
     const name = c.req.param('name') ?? ''
-    const found = (await ask(deps.db, policiesNow)).find((policy) => policy.name === name)
+    const found = (await askRead(deps.db, policiesNow)).find((policy) => policy.name === name)
     if (!found) throw unknownPolicy(name)
     return Response.json({ policy: shownPolicy(found) } satisfies Answer<typeof policyAnswer>)
   })
@@ -108,7 +108,7 @@ function addHolds(routes: Routes, deps: Deps): void {
     const question = JSON.stringify({ holds: true })
     type Position = { packId: string; version: string }
     const last = after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after)
-    const rows = await ask(deps.db, (sql) => listHolds(sql, { last, limit: limit + 1 }))
+    const rows = await askRead(deps.db, (sql) => listHolds(sql, { last, limit: limit + 1 }))
     const holds = rows.slice(0, limit)
     const { packId = '', version = '' } = holds.at(-1) ?? {}
     const next = rows.length > limit ? { next: writeCursor(deps.uploadSecret, question, { packId, version }) } : {}
@@ -163,7 +163,7 @@ function addRuns(routes: Routes, deps: Deps): void {
   routes.get('/retention/runs', async (c) => {
     requireAdmin(c)
     queryOf(c, noQuery)
-    const runs = (await ask(deps.db, (sql) => listRuns(sql, runsShown))).map(shownRun)
+    const runs = (await askRead(deps.db, (sql) => listRuns(sql, runsShown))).map(shownRun)
     return Response.json({ runs } satisfies Answer<typeof retentionRunsAnswer>)
   })
 
@@ -171,12 +171,12 @@ function addRuns(routes: Routes, deps: Deps): void {
     requireAdmin(c)
     const { limit, after } = queryOf(c, decisionsQuery)
     const id = c.req.param('id') ?? ''
-    const run = uuid.test(id) ? await ask(deps.db, (sql) => findRun(sql, id)) : undefined
+    const run = uuid.test(id) ? await askRead(deps.db, (sql) => findRun(sql, id)) : undefined
     if (!run)
       throw new Failure('RUN_UNKNOWN', { detail: `there is no run ${JSON.stringify(id.slice(0, 100))} of retention` })
     const question = JSON.stringify({ removals: id })
     const last = after === undefined ? 0 : readCursor<{ number: number }>(deps.uploadSecret, question, after).number
-    const rows = await ask(deps.db, (sql) => listRemovals(sql, id, { last, limit: limit + 1 }))
+    const rows = await askRead(deps.db, (sql) => listRemovals(sql, id, { last, limit: limit + 1 }))
     const removals = rows.slice(0, limit)
     const number = removals.at(-1)?.number ?? 0
     return Response.json({

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { countFindings, type FindingRow, findingKinds, listFindings } from '../db/findings.ts'
 import { listRuns, type ScrubRunRow } from '../db/scrub.ts'
 import type { Deps } from '../deps.ts'
@@ -64,9 +64,9 @@ export function addScrubRoutes(routes: Routes, deps: Deps): void {
     const question = JSON.stringify({ scrub: true, all, kind })
     const before = after === undefined ? undefined : readCursor<{ id: number }>(deps.uploadSecret, question, after).id
     const [runs, open, rows] = await Promise.all([
-      ask(deps.db, listRuns),
-      ask(deps.db, countFindings),
-      ask(deps.db, (sql) => listFindings(sql, { all, kind, before, limit: limit + 1 })),
+      askRead(deps.db, listRuns),
+      askRead(deps.db, countFindings),
+      askRead(deps.db, (sql) => listFindings(sql, { all, kind, before, limit: limit + 1 })),
     ])
     const page = rows.slice(0, limit)
     const last = rows.length > limit ? page.at(-1) : undefined

@@ -1,6 +1,6 @@
 import type { Context } from 'hono'
 import * as v from 'valibot'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { listUpstreams, readUpstream } from '../db/upstreams.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -41,7 +41,7 @@ export function addUpstreamRoutes(routes: Routes, deps: Deps): void {
   routes.get('/upstreams', async (c) => {
     requireAccess(c, '*', 'pull')
     queryOf(c, noQuery)
-    return Response.json({ upstreams: (await ask(deps.db, listUpstreams)).map((row) => shown(row as Upstream)) })
+    return Response.json({ upstreams: (await askRead(deps.db, listUpstreams)).map((row) => shown(row as Upstream)) })
   })
 
   routes.get(upstreamPath, async (c) => {
@@ -76,7 +76,7 @@ function prefixOf(c: Context<Env>): RepositoryName {
 }
 
 async function read(deps: Deps, prefix: RepositoryName): Promise<object> {
-  const row = await ask(deps.db, (sql) => readUpstream(sql, prefix))
+  const row = await askRead(deps.db, (sql) => readUpstream(sql, prefix))
   if (!row) throw new Failure('UPSTREAM_UNKNOWN', { detail: `${prefix} has no upstream` })
   return shown(row as Upstream)
 }

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { type DeliveryRow, deliveryStates, listAttempts, listDeliveries, listWebhooks } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
 import { patternGrammar } from '../packs/selection.ts'
@@ -99,7 +99,7 @@ export function addWebhookRoutes(routes: Routes, deps: Deps): void {
   routes.get('/webhooks', async (c) => {
     requireAdmin(c)
     queryOf(c, noQuery)
-    const webhooks = (await ask(deps.db, listWebhooks)).map((row) => shown(row as Webhook & typeof row))
+    const webhooks = (await askRead(deps.db, listWebhooks)).map((row) => shown(row as Webhook & typeof row))
     return Response.json({ webhooks } satisfies Answer<typeof answers.webhooksAnswer>)
   })
 
@@ -155,7 +155,7 @@ function addDeliveryRoutes(routes: Routes, deps: Deps): void {
     const webhook = await webhookOf(deps, c.req.param('name') ?? '')
     const question = JSON.stringify({ deliveries: webhook.id, state })
     const before = after === undefined ? undefined : readCursor<{ at: number }>(deps.uploadSecret, question, after).at
-    const rows = await ask(deps.db, (sql) => listDeliveries(sql, webhook.id, { state, before, limit: limit + 1 }))
+    const rows = await askRead(deps.db, (sql) => listDeliveries(sql, webhook.id, { state, before, limit: limit + 1 }))
     const page = rows.slice(0, limit)
     const last = rows.length > limit ? page.at(-1) : undefined
     const next = last && writeCursor(deps.uploadSecret, question, { at: last.position })
@@ -174,7 +174,7 @@ function addDeliveryRoutes(routes: Routes, deps: Deps): void {
     requireAdmin(c)
     queryOf(c, noQuery)
     const delivery = await deliveryOf(deps, c.req.param('name') ?? '', c.req.param('id') ?? '')
-    const attempts = await ask(deps.db, (sql) => listAttempts(sql, delivery.id, attemptsShown))
+    const attempts = await askRead(deps.db, (sql) => listAttempts(sql, delivery.id, attemptsShown))
     return Response.json({
       delivery: shownDelivery(delivery),
       attempts: attempts.map(({ at, durationMs, status, error }) => ({ at, durationMs, ...given({ status, error }) })),

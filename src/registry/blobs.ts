@@ -10,13 +10,13 @@ import {
   repositoriesWithBlob,
   unlinkBlob,
 } from '../db/blobs.ts'
-import { ask, violated } from '../db/client.ts'
+import { ask, askRead, askRelaxed, violated } from '../db/client.ts'
 import { queueDeletions } from '../db/deletions.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf, digestSoFar } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { type Body, cutOff, readWhole } from './body.ts'
+import { type Body, pieces, readWhole } from './body.ts'
 import { gone, reportDamage } from './damage.ts'
 import { discardSoon } from './deletions.ts'
 import { requireRoom } from './quotas.ts'
@@ -56,7 +56,9 @@ export async function storeContent(deps: Deps, content: Content, held?: boolean)
 }
 
 async function storeSmall(deps: Deps, content: Content, bytes: Buffer, held: boolean): Promise<void> {
-  const { digest } = content
+  const { digest, repository } = content
+  // Asked before it travels with others, which would all have to be sent again without it.
+  await requireRoom(deps, repository, bytes.length, digest)
   if (held && (await link(deps, arrivalOf(content, bytes.length)))) return
   const key = blobKey(digest)
   await deps.blobs.put(key, bytes)
@@ -99,17 +101,13 @@ async function hashOnly({ digest, body }: Content, hold: () => Promise<unknown>,
   const check = checker(digest, body.length)
   let size = 0
   let next = performance.now() + seconds * 1000
-  try {
-    for await (const piece of body.stream) {
-      check.add(piece)
-      if (performance.now() > next) {
-        await hold()
-        next = performance.now() + seconds * 1000
-      }
-      size += piece.length
+  for await (const piece of pieces(body)) {
+    check.add(piece)
+    if (performance.now() > next) {
+      await hold()
+      next = performance.now() + seconds * 1000
     }
-  } catch (cause) {
-    throw cutOff(cause)
+    size += piece.length
   }
   check.seal()
   return size
@@ -159,7 +157,7 @@ async function linkOrDrop(deps: Deps, arrival: Arrival & { key: ObjectKey }): Pr
     return await link(deps, arrival)
   } catch (error) {
     if (error instanceof Failure && error.key === 'QUOTA_EXCEEDED') {
-      await ask(deps.db, (_, relaxed) => queueDeletions(relaxed, [arrival.key]))
+      await askRelaxed(deps.db, (relaxed) => queueDeletions(relaxed, [arrival.key]))
       discardSoon(deps, [arrival.key])
     }
     throw error
@@ -208,7 +206,7 @@ export async function mount(
   { from, to, digest }: { from: RepositoryName | undefined; to: RepositoryName; digest: Digest },
   mayPull: (repository: RepositoryName) => boolean,
 ): Promise<boolean> {
-  const candidates = from ? [from] : await ask(deps.db, (sql) => repositoriesWithBlob(sql, digest, 100))
+  const candidates = from ? [from] : await askRead(deps.db, (sql) => repositoriesWithBlob(sql, digest, 100))
   const source = candidates.find(mayPull)
   if (!source) return false
   // Twice: see link().

@@ -32,6 +32,19 @@ export async function readWhole({ stream, length }: Body, limit: number): Promis
   })
 }
 
+/**
+ * The pieces of a body as they come. Whoever stops in the middle leaves it as it stands: to destroy a request cuts the
+ * connection on which its answer is to go.
+ * Throws BLOB_UPLOAD_INVALID when the client goes away in the middle.
+ */
+export async function* pieces({ stream }: Body): AsyncGenerator<Buffer, void, undefined> {
+  try {
+    yield* stream.iterator({ destroyOnReturn: false })
+  } catch (cause) {
+    throw cutOff(cause)
+  }
+}
+
 /** The client ended its request before its body was whole. It will not see this; the log does. */
 export function cutOff(cause?: unknown): Failure {
   return new Failure('BLOB_UPLOAD_INVALID', { detail: 'the connection ended before the body did', cause })

@@ -8,6 +8,7 @@ import { digestOf } from '../oci/digest.ts'
 import { endGrace, isReadable, storedKeys } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { tidyUp } from '../worker/tidy.ts'
 import { collectContent } from './collect.ts'
 import { emptyQueue, tidy } from './deletions.ts'
 
@@ -151,5 +152,18 @@ describe('the deletion queue', () => {
     assert.ok(emptied.reduce((sum, { objects }) => sum + objects, 0) >= 9500)
     assert.deepEqual(await queued(), [])
     assert.equal(await isReadable(registry, 'queue', digestOf(Buffer.from('never there'))), false)
+  })
+
+  it('is left where it is by a worker that is told to stop', async () => {
+    const keys = await collected('left for the next worker')
+    const signal = AbortSignal.abort(new Error('told to stop'))
+    await assert.rejects(tidyUp(registry.deps, {}, { signal }), /told to stop/)
+    assert.deepEqual(
+      (await queued()).map(({ key }) => key),
+      keys,
+    )
+    const { deleted } = await tidyUp(registry.deps, {}, { signal: new AbortController().signal })
+    assert.equal(deleted, 1)
+    assert.equal((await queued()).length, 0)
   })
 })

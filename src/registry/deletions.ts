@@ -1,6 +1,6 @@
 import type { ObjectKey } from '../blobs/keys.ts'
 import { type BlobStore, NotDeleted } from '../blobs/store.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRelaxed } from '../db/client.ts'
 import { reviewClock } from '../db/collect.ts'
 import { type Deletion, dueDeletions, forgetDeletions, postponeDeletions } from '../db/deletions.ts'
 import { expireExports } from '../db/export-files.ts'
@@ -29,9 +29,9 @@ export function discardSoon(deps: Deps, keys: readonly ObjectKey[]): void {
 export async function discard(deps: Deps, keys: readonly ObjectKey[]): Promise<number> {
   const reasons = await deleteObjects(deps.blobs, keys)
   const gone = keys.filter((key) => !reasons.has(key))
-  await ask(deps.db, (_, relaxed) => forgetDeletions(relaxed, gone))
+  await askRelaxed(deps.db, (relaxed) => forgetDeletions(relaxed, gone))
   if (reasons.size === 0) return gone.length
-  await ask(deps.db, (_, relaxed) => postponeDeletions(relaxed, reasons))
+  await askRelaxed(deps.db, (relaxed) => postponeDeletions(relaxed, reasons))
   const [[key, reason] = []] = reasons
   deps.log.warn(
     { objects: reasons.size, key, reason },
@@ -75,18 +75,26 @@ export async function emptyQueue(deps: Deps, options: EmptyOptions = {}): Promis
   for (;;) {
     const from = after
     const due = await ask(deps.db, (sql) => dueDeletions(sql, { until, after: from, limit }))
-    await pace(due.length, signal)
-    const keys = due.map(({ key }) => key)
-    const batches = Array.from({ length: Math.ceil(keys.length / batch) }, (_, i) =>
-      keys.slice(i * batch, (i + 1) * batch),
-    )
-    const deleted = (await Promise.all(batches.map((some) => discard(deps, some)))).reduce((sum, n) => sum + n, 0)
-    emptied.objects += deleted
-    emptied.failed += keys.length - deleted
-    onProgress?.(emptied)
+    const left = batchesOf(due).values()
+    const work = async () => {
+      for (const keys of left) {
+        await pace(keys.length, signal)
+        const deleted = await discard(deps, keys)
+        emptied.objects += deleted
+        emptied.failed += keys.length - deleted
+        onProgress?.(emptied)
+      }
+    }
+    await Promise.all(Array.from({ length: batchesAtOnce }, work))
     if (due.length < limit) return emptied
     after = due.at(-1)
   }
+}
+
+function batchesOf(due: readonly Deletion[]): ObjectKey[][] {
+  return Array.from({ length: Math.ceil(due.length / batch) }, (_, i) =>
+    due.slice(i * batch, (i + 1) * batch).map(({ key }) => key),
+  )
 }
 
 /** Each may have a hundred thousand objects. */
@@ -109,8 +117,8 @@ export async function endForgotten(deps: Deps): Promise<number> {
 }
 
 /** Ends what was forgotten, and deletes what is queued. Harmless in several processes at once. */
-export async function tidy(deps: Deps): Promise<{ expired: number; deleted: number }> {
+export async function tidy(deps: Deps, options: EmptyOptions = {}): Promise<{ expired: number; deleted: number }> {
   const expired = await endForgotten(deps)
-  const { objects } = await emptyQueue(deps)
+  const { objects } = await emptyQueue(deps, options)
   return { expired, deleted: objects }
 }

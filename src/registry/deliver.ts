@@ -1,4 +1,4 @@
-import { ask } from '../db/client.ts'
+import { askRelaxed } from '../db/client.ts'
 import {
   type DueDelivery,
   dueDeliveries,
@@ -40,16 +40,17 @@ export async function deliverLane(
   signal: AbortSignal,
 ): Promise<void> {
   for (;;) {
-    const found = await ask(deps.db, (_, relaxed) => dueDeliveries(relaxed, lane, readAtOnce))
+    const found = await askRelaxed(deps.db, (relaxed) => dueDeliveries(relaxed, lane, readAtOnce))
     if (!found) return
-    if (found.due.length === 0 && (await ask(deps.db, (_, relaxed) => leaveLane(relaxed, lane, found.pending)))) return
+    if (found.due.length === 0 && (await askRelaxed(deps.db, (relaxed) => leaveLane(relaxed, lane, found.pending))))
+      return
     for (const delivery of found.due) {
       const sent = await send(deps, sender, lane, delivery, signal)
-      if (!sent) return void (await ask(deps.db, (_, relaxed) => giveBackLane(relaxed, lane)))
+      if (!sent) return void (await askRelaxed(deps.db, (relaxed) => giveBackLane(relaxed, lane)))
       const settlement = settlementOf(lane.options, delivery, sent, options)
       note(deps, lane, delivery, sent, settlement)
       const { leaseSeconds } = options
-      const isOurs = await ask(deps.db, (_, relaxed) =>
+      const isOurs = await askRelaxed(deps.db, (relaxed) =>
         settle(relaxed, lane, delivery.deliveryId, sent, settlement, leaseSeconds),
       )
       if (!isOurs || typeof settlement !== 'string') return

@@ -1,6 +1,5 @@
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { type EventRow, eventBounds, eventsChannel, listEvents } from '../db/events.ts'
-import { relayAll } from '../db/relay.ts'
 import type { Deps } from '../deps.ts'
 
 // New events for the streams of this process. However many streams there are, one connection listens, and each event is
@@ -62,7 +61,7 @@ export function openFeed(deps: Deps): Feed {
     leave,
     async after(position) {
       if (position >= kept.last) return []
-      if (position < kept.from) return ask(deps.db, (sql) => listEvents(sql, position, pageSize))
+      if (position < kept.from) return askRead(deps.db, (sql) => listEvents(sql, position, pageSize))
       const first = firstAfter(kept.rows, position)
       return kept.rows.slice(first, first + pageSize)
     },
@@ -93,9 +92,9 @@ function openReader(deps: Deps, kept: Kept, onNew: () => void) {
   const readAll = async () => {
     do {
       again = false
-      await relayAll(deps.db)
+      await deps.relay.settle()
       for (let full = true; full; ) {
-        const rows = await ask(deps.db, (sql) => listEvents(sql, kept.last, pageSize))
+        const rows = await askRead(deps.db, (sql) => listEvents(sql, kept.last, pageSize))
         keep(kept, rows)
         full = rows.length === pageSize
         if (rows.length > 0) onNew()
@@ -123,7 +122,7 @@ function openReader(deps: Deps, kept: Kept, onNew: () => void) {
   }
   const begin = async () => {
     // Nobody has read for a while: what came since is left to those who ask for it.
-    const { last } = await ask(deps.db, eventBounds)
+    const { last } = await askRead(deps.db, eventBounds)
     Object.assign(kept, { rows: [], from: last, last, characters: 0 })
     timer ??= setInterval(look, pollMs).unref()
     listen()

@@ -1,16 +1,21 @@
 import assert from 'node:assert/strict'
 import { after, before, it } from 'node:test'
-import { recordEvents } from '../db/events.ts'
+import { connect } from '../db/client.ts'
+import { eventBounds, recordEvents } from '../db/events.ts'
 import { sampleBundle } from '../testing/bundle.ts'
+import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { startAt } from './events.ts'
 
 let databases: TestDatabases
 let registry: TestRegistry
+let url: string
 before(async () => {
   databases = await startDatabases()
-  registry = await startRegistry(await databases.fresh(), { WORKER: 'false' })
+  url = await databases.fresh()
+  registry = await startRegistry(url, { WORKER: 'false' })
 })
 after(async () => {
   await registry.stop()
@@ -84,6 +89,27 @@ it('tells of an import, and of all that it publishes', async () => {
     'pack.published beta@2.1.0+build.7',
     'channel.moved beta@latest -→2.1.0+build.7',
   ])
+})
+
+it('lets any number of readers wait for a relay on one connection', async () => {
+  const { deps } = registry
+  const other = connect(url, { max: 1 })
+  try {
+    let asked: Promise<number>[] = []
+    await other.begin(async (tx) => {
+      await tx`select pg_advisory_xact_lock(${7_225_748_111}::bigint)`
+      await recordEvents(deps.db.sql, [{ type: 'scrub.finding', data: {} }])
+      asked = Array.from({ length: 30 }, () => startAt(deps, 'latest'))
+      await untilBlocked(registry)
+      // The relay of the process, which whoever waits has joined.
+      assert.equal(deps.db.use.active, 1)
+      assert.equal(deps.db.use.waiting, 0)
+    })
+    const places = new Set(await Promise.all(asked))
+    assert.deepEqual(places, new Set([(await eventBounds(deps.db.sql)).last]))
+  } finally {
+    await other.end()
+  }
 })
 
 it('tells nothing of what did not happen', async () => {

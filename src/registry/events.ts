@@ -1,6 +1,5 @@
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { type EventRow, eventBounds, eventTypes, forgetEvents, listEvents } from '../db/events.ts'
-import { relayAll } from '../db/relay.ts'
 import { forgetDeliveries } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -42,8 +41,8 @@ export function isTypePattern(pattern: string): boolean {
  * Throws EVENTS_GONE where some after it have been forgotten, or it is none of this registry's.
  */
 export async function startAt(deps: Deps, after: number | 'first' | 'latest'): Promise<number> {
-  await relayAll(deps.db)
-  const { forgotten, last } = await ask(deps.db, eventBounds)
+  await deps.relay.settle()
+  const { forgotten, last } = await askRead(deps.db, eventBounds)
   if (after === 'latest') return last
   if (after === 'first') return forgotten
   if (after >= forgotten && after <= last) return after
@@ -69,7 +68,7 @@ export async function pageOfEvents(
   const events: EventRow[] = []
   let next = position
   for (let looked = 0; looked < mostLookedAt; ) {
-    const rows = await ask(deps.db, (sql) => listEvents(sql, next, batch))
+    const rows = await askRead(deps.db, (sql) => listEvents(sql, next, batch))
     for (const row of rows) {
       next = row.position
       if (isWanted(row)) events.push(row)

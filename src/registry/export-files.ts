@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { exportKey } from '../blobs/keys.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import * as rows from '../db/export-files.ts'
 import { send } from '../db/queue.ts'
 import type { Deps } from '../deps.ts'
@@ -106,7 +106,7 @@ async function writeParts(
 /** Hashes what an earlier worker has left, which is whole parts from the first on. */
 async function hashBegun(deps: Deps, id: string, hash: Hash, signal: AbortSignal) {
   const begun = { parts: 0, bytes: 0 }
-  for (const { number, size, key } of await ask(deps.db, (sql) => rows.storedParts(sql, id))) {
+  for (const { number, size, key } of await askRead(deps.db, (sql) => rows.storedParts(sql, id))) {
     if (number !== begun.parts) break
     for await (const bytes of cancellable(readObjectBytes(deps, key, { first: 0, last: size - 1 }), signal))
       hash.update(bytes)

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ask, type Database } from '../db/client.ts'
+import { askRelaxed, type Database } from '../db/client.ts'
 import { claimFetch, endFetch, prolongFetch } from '../db/upstream-fetches.ts'
 import type { Deps } from '../deps.ts'
 
@@ -37,13 +37,13 @@ async function amongProcesses<T>(
   fetch: () => Promise<T>,
 ): Promise<T> {
   const holder = randomUUID()
-  while (!(await ask(deps.db, (_, relaxed) => claimFetch(relaxed, thing, holder)))) {
+  while (!(await askRelaxed(deps.db, (relaxed) => claimFetch(relaxed, thing, holder)))) {
     const found = await here()
     if (found !== undefined) return found
     await sleep(lookMs)
   }
   const timer = setInterval(() => {
-    ask(deps.db, (_, relaxed) => prolongFetch(relaxed, thing, holder)).catch((error) =>
+    askRelaxed(deps.db, (relaxed) => prolongFetch(relaxed, thing, holder)).catch((error) =>
       deps.log.warn({ error, thing }, 'others may fetch this as well'),
     )
   }, prolongMs)
@@ -52,7 +52,7 @@ async function amongProcesses<T>(
     return (await here()) ?? (await fetch())
   } finally {
     clearInterval(timer)
-    await ask(deps.db, (_, relaxed) => endFetch(relaxed, thing, holder)).catch((error) =>
+    await askRelaxed(deps.db, (relaxed) => endFetch(relaxed, thing, holder)).catch((error) =>
       deps.log.warn({ error, thing }, 'others wait for this until its time is over'),
     )
   }

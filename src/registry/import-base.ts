@@ -1,6 +1,6 @@
 import type { LeftOut } from '../bundles/contents.ts'
 import { maxKeptBytes } from '../bundles/survey.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { findHeld, heldManifestSizes, heldManifests } from '../db/held.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -60,7 +60,7 @@ export function openBase(
       let total = 0
       for (let at = 0; at < leftOut.length; at += atOnce) {
         const digests = leftOut.slice(at, at + atOnce).map(({ digest }) => digest)
-        for (const { digest, size } of await ask(deps.db, (sql) => heldManifestSizes(sql, digests))) {
+        for (const { digest, size } of await askRead(deps.db, (sql) => heldManifestSizes(sql, digests))) {
           if (!sizes.has(digest)) total += size
           sizes.set(digest, size)
         }
@@ -68,7 +68,7 @@ export function openBase(
       }
       const found = new Map<Digest, Buffer>()
       for (const page of pagesOf(sizes, mostPage)) {
-        const some = await ask(deps.db, (sql) => heldManifests(sql, page))
+        const some = await askRead(deps.db, (sql) => heldManifests(sql, page))
         for (const { digest, payload } of some) found.set(digest, payload)
       }
       return found

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ObjectKey } from '../blobs/keys.ts'
 import { insertEvents } from '../db/audit.ts'
-import { ask, type Transaction } from '../db/client.ts'
+import { ask, askRead, type Transaction } from '../db/client.ts'
 import { receivedBlobs } from '../db/import-blobs.ts'
 import * as rows from '../db/imports.ts'
 import { dropWaiting } from '../db/jobs.ts'
@@ -158,7 +158,7 @@ export async function settled(
 ): Promise<rows.ImportRow | undefined> {
   for (;;) {
     signal?.throwIfAborted()
-    const row = await ask(deps.db, (sql) => rows.findImport(sql, id))
+    const row = await askRead(deps.db, (sql) => rows.findImport(sql, id))
     if (row?.state !== 'publishing') return row
     if (!(await finishLeft(deps, id, { byJob }))) await sleep(lookMs)
   }

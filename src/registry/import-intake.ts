@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream'
 import { blobKey, type ObjectKey } from '../blobs/keys.ts'
-import { ask } from '../db/client.ts'
+import { askRelaxed } from '../db/client.ts'
 import { claimBlobs, type ImportBlob, markStored, noteBlobs } from '../db/import-blobs.ts'
 import type { Attempt } from '../db/imports.ts'
 import type { Deps } from '../deps.ts'
@@ -97,7 +97,9 @@ type Waiting = Place & { bytes: Buffer; keep: boolean; done: () => void }
 function openStaging(deps: Deps, attempt: Attempt, keys: Map<Digest, ObjectKey>, counts: Intake['counts']) {
   const claim = async (digests: readonly Digest[]): Promise<Map<Digest, ObjectKey | undefined>> => {
     if (digests.length === 0) return new Map()
-    const known = await ask(deps.db, (_, relaxed) => claimBlobs(relaxed, attempt, digests, deps.config.gcGraceSeconds))
+    const known = await askRelaxed(deps.db, (relaxed) =>
+      claimBlobs(relaxed, attempt, digests, deps.config.gcGraceSeconds),
+    )
     for (const { digest, key } of known) {
       if (key) keys.set(digest, key)
       else counts.held++
@@ -105,13 +107,13 @@ function openStaging(deps: Deps, attempt: Attempt, keys: Map<Digest, ObjectKey>,
     return new Map(known.map(({ digest, key }) => [digest, key]))
   }
   const note = async (blobs: readonly ImportBlob[]) => {
-    if (blobs.length === 0 || (await ask(deps.db, (_, relaxed) => noteBlobs(relaxed, attempt, blobs)))) return
+    if (blobs.length === 0 || (await askRelaxed(deps.db, (relaxed) => noteBlobs(relaxed, attempt, blobs)))) return
     throw superseded()
   }
   const entered = async (blobs: readonly { digest: Digest; size: number; key: ObjectKey }[]) => {
     if (blobs.length === 0) return
     const digests = blobs.map(({ digest }) => digest)
-    await ask(deps.db, (_, relaxed) => markStored(relaxed, attempt.id, digests))
+    await askRelaxed(deps.db, (relaxed) => markStored(relaxed, attempt.id, digests))
     for (const { digest, size, key } of blobs) {
       keys.set(digest, key)
       counts.stored++

@@ -28,10 +28,13 @@ import { published } from './pack-events.ts'
 // Publishing a whole bundle is one transaction. Locks: the import's row; then, in the order of registry/packs.ts, the
 // packs' rows, by their ids; the one for dependencies; then whatever the statements lock, each in the order of its keys.
 // Under them the plan is held against what is published once more, so a version that somebody publishes in the same
-// moment is seen, or comes after.
+// moment is seen, or comes after. Imports of one process take turns before they take a connection: on theirs they would only
+// wait for each other.
 
 /** An import may write very many rows; the longest it may take. */
 const publishMs = 10 * 60 * 1000
+/** How long it may wait for a lock: another process may be publishing one. */
+const lockMs = 60 * 1000
 /** Rows in one statement. */
 const atOnce = 5_000
 
@@ -65,7 +68,9 @@ class ContentGone extends Error {}
  */
 export async function publishImport(deps: Deps, publishing: Publishing): Promise<readonly Problem[] | 'content gone'> {
   try {
-    await ask(deps.db, (sql) => sql.begin((tx) => publish(tx, publishing)), { answerMs: publishMs })
+    await deps.together.turn.load(() =>
+      ask(deps.db, (sql) => sql.begin((tx) => publish(tx, publishing)), { answerMs: publishMs }),
+    )
     return []
   } catch (error) {
     if (error instanceof InTheWay) return error.problems
@@ -77,7 +82,7 @@ export async function publishImport(deps: Deps, publishing: Publishing): Promise
 async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
   const { id, plan, options, report, reportLifeSeconds } = publishing
   const packIds = [...plan.places.keys()].sort()
-  await tx.unsafe(`set local statement_timeout = ${publishMs}`)
+  await tx.unsafe(`set local statement_timeout = ${publishMs}; set local lock_timeout = ${lockMs}`)
   if (!(await lockWhole(tx, id))) return
   for (const some of chunks(packIds))
     await lockPacks(

@@ -1,5 +1,5 @@
 import type { Meter } from '../bundles/meter.ts'
-import { ask } from '../db/client.ts'
+import { askRelaxed } from '../db/client.ts'
 import { type Attempt, touchImport } from '../db/imports.ts'
 import type { Deps } from '../deps.ts'
 import { type Intake, superseded } from './import-intake.ts'
@@ -17,7 +17,7 @@ export function startPulse(deps: Deps, attempt: Attempt, meter: Meter, intake: I
   let last = Promise.resolve()
   const beat = async () => {
     const progress = { received: meter.received(), blobs, resumeAt: intake.resumeAt(), lifeSeconds }
-    const isOurs = await ask(deps.db, (_, relaxed) => touchImport(relaxed, attempt, progress)).catch(() => true)
+    const isOurs = await askRelaxed(deps.db, (relaxed) => touchImport(relaxed, attempt, progress)).catch(() => true)
     if (!isOurs) meter.through.destroy(superseded())
   }
   const timer = setInterval(() => {

@@ -1,5 +1,5 @@
 import type { ObjectKey } from '../blobs/keys.ts'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { heldKeys } from '../db/held.ts'
 import type { Deps } from '../deps.ts'
 import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
@@ -21,7 +21,7 @@ export function openTexts(
     if (size === undefined || size > maxConfigBytes) return undefined
     const known = atHand.get(digest) ?? deps.bytes.get(digest)
     if (known) return known
-    const key = keys.get(digest) ?? (await ask(deps.db, (sql) => heldKeys(sql, [digest]))).get(digest)
+    const key = keys.get(digest) ?? (await askRead(deps.db, (sql) => heldKeys(sql, [digest]))).get(digest)
     const bytes = key && (await deps.blobs.read(key))
     return bytes && digestOf(bytes, algorithmOf(digest)) === digest ? bytes : undefined
   }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Contents } from '../bundles/contents.ts'
 import { openMeter } from '../bundles/meter.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { receivedBlobs } from '../db/import-blobs.ts'
 import * as rows from '../db/imports.ts'
 import type { Deps } from '../deps.ts'
@@ -95,7 +95,7 @@ async function begin(deps: Deps, { id, offset, body, principal }: ImportRequest)
   }
   const attempt = await ask(deps.db, (sql) => rows.insertImport(sql, id ?? randomUUID(), life))
   if (attempt && offset === 0) return { ...attempt, before: undefined }
-  const row = id === undefined || attempt ? undefined : await ask(deps.db, (sql) => rows.findImport(sql, id))
+  const row = id === undefined || attempt ? undefined : await askRead(deps.db, (sql) => rows.findImport(sql, id))
   if (row?.principal === principal && (row.state === 'publishing' || row.state === 'published')) return { id: row.id }
   throw new Failure('IMPORT_UNKNOWN', {
     detail: `there is no import ${id} to go on with; send the file from its start`,

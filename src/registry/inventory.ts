@@ -1,5 +1,5 @@
 import { type InventoryPack, inventoryBytes } from '../bundles/inventory.ts'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { type HeldVersion, heldBlobs, heldVersions } from '../db/inventory.ts'
 import type { Deps } from '../deps.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -27,7 +27,7 @@ async function packsHeld(deps: Deps, mayPull: MayPull): Promise<InventoryPack[]>
   const byPack = new Map<PackId, HeldVersion[]>()
   let after = { packId: '', precedence: '' }
   for (let rows = pageRows; rows === pageRows; ) {
-    const page = await ask(deps.db, (sql) => heldVersions(sql, after, pageRows))
+    const page = await askRead(deps.db, (sql) => heldVersions(sql, after, pageRows))
     for (const { packId, version, manifestDigest } of page) {
       const versions = byPack.get(packId) ?? []
       versions.push({ packId, version, manifestDigest })
@@ -44,7 +44,7 @@ async function blobsHeld(deps: Deps, packIds: readonly PackId[]): Promise<{ blob
   const otherBlobs: Digest[] = []
   let after = ''
   for (let rows = pageRows; rows === pageRows; ) {
-    const page = await ask(deps.db, (sql) => heldBlobs(sql, packIds, after, pageRows))
+    const page = await askRead(deps.db, (sql) => heldBlobs(sql, packIds, after, pageRows))
     pages.push(page.sha256)
     otherBlobs.push(...page.others)
     rows = page.count

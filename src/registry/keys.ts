@@ -10,7 +10,7 @@ import {
   type SigningKey,
   shortKeyId,
 } from '../bundles/keys.ts'
-import { ask, type Transaction } from '../db/client.ts'
+import { ask, askRead, type Transaction } from '../db/client.ts'
 import * as rows from '../db/keys.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -50,12 +50,12 @@ function keyOf(row: rows.KeyRow): Key {
 
 /** Every key, those in use first. */
 export async function listKeys(deps: Deps): Promise<Key[]> {
-  return (await ask(deps.db, (sql) => rows.listKeys(sql))).map(keyOf)
+  return (await askRead(deps.db, (sql) => rows.listKeys(sql))).map(keyOf)
 }
 
 /** A key by its key id, or by the name it has now. Throws KEY_UNKNOWN. */
 export async function findKey(deps: Deps, idOrName: string): Promise<Key> {
-  return keyOf((await ask(deps.db, (sql) => rows.findKey(sql, idOrName))) ?? unknown(idOrName))
+  return keyOf((await askRead(deps.db, (sql) => rows.findKey(sql, idOrName))) ?? unknown(idOrName))
 }
 
 type KeyOptions = { expiresAt?: Date | undefined; comment?: string | undefined }
@@ -147,7 +147,7 @@ export function distrustKey(deps: Deps, idOrName: string): Promise<Key> {
 
 /** The keys to sign with now; none: bundles go out unsigned. */
 export async function signers(deps: Deps): Promise<SigningKey[]> {
-  const found = await ask(deps.db, (sql) => rows.signingKeys(sql))
+  const found = await askRead(deps.db, (sql) => rows.signingKeys(sql))
   return found.map(({ keyid, privateKey }) => ({
     keyid: keyid as KeyId,
     privateKey: createPrivateKey({ key: takeOut(deps, keyid, privateKey), type: 'pkcs8', format: 'der' }),
@@ -156,7 +156,7 @@ export async function signers(deps: Deps): Promise<SigningKey[]> {
 
 /** The keys that signatures are checked with, ours among them; expired ones too, for the check knows what that means. */
 export async function trustedKeys(deps: Deps): Promise<PublicKey[]> {
-  const found = await ask(deps.db, (sql) => rows.trustedKeys(sql))
+  const found = await askRead(deps.db, (sql) => rows.trustedKeys(sql))
   return found.map(({ name, publicKey, expiresAt }) => ({
     ...publicKeyOf(publicKey),
     name,

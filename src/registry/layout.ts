@@ -1,5 +1,5 @@
 import type { ObjectKey } from '../blobs/keys.ts'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { closureBlobs, closureManifests, storedPayloads } from '../db/closures.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
@@ -42,10 +42,10 @@ export async function closureSources(
   repository: RepositoryName,
   roots: readonly Digest[],
 ): Promise<Source[]> {
-  const manifests = await ask(deps.db, (sql) => closureManifests(sql, repository, roots))
+  const manifests = await askRead(deps.db, (sql) => closureManifests(sql, repository, roots))
   const missing = manifests.filter((manifest) => manifest.size === null).map(({ digest }) => digest)
   if (missing.length > 0) throw incomplete(repository, missing)
-  const blobs = await ask(deps.db, (sql) => closureBlobs(sql, repository, roots))
+  const blobs = await askRead(deps.db, (sql) => closureBlobs(sql, repository, roots))
   return [...manifests.map(({ digest, size }) => ({ digest, size: size ?? 0, repository })), ...blobs]
 }
 
@@ -162,7 +162,7 @@ function manifestReader(deps: Deps, order: readonly StoredManifest[]): (digest: 
       batch.push(manifest)
     }
     if (batch.length === 0) return
-    const fetched = ask(deps.db, (sql) => storedPayloads(sql, batch)).then(
+    const fetched = askRead(deps.db, (sql) => storedPayloads(sql, batch)).then(
       (rows) => new Map(rows.map(({ digest, payload }) => [digest, payload])),
     )
     // Those that wait for it learn of a failure; the rest of the batch may never be asked for.

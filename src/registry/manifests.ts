@@ -1,4 +1,4 @@
-import { ask, type Database, type Sql, type Transaction, violated } from '../db/client.ts'
+import { ask, askRead, type Database, type Sql, type Transaction, violated } from '../db/client.ts'
 import { deleteManifest, findManifests, insertManifest, missingBlobs } from '../db/manifests.ts'
 import { deleteTag, lockTag, tagsElsewhere } from '../db/tags.ts'
 import type { Deps } from '../deps.ts'
@@ -9,9 +9,12 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
 import { roleOf } from '../packs/channel.ts'
 import { isPackRepository, packIdOf } from '../packs/pack.ts'
-import { removeFromPack } from './pack-removal.ts'
+import { belongsToPack, removeFromPack } from './pack-removal.ts'
 import { type PackPush, publish, readPack } from './packs.ts'
 import type { MayPull } from './resolve.ts'
+
+/** How often a write begins anew that meets others. */
+const mostTries = 5
 
 /** A manifest as it arrives. `ifMatch`: the digest the tag must have now (RFC 9110, section 13.1.1). */
 export type Push = {
@@ -44,7 +47,7 @@ export async function putManifest(deps: Deps, push: Push): Promise<{ digest: Dig
   const pack = isPackRepository(push.repository) ? await readPack(deps, push, digest, manifest, tags) : undefined
   // A row that another request creates or deletes in the same moment (the repository, the manifest, a link) makes the
   // statement fail or come to nothing; at the next try it is seen as it is now.
-  for (let tries = 0; tries < 5; tries++) {
+  for (let tries = 0; tries < mostTries; tries++) {
     if (await tryPut(deps.db, push, digest, manifest, tags, pack)) return { digest, manifest }
   }
   throw unavailable('database', new Error(`manifest ${digest} kept meeting other writers`))
@@ -82,7 +85,7 @@ async function tryPut(
     const constraint = violated(error)
     if (constraint === undefined) throw error
     if (constraint === 'manifest_blobs_link') {
-      const missing = await ask(db, (sql) => missingBlobs(sql, repository, manifest.blobs))
+      const missing = await askRead(db, (sql) => missingBlobs(sql, repository, manifest.blobs))
       if (missing.length > 0)
         throw new Failure('MANIFEST_BLOB_UNKNOWN', { detail: { digests: missing.slice(0, 100) }, cause: error })
     }
@@ -119,7 +122,7 @@ async function refuseOtherMediaType(
   { mediaType }: Manifest,
 ): Promise<void> {
   const question = { repository, digest, tag: undefined, known: 'all' as const }
-  const [present] = await ask(db, (sql) => findManifests(sql, [question]))
+  const [present] = await askRead(db, (sql) => findManifests(sql, [question]))
   if (present && present.mediaType !== mediaType)
     throw new Failure('MANIFEST_INVALID', {
       detail: `${digest} is stored as ${present.mediaType}; it cannot be ${mediaType} as well`,
@@ -136,15 +139,42 @@ export async function removeManifest(
   reference: Reference,
   mayPull?: MayPull,
 ): Promise<void> {
+  // What is none of a pack's matter when it is looked at can have become a version or a channel when it is deleted.
+  for (let tries = 0; tries < mostTries; tries++) {
+    const gone = await tryRemove(deps, repository, reference, mayPull)
+    if (gone) return
+    if (gone === false)
+      throw new Failure('MANIFEST_UNKNOWN', { detail: { reference: reference.tag ?? reference.digest } })
+  }
+  throw unavailable('database', new Error(`the deletion of ${reference.digest} kept meeting those who publish it`))
+}
+
+/** False where there is nothing to delete; undefined where it came to be a part of a pack in the same moment. */
+async function tryRemove(
+  deps: Deps,
+  repository: RepositoryName,
+  reference: Reference,
+  mayPull: MayPull | undefined,
+): Promise<boolean | undefined> {
   const { tag, digest } = reference
   const packId = packIdOf(repository)
-  if (packId && (await removeFromPack(deps, packId, reference, mayPull))) return
-  const gone = await ask(deps.db, async (sql) =>
-    tag === undefined
-      ? sql.begin(
-          async (tx) => (await deleteManifest(tx, { repository, digest }, deps.config.gcGraceSeconds)).length > 0,
-        )
-      : deleteTag(sql, repository, tag),
-  )
-  if (!gone) throw new Failure('MANIFEST_UNKNOWN', { detail: { reference: tag ?? digest } })
+  if (packId && (await removeFromPack(deps, packId, reference, mayPull))) return true
+  try {
+    return await ask(deps.db, async (sql) => {
+      if (tag !== undefined && !packId) return deleteTag(sql, repository, tag)
+      return sql.begin(async (tx) => {
+        if (tag === undefined)
+          return (await deleteManifest(tx, { repository, digest }, deps.config.gcGraceSeconds)).length > 0
+        const gone = await deleteTag(tx, repository, tag)
+        if (gone && packId && (await belongsToPack(tx, packId, tag))) throw new BelongsToPack()
+        return gone
+      })
+    })
+  } catch (error) {
+    if (error instanceof BelongsToPack || violated(error) !== undefined) return undefined
+    throw error
+  }
 }
+
+/** What is being deleted goes by the rules of packs. */
+class BelongsToPack extends Error {}

@@ -1,4 +1,4 @@
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { findManifests } from '../db/manifests.ts'
 import { tagTarget } from '../db/mirrored.ts'
 import { Failure } from '../errors.ts'
@@ -88,7 +88,7 @@ async function pullReferrer(run: Mirroring, packId: PackId, subject: Digest, dig
 
 async function manifestHere(run: Mirroring, packId: PackId, digest: Digest): Promise<RemoteManifest | undefined> {
   const question = { repository: repositoryOf(packId), digest, tag: undefined, known: undefined }
-  const [found] = await ask(run.deps.db, (sql) => findManifests(sql, [question]))
+  const [found] = await askRead(run.deps.db, (sql) => findManifests(sql, [question]))
   return found?.payload && { digest, mediaType: found.mediaType, bytes: found.payload }
 }
 
@@ -100,7 +100,7 @@ export async function pullTag(
   known?: RemoteManifest,
 ): Promise<void> {
   await attempt(run, { kind, packId, reference: tag, digest }, async () => {
-    const here = await ask(run.deps.db, (sql) => tagTarget(sql, repositoryOf(packId), tag))
+    const here = await askRead(run.deps.db, (sql) => tagTarget(sql, repositoryOf(packId), tag))
     if (here === digest) return { state: 'same' }
     if (run.dryRun) return here ? { state: 'different', there: here } : { state: 'missing' }
     const manifest = known ?? (await getManifest(run.remote, placeOf(run, packId), digest, run))

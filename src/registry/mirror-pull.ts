@@ -1,4 +1,4 @@
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { findRelease } from '../db/packs.ts'
 import { Failure } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
@@ -168,12 +168,12 @@ async function pullVersion({ run, taken, wanted, limits }: Pulling, arriving: Ar
   taken.set(key, true)
   run.note({ pack: packId })
   const state = await attempt(run, { kind: 'version', packId, reference: version, digest }, async () => {
-    const here = await ask(run.deps.db, (sql) => findRelease(sql, packId, version))
+    const here = await askRead(run.deps.db, (sql) => findRelease(sql, packId, version))
     if (here?.manifestDigest === digest && here.version === version) return { state: 'same' }
     if (here?.manifestDigest) return { state: 'different', there: here.manifestDigest }
     if (run.dryRun) return { state: 'missing' }
     await storeTree(run, packId, manifest, tagOf(version))
-    const now = await ask(run.deps.db, (sql) => findRelease(sql, packId, version))
+    const now = await askRead(run.deps.db, (sql) => findRelease(sql, packId, version))
     return now?.manifestDigest === digest ? { state: 'same' } : { state: 'missing' }
   })
   const isHereToo = state === 'same' || (run.dryRun && state === 'missing')

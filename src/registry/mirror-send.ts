@@ -1,5 +1,5 @@
 import { repositoriesWithBlob } from '../db/blobs.ts'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { findManifests } from '../db/manifests.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -42,7 +42,7 @@ export async function pushTree(
 
 async function manifestHere(run: Mirroring, repository: RepositoryName, digest: Digest, known?: 'all') {
   const question = { repository, digest, tag: undefined, known }
-  const [found] = await ask(run.deps.db, (sql) => findManifests(sql, [question]))
+  const [found] = await askRead(run.deps.db, (sql) => findManifests(sql, [question]))
   return found
 }
 
@@ -94,7 +94,7 @@ async function siblingOf(
 ): Promise<RepositoryName | undefined> {
   const known = run.places.get(digest)
   if (known && known !== place) return known
-  for (const name of await ask(run.deps.db, (sql) => repositoriesWithBlob(sql, digest, 3))) {
+  for (const name of await askRead(run.deps.db, (sql) => repositoriesWithBlob(sql, digest, 3))) {
     const packId = packIdOf(name)
     if (!packId || name === repository) continue
     const sibling = placeOf(run, packId)

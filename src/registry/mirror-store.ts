@@ -1,4 +1,4 @@
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { findManifests } from '../db/manifests.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -74,7 +74,7 @@ function tooLarge(digest: Digest, { mostDeep, mostMembers }: TreeLimits): Failur
 
 async function isHere(run: Mirroring, repository: RepositoryName, digest: Digest): Promise<boolean> {
   const question = { repository, digest, tag: undefined, known: 'all' as const }
-  const [found] = await ask(run.deps.db, (sql) => findManifests(sql, [question]))
+  const [found] = await askRead(run.deps.db, (sql) => findManifests(sql, [question]))
   return found !== undefined
 }
 

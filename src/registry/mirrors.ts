@@ -1,4 +1,4 @@
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { type NewEvent, recordEvents } from '../db/events.ts'
 import {
   beginRun,
@@ -80,7 +80,7 @@ export async function changeMirror(deps: Deps, before: Mirror, { credentials, ..
 
 /** Throws MIRROR_UNKNOWN. */
 export async function mirrorOf(deps: Deps, name: string): Promise<Mirror> {
-  const row = await ask(deps.db, (sql) => findMirror(sql, { name }))
+  const row = await askRead(deps.db, (sql) => findMirror(sql, { name }))
   if (!row) throw unknown(name)
   return row as Mirror
 }
@@ -111,7 +111,7 @@ export async function runMirror(deps: Deps, id: string, watch: Watch): Promise<o
   let run = await ask(deps.db, (sql) => nextRun(sql, id))
   let result: object | undefined
   do {
-    const mirror = (await ask(deps.db, (sql) => findMirror(sql, { id }))) as Mirror | undefined
+    const mirror = (await askRead(deps.db, (sql) => findMirror(sql, { id }))) as Mirror | undefined
     if (!mirror) return result
     const next = run ?? (await ask(deps.db, (sql) => insertRun(sql, id, false)))
     const { clean, counts, moved } = await perform(deps, mirror, next, watch)

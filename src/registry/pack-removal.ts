@@ -1,4 +1,4 @@
-import { ask, type Transaction } from '../db/client.ts'
+import { ask, askRead, type Transaction } from '../db/client.ts'
 import { closureManifests, deleteUnnamed, lockManifests } from '../db/closures.ts'
 import { recordEvents } from '../db/events.ts'
 import { tagsNow } from '../db/import-publish.ts'
@@ -41,7 +41,7 @@ export async function removeFromPack(
   mayPull?: MayPull,
 ): Promise<boolean> {
   if (digest !== undefined) {
-    const versions = await ask(deps.db, (sql) => versionsOfManifest(sql, packId, digest))
+    const versions = await askRead(deps.db, (sql) => versionsOfManifest(sql, packId, digest))
     return versions.length > 0 && deleteVersions(deps, packId, versions, { mayPull })
   }
   const role = roleOf(tag)
@@ -51,6 +51,14 @@ export async function removeFromPack(
     })
   if (role.kind === 'channel') return deleteChannel(deps, packId, role.name)
   return role.kind === 'version' && deleteVersion(deps, packId, role.version, { mayPull })
+}
+
+/** Whether a tag that has just been deleted is a channel, or names a living version: it goes by the rules then. */
+export async function belongsToPack(tx: Transaction, packId: PackId, tag: Tag): Promise<boolean> {
+  const role = roleOf(tag)
+  if (role.kind !== 'version') return role.kind === 'channel'
+  const release = await findRelease(tx, packId, role.version)
+  return release?.version === role.version && release.manifestDigest !== null
 }
 
 type Deletion = { force?: boolean; mayPull?: MayPull | undefined }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { type LeftOut, parseMissing } from '../bundles/contents.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { expirePlanned, findPlanned, keepPlanned, manifestSizes, type PackManifest } from '../db/exports.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -33,7 +33,7 @@ export async function keepFile(
  * BUNDLE_GONE where content of it was deleted since.
  */
 export async function plannedLayout(deps: Deps, id: string, mayPull: MayPull): Promise<Layout> {
-  const row = await ask(deps.db, (sql) => findPlanned(sql, id))
+  const row = await askRead(deps.db, (sql) => findPlanned(sql, id))
   const packs = row ? (JSON.parse(row.manifests) as [PackId, Digest[]][]) : []
   if (!row || !packs.every(([packId]) => mayPull(packId)))
     throw new Failure('BUNDLE_UNKNOWN', {

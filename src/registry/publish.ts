@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { findRelease, type Spent } from '../db/packs.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -44,10 +44,10 @@ export type Published = { packId: string; version: Version; digest: Digest; mani
 export async function publishPack(deps: Deps, { document, content, ...rest }: Publish): Promise<Published> {
   const { packId, version } = document
   const repository = repositoryOf(packId)
-  const spent = await ask(deps.db, (sql) => findRelease(sql, packId, version))
+  const spent = await askRead(deps.db, (sql) => findRelease(sql, packId, version))
   if (spent) return publishedBefore(spent, { document, content, ...rest })
   await requireRoom(deps, repository, rest.declared.size ?? rest.atLeast ?? 0, rest.declared.digest)
-  const bad = await ask(deps.db, (sql) => badDependencies(sql, document, rest))
+  const bad = await askRead(deps.db, (sql) => badDependencies(sql, document, rest))
   if (bad.length > 0) throw new Failure('DEPENDENCY_INVALID', { detail: inWords(bad), about: { violations: bad } })
 
   const { digest, size } = await storeUnknown(deps, { document, content, ...rest })
@@ -66,7 +66,7 @@ export async function publishPack(deps: Deps, { document, content, ...rest }: Pu
   } catch (error) {
     if (!(error instanceof Failure) || error.key !== 'VERSION_EXISTS') throw error
     // Somebody was faster, with another time of publishing. What they published may well be the same.
-    const other = await ask(deps.db, (sql) => findRelease(sql, packId, version))
+    const other = await askRead(deps.db, (sql) => findRelease(sql, packId, version))
     if (!other) throw error
     return sameAs(other, document, digest)
   }
@@ -207,10 +207,10 @@ export async function checkPublish(
   { allowMissing, mayPull }: { allowMissing: boolean; mayPull?: MayPull },
 ): Promise<Violation[]> {
   const { packId, version } = document
-  const spent = await ask(deps.db, (sql) => findRelease(sql, packId, version))
+  const spent = await askRead(deps.db, (sql) => findRelease(sql, packId, version))
   const taken: Violation[] = []
   if (spent?.manifestDigest === null)
     taken.push({ path: 'version', message: `${spent.version} was deleted, and its number is not used again` })
   else if (spent) taken.push({ path: 'version', message: `${spent.version} is published already` })
-  return [...taken, ...(await ask(deps.db, (sql) => badDependencies(sql, document, { allowMissing, mayPull })))]
+  return [...taken, ...(await askRead(deps.db, (sql) => badDependencies(sql, document, { allowMissing, mayPull })))]
 }

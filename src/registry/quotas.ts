@@ -1,5 +1,5 @@
 import { patternOf } from '../auth/glob.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { overQuota } from '../db/overrun.ts'
 import * as rows from '../db/quotas.ts'
 import type { Deps } from '../deps.ts'
@@ -41,12 +41,12 @@ function quotaOf({ glob, maxBytes, maxVersions, bytes, versions, setBy, setAt }:
 
 /** Every quota with what is used of it, by glob. */
 export async function listQuotas(deps: Deps): Promise<Quota[]> {
-  return (await ask(deps.db, rows.listQuotas)).map(quotaOf)
+  return (await askRead(deps.db, rows.listQuotas)).map(quotaOf)
 }
 
 /** Throws QUOTA_UNKNOWN. */
 export async function findQuota(deps: Deps, glob: string): Promise<Quota> {
-  const row = await ask(deps.db, (sql) => rows.findQuota(sql, glob))
+  const row = await askRead(deps.db, (sql) => rows.findQuota(sql, glob))
   if (row) return quotaOf(row)
   throw new Failure('QUOTA_UNKNOWN', {
     detail: `there is no quota for ${glob}; "packs quota list" shows those there are`,
@@ -91,7 +91,9 @@ async function measure(deps: Deps, glob: string): Promise<void> {
     deps.db,
     (sql) =>
       sql.begin(async (tx) => {
-        await tx`select set_config('statement_timeout', ${String(measureMs)}, true)`
+        // Also for the lock: somebody else may be measuring it.
+        await tx`
+          select set_config(name, ${String(measureMs)}, true) from unnest('{statement_timeout,lock_timeout}'::text[]) as name`
         await rows.lockQuota(tx, glob)
         await rows.measureQuota(tx, glob)
       }),
@@ -111,11 +113,11 @@ export async function requireRoom(
 ): Promise<void> {
   if (Date.now() - deps.quotas.at > freshMs) await refresh(deps)
   if (!deps.quotas.patterns.some((pattern) => pattern.test(repository))) return
-  const overrun = await ask(deps.db, (sql) => rows.findOverrun(sql, { repository, bytes, digest }))
+  const overrun = await askRead(deps.db, (sql) => rows.findOverrun(sql, { repository, bytes, digest }))
   if (overrun) throw overQuota(overrun)
 }
 
 async function refresh({ db, quotas }: Deps): Promise<void> {
   quotas.at = Date.now()
-  quotas.patterns = (await ask(db, rows.quotaPatterns)).map((pattern) => new RegExp(pattern))
+  quotas.patterns = (await askRead(db, rows.quotaPatterns)).map((pattern) => new RegExp(pattern))
 }

@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import { findCandidates, findLockRows, type LockRow } from '../db/candidates.ts'
-import { ask, type Sql, type Transaction } from '../db/client.ts'
+import { askRead, type Sql, type Transaction } from '../db/client.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Tag } from '../oci/reference.ts'
@@ -66,7 +66,7 @@ export function atOneMoment<T>(
   run: (tx: Transaction) => Promise<T>,
   limits: { answerMs?: number } = {},
 ): Promise<T> {
-  return ask(deps.db, (sql) => sql.begin('isolation level repeatable read read only', run), limits) as Promise<T>
+  return askRead(deps.db, (sql) => sql.begin('isolation level repeatable read read only', run), limits) as Promise<T>
 }
 
 function requireOnce(roots: readonly Root[]): void {

@@ -1,4 +1,4 @@
-import { ask, type Transaction } from '../db/client.ts'
+import { ask, askRead, type Transaction } from '../db/client.ts'
 import { recordEvents } from '../db/events.ts'
 import {
   advancePlanning,
@@ -65,7 +65,7 @@ async function scheduledRun(deps: Deps): Promise<string | undefined> {
 
 async function perform(deps: Deps, id: string, watch: Watch): Promise<RunRow | undefined> {
   await ask(deps.db, (sql) => beginPlanning(sql, id))
-  const run = await ask(deps.db, (sql) => findRun(sql, id))
+  const run = await askRead(deps.db, (sql) => findRun(sql, id))
   if (!run) return undefined
   const policy = run.policy ?? undefined
   const rules = await ask(deps.db, (sql) => rulesNow(sql, policy))
@@ -74,7 +74,7 @@ async function perform(deps: Deps, id: string, watch: Watch): Promise<RunRow | u
     await removeAll(deps, id, policy, watch)
     await ask(deps.db, (sql) => sql.begin((tx) => finish(tx, id)))
   }
-  return ask(deps.db, (sql) => findRun(sql, id))
+  return askRead(deps.db, (sql) => findRun(sql, id))
 }
 
 /** False where another worker is at it, and further. */
@@ -125,7 +125,9 @@ async function removeAll(deps: Deps, id: string, policy: string | undefined, wat
   let done = 0
   const memory = {}
   for (let last = 0; ; ) {
-    const waiting = await ask(deps.db, (sql) => listRemovals(sql, id, { last, limit: removalsAtOnce, waiting: true }))
+    const waiting = await askRead(deps.db, (sql) =>
+      listRemovals(sql, id, { last, limit: removalsAtOnce, waiting: true }),
+    )
     if (waiting.length === 0) return
     for (const group of groupsOf(waiting)) {
       watch.signal.throwIfAborted()

@@ -1,4 +1,4 @@
-import { ask, type Sql, type Transaction } from '../db/client.ts'
+import { ask, askRead, type Sql, type Transaction } from '../db/client.ts'
 import { send } from '../db/queue.ts'
 import { findRun, insertRun, listPolicies, type PolicyRow, type RunRow, waitingRun } from '../db/retention.ts'
 import type { Deps } from '../deps.ts'
@@ -63,7 +63,7 @@ export async function planPart(
   { after, skip }: PlanPosition,
   limit: number,
 ): Promise<PlanPart> {
-  const rules = await ask(deps.db, (sql) => rulesToTry(sql, request))
+  const rules = await askRead(deps.db, (sql) => rulesToTry(sql, request))
   const part: PlanPart = { decisions: [], freedBytes: 0, next: undefined }
   let position = after
   let skipped = skip

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { countFindings, type FindingKind, resolveUnseen } from '../db/findings.ts'
 import {
   advanceRun,
@@ -145,7 +145,7 @@ async function finish({ deps, run, mode, spared }: Pass): Promise<Scrubbed> {
       await finishRun(tx, run)
     }),
   )
-  const open = Object.fromEntries(await ask(deps.db, countFindings))
+  const open = Object.fromEntries(await askRead(deps.db, countFindings))
   const { blobs, bytes, objects, manifests, found, repaired } = run
   deps.log.info({ mode, blobs, bytes, objects, manifests, found, repaired, open }, 'scrubbed')
   return { mode, blobs, bytes, objects, manifests, found, repaired, open, spared }

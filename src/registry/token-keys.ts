@@ -1,6 +1,6 @@
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
 import { newTokenKey, refreshSeconds, type TokenKey } from '../auth/registry-token.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { insertTokenKey, listTokenKeys, retireTokenKeys } from '../db/tokens.ts'
 import type { Deps } from '../deps.ts'
 import { lockAway, takeOut } from './key-vault.ts'
@@ -47,7 +47,7 @@ async function keys(deps: Deps): Promise<NonNullable<Deps['auth']['keyring']['lo
   const { keyring } = deps.auth
   const { loaded } = keyring
   if (loaded && Date.now() - loaded.at < freshMs) return loaded
-  const list = () => ask(deps.db, (sql) => listTokenKeys(sql, refreshSeconds))
+  const list = () => askRead(deps.db, (sql) => listTokenKeys(sql, refreshSeconds))
   let rows = await list()
   if (!rows[0]?.privateKey) {
     const key = await newKey(deps)

@@ -1,6 +1,6 @@
 import type { Action, Grant } from '../auth/access.ts'
 import { newApiToken } from '../auth/api-token.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import * as rows from '../db/tokens.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
@@ -58,7 +58,7 @@ export async function createToken(deps: Deps, request: TokenRequest): Promise<{ 
 
 /** Every token there ever was, those that hold first. */
 export async function listTokens(deps: Deps): Promise<ApiToken[]> {
-  return (await ask(deps.db, rows.listTokens)).map(tokenOf)
+  return (await askRead(deps.db, rows.listTokens)).map(tokenOf)
 }
 
 /** Ends a token at once, on every process. Again, it changes nothing. Throws TOKEN_UNKNOWN. */

@@ -22,6 +22,17 @@ export function roomLeft(
   return Math.max(0, stagedBytes - open.bytes)
 }
 
+/** Each is an object of the store and an entry of the session's row, which every further one writes anew. */
+const mostChunks = 10_000
+
+/** Throws BLOB_UPLOAD_INVALID where a session has as many chunks as it may. It can still be closed, also with a last body. */
+export function requireFurther({ chunkCount }: UploadSession): void {
+  if (chunkCount < mostChunks) return
+  throw new Failure('BLOB_UPLOAD_INVALID', {
+    detail: `an upload has at most ${mostChunks} chunks, and this one has them. Close it with what it has, or begin anew with larger chunks`,
+  })
+}
+
 /** Throws TOOMANYREQUESTS where a chunk is longer than there is room for. */
 export function requireWithin(most: number, bytes: number): void {
   if (bytes > most)

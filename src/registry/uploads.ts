@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { blobKey, chunkKey } from '../blobs/keys.ts'
-import { ask } from '../db/client.ts'
+import { ask, askRelaxed } from '../db/client.ts'
 import { queueDeletions } from '../db/deletions.ts'
 import {
   appendChunk,
@@ -21,7 +21,7 @@ import type { Body } from './body.ts'
 import { discardSoon } from './deletions.ts'
 import { requireRoom } from './quotas.ts'
 import { newSessionId, parseSessionId, type SessionId } from './session-ids.ts'
-import { requireWithin, roomLeft } from './upload-caps.ts'
+import { requireFurther, requireWithin, roomLeft } from './upload-caps.ts'
 
 // An upload, from its first request to its last. Any request may reach any process.
 //
@@ -64,7 +64,7 @@ function openSession({ id, repository, fresh }: SessionId, row: UploadSession | 
   if (row?.state === 'cancelled') throw new Failure('BLOB_UPLOAD_UNKNOWN', { detail: 'the upload was cancelled' })
   if (row) return row
   if (!fresh) throw new Failure('BLOB_UPLOAD_UNKNOWN')
-  const nothing = { offset: 0, digestSoFar: undefined, chunks: [], closedAs: undefined }
+  const nothing = { offset: 0, digestSoFar: undefined, chunkCount: 0, closedAs: undefined }
   return { id, repository, algorithm: fresh.algorithm, state: 'open', ...nothing }
 }
 
@@ -83,7 +83,8 @@ export async function cancel(deps: Deps, { id, repository, fresh }: SessionId): 
 /**
  * Adds a chunk; answers the session's new offset. `owner`: who sends it, as their limits are counted; undefined: nobody's.
  * Throws UPLOAD_OUT_OF_ORDER where it does not start at the offset, SIZE_INVALID where it is not as long as announced,
- * TOOMANYREQUESTS where the owner has too much under way, QUOTA_EXCEEDED where there is no room for it.
+ * TOOMANYREQUESTS where the owner has too much under way, QUOTA_EXCEEDED where there is no room for it,
+ * BLOB_UPLOAD_INVALID where the session has as many as it may.
  */
 export async function append(
   deps: Deps,
@@ -95,6 +96,7 @@ export async function append(
   const { session: row, open } = await deps.together.upload.load({ id: id.id, repository: id.repository, owner })
   const session = openSession(id, row)
   requireInOrder(session, range)
+  requireFurther(session)
   const most = owner === undefined ? Number.POSITIVE_INFINITY : roomLeft(deps.config.uploadCaps, open, session)
   const staged = await stage(deps, session, body, range, most)
   if (staged.chunk.size === 0) {
@@ -124,16 +126,16 @@ export async function finish(
   const content = { repository, digest, body, uploadId: id }
   // The whole of a small blob under a fresh id: what else there may be of this session does not matter.
   if (fresh && body.length && body.length <= smallBytes && !range) return storeContent(deps, content)
-  const { session: row, held } = await deps.together.upload.load({ id, repository, digest })
+  const { session: row, ...there } = await deps.together.upload.load({ id, repository, digest, whole: true })
   // The client did not get our answer and asks again: the same answer, as long as it is true.
   if (row?.closedAs === digest && (await confirmBlob(deps, repository, digest))) return
   const session = openSession(sessionId, row)
   requireInOrder(session, range)
-  if (session.offset === 0) return storeContent(deps, content, held)
+  if (session.offset === 0) return storeContent(deps, content, there.held)
   const last = body.length === 0 ? undefined : await stage(deps, session, body, range)
-  const chunks = last ? [...session.chunks, last.chunk] : session.chunks
+  const chunks = last ? [...there.chunks, last.chunk] : there.chunks
   try {
-    await assemble(deps, session, chunks, digest, held)
+    await assemble(deps, session, chunks, digest, there.held)
   } catch (error) {
     if (last) await drop(deps, [last.chunk])
     throw error
@@ -210,7 +212,7 @@ function concatenated(deps: Deps, chunks: readonly Chunk[]): Readable {
 /** Queues staged objects for deletion, and deletes them when there is time. What a crash makes of it, age tells. */
 async function drop(deps: Deps, chunks: readonly Chunk[]): Promise<void> {
   const keys = chunks.map((chunk) => chunk.key)
-  await ask(deps.db, (_, relaxed) => queueDeletions(relaxed, keys))
+  await askRelaxed(deps.db, (relaxed) => queueDeletions(relaxed, keys))
   discardSoon(deps, keys)
 }
 

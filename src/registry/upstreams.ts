@@ -1,4 +1,4 @@
-import { ask, type Database, violated } from '../db/client.ts'
+import { ask, askRead, type Database, violated } from '../db/client.ts'
 import { findManifests, insertManifest, missingBlobs } from '../db/manifests.ts'
 import { tagTarget } from '../db/mirrored.ts'
 import { deleteTag } from '../db/tags.ts'
@@ -86,7 +86,7 @@ const prefixesMs = 2000
 async function prefixOf(deps: Deps, repository: RepositoryName): Promise<string | undefined> {
   const state = stateOf(deps)
   if (!state.prefixes || performance.now() > state.prefixes.until) {
-    const list = ask(deps.db, listUpstreams).then((rows) => rows.map(({ prefix }) => prefix))
+    const list = askRead(deps.db, listUpstreams).then((rows) => rows.map(({ prefix }) => prefix))
     state.prefixes = { until: performance.now() + prefixesMs, list }
     list.catch(() => {
       state.prefixes = undefined
@@ -117,13 +117,13 @@ export async function fetchManifest(
   if (!upstream) return undefined
   if (tag !== undefined)
     return once(deps, `${repository}:${tag}`, {
-      here: () => ask(deps.db, (sql) => freshTag(sql, repository, tag)),
+      here: () => askRead(deps.db, (sql) => freshTag(sql, repository, tag)),
       fetch: () => fetchTag(deps, upstream, repository, tag),
     })
   return once(deps, `${repository}@${digest}`, {
     async here() {
       const question = { repository, digest, tag: undefined, known: 'all' as const }
-      const [found] = await ask(deps.db, (sql) => findManifests(sql, [question]))
+      const [found] = await askRead(deps.db, (sql) => findManifests(sql, [question]))
       return found && digest
     },
     fetch: () => fetchByDigest(deps, upstream, repository, digest),
@@ -140,7 +140,7 @@ export async function fetchMissedBlob(deps: Deps, repository: RepositoryName, di
     },
     async fetch() {
       const { remote, place } = wayTo(deps, upstream, repository)
-      const manifest = await ask(deps.db, (sql) => awaitingManifest(sql, { repository, digest }))
+      const manifest = await askRead(deps.db, (sql) => awaitingManifest(sql, { repository, digest }))
       const size = manifest && blobSizes(manifest).get(digest)
       if ((await fetchBlob(deps, remote, { repository, place, digest, size })) === undefined) return false
       await ask(deps.db, (sql) => settleBlob(sql, { repository, digest }))
@@ -152,7 +152,7 @@ export async function fetchMissedBlob(deps: Deps, repository: RepositoryName, di
 
 async function upstreamOf(deps: Deps, repository: RepositoryName): Promise<Upstream | undefined> {
   if ((await prefixOf(deps, repository)) === undefined) return undefined
-  return (await ask(deps.db, (sql) => findUpstream(sql, repository))) as Upstream | undefined
+  return (await askRead(deps.db, (sql) => findUpstream(sql, repository))) as Upstream | undefined
 }
 
 /** The registry to ask, and what the repository is called there. */
@@ -198,7 +198,7 @@ async function fetchTag(
   repository: RepositoryName,
   tag: Tag,
 ): Promise<Digest | undefined> {
-  const known = await ask(deps.db, (sql) => tagTarget(sql, repository, tag))
+  const known = await askRead(deps.db, (sql) => tagTarget(sql, repository, tag))
   try {
     return await refreshTag(deps, upstream, { repository, tag, known })
   } catch (error) {

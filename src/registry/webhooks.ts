@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { ask } from '../db/client.ts'
+import { ask, askRead } from '../db/client.ts'
 import { redeliver } from '../db/lanes.ts'
 import {
   type DeliveryRow,
@@ -63,14 +63,14 @@ export async function removeWebhook(deps: Deps, name: string): Promise<boolean> 
 
 /** Throws WEBHOOK_UNKNOWN. */
 export async function webhookOf(deps: Deps, name: string): Promise<Webhook> {
-  const row = webhookName.test(name) ? await ask(deps.db, (sql) => findWebhook(sql, name)) : undefined
+  const row = webhookName.test(name) ? await askRead(deps.db, (sql) => findWebhook(sql, name)) : undefined
   if (!row) throw unknown(name)
   return row as Webhook
 }
 
 /** A webhook and how it goes. Throws WEBHOOK_UNKNOWN. */
 export async function webhookState(deps: Deps, name: string): Promise<WebhookState & Webhook> {
-  const found = (await ask(deps.db, listWebhooks)).find((row) => row.name === name)
+  const found = (await askRead(deps.db, listWebhooks)).find((row) => row.name === name)
   if (!found) throw unknown(name)
   return found as WebhookState & Webhook
 }
@@ -112,7 +112,7 @@ export async function testWebhook(deps: Deps, name: string): Promise<Sent & { id
 export async function deliveryOf(deps: Deps, name: string, delivery: string): Promise<DeliveryRow> {
   const { id } = await webhookOf(deps, name)
   const [found] = uuid.test(delivery)
-    ? await ask(deps.db, (sql) => listDeliveries(sql, id, { id: delivery, limit: 1 }))
+    ? await askRead(deps.db, (sql) => listDeliveries(sql, id, { id: delivery, limit: 1 }))
     : []
   if (found) return found
   throw new Failure('DELIVERY_UNKNOWN', {

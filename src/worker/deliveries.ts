@@ -1,8 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { ask } from '../db/client.ts'
+import { askRelaxed } from '../db/client.ts'
 import { eventsChannel } from '../db/events.ts'
 import { claimLanes, type Lane } from '../db/lanes.ts'
-import { relayAll } from '../db/relay.ts'
 import type { Deps } from '../deps.ts'
 import { type DeliverOptions, deliverDefaults, deliverLane } from '../registry/deliver.ts'
 import { connectionsEach, openSender } from '../registry/webhook-sender.ts'
@@ -41,13 +40,13 @@ export function startDeliveries(deps: Deps, options: DeliveriesOptions = {}): Ru
     running.set(lane, done)
   }
   const round = async () => {
-    await relayAll(deps.db)
+    await deps.relay.settle()
     while (!stopping && running.size < slots) {
       const busy = new Map<string, number>()
       for (const { webhookId } of running.keys()) busy.set(webhookId, (busy.get(webhookId) ?? 0) + 1)
       const free = slots - running.size
       const claim = { slots: free, perWebhook: connectionsEach, busy, leaseSeconds: deliver.leaseSeconds }
-      const lanes = await ask(deps.db, (_, relaxed) => claimLanes(relaxed, claim))
+      const lanes = await askRelaxed(deps.db, (relaxed) => claimLanes(relaxed, claim))
       for (const lane of lanes) begin(lane)
       if (lanes.length === 0) return
     }

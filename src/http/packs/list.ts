@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { ask } from '../../db/client.ts'
+import { askRead } from '../../db/client.ts'
 import { listPacks, type Position, packSorts } from '../../db/pack-list.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
@@ -39,7 +39,7 @@ export function addPackList(routes: Routes, deps: Deps): void {
       after: after === undefined ? undefined : readCursor<Position>(deps.uploadSecret, question, after),
     }
     // A search is a question of its own nearly always, and may take long.
-    const rows = await (words ? ask(deps.db, (sql) => listPacks(sql, query)) : deps.together.packList.load(query))
+    const rows = await (words ? askRead(deps.db, (sql) => listPacks(sql, query)) : deps.together.packList.load(query))
     const page = rows.slice(0, limit)
     const last = rows.length > limit ? page.at(-1) : undefined
     const next = last && writeCursor(deps.uploadSecret, question, { key: last.key, packId: last.packId })

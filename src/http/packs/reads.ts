@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { mayAccess } from '../../auth/access.ts'
-import { ask } from '../../db/client.ts'
+import { askRead } from '../../db/client.ts'
 import { type ListedVersion, listVersions } from '../../db/pack-versions.ts'
 import type { DependentPlace } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
@@ -30,7 +30,7 @@ export function addPackReads(routes: Routes, deps: Deps): void {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
     const { runner } = queryOf(c, runnerQuery)
-    const all = await ask(deps.db, (sql) => listVersions(sql, packId))
+    const all = await askRead(deps.db, (sql) => listVersions(sql, packId))
     if (!all) throw new Failure('PACK_UNKNOWN', { detail: `there is no pack ${packId}` })
     const fit = runner ? all.filter((row) => runsOn(row, runner)) : all
     return Response.json({ versions: fit.map(versionEntry) } satisfies Answer<typeof versionsAnswer>)
@@ -52,7 +52,7 @@ export function addPackReads(routes: Routes, deps: Deps): void {
     const question = `dependents of ${packId} ${version}`
     const place = after === undefined ? undefined : readCursor<DependentPlace>(deps.uploadSecret, question, after)
     const principal = principalOf(c)
-    const { page, last } = await ask(deps.db, async (sql) => {
+    const { page, last } = await askRead(deps.db, async (sql) => {
       const found: Accepting[] = []
       for await (const accepting of dependentsOn(sql, { packId, version }, place)) {
         if (!mayAccess(principal, repositoryOf(accepting.dependent.packId), 'pull')) continue

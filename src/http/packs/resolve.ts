@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import * as v from 'valibot'
-import { ask } from '../../db/client.ts'
+import { askRead } from '../../db/client.ts'
 import { listReferrers, type Referrer } from '../../db/referrers.ts'
 import type { Deps } from '../../deps.ts'
 import { rootSchema, versionSchema } from '../../packs/document.ts'
@@ -81,7 +81,7 @@ export function addPackResolve(routes: Routes, deps: Deps): void {
     const question = JSON.stringify({ packId, manifestDigest, artifactType })
     const last = after === undefined ? '' : readCursor<{ last: string }>(deps.uploadSecret, question, after).last
     const page = { last, limit, maxBytes: maxPageBytes, ...(artifactType === undefined ? {} : { artifactType }) }
-    const found = await ask(deps.db, (sql) => listReferrers(sql, repositoryOf(packId), manifestDigest, page))
+    const found = await askRead(deps.db, (sql) => listReferrers(sql, repositoryOf(packId), manifestDigest, page))
     const end = found.more ? found.referrers.at(-1)?.digest : undefined
     const next = end && writeCursor(deps.uploadSecret, question, { last: end })
     const answer: Answer<typeof referrersAnswer> = {

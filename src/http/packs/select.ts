@@ -1,4 +1,4 @@
-import { ask } from '../../db/client.ts'
+import { askRead } from '../../db/client.ts'
 import { type ListedVersion, listVersions, type Runners, type VersionRow } from '../../db/pack-versions.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
@@ -30,7 +30,7 @@ export async function selectVersion(
   const tag = version ? undefined : channelOf(selector)
   const row = version || tag ? await deps.together.packVersion.load({ packId, version, tag }) : undefined
   if (row && (!runner || runsOn(row, runner))) return row
-  const all = await ask(deps.db, (sql) => listVersions(sql, packId))
+  const all = await askRead(deps.db, (sql) => listVersions(sql, packId))
   if (!all) throw new Failure('PACK_UNKNOWN', { detail: `there is no pack ${packId}` })
   if (row && runner) throw tooOld(packId, row.version, runner, all)
   const range = version ? undefined : parseRange(selector)
@@ -54,7 +54,7 @@ export function channelOf(selector: string): Tag | undefined {
 export async function selectShown(deps: Deps, packId: PackId, runner: Version | undefined): Promise<VersionRow> {
   const latest = await deps.together.packVersion.load({ packId, tag: 'latest' })
   if (latest && (!runner || runsOn(latest, runner))) return latest
-  const all = await ask(deps.db, (sql) => listVersions(sql, packId))
+  const all = await askRead(deps.db, (sql) => listVersions(sql, packId))
   const [newest] = all ?? []
   if (!all || !newest) throw new Failure('PACK_UNKNOWN', { detail: `there is no pack ${packId}` })
   const found = newestFor(all, runner)

@@ -1,6 +1,7 @@
-import { ask } from '../../db/client.ts'
+import { listRepositories } from '../../db/catalog.ts'
+import { askRead } from '../../db/client.ts'
 import { listReferrers, type Referrer } from '../../db/referrers.ts'
-import { listRepositories, listTags } from '../../db/tags.ts'
+import { listTags } from '../../db/tags.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { maxManifestBytes } from '../../oci/manifest.ts'
@@ -24,7 +25,7 @@ export function addListingRoutes(routes: Routes, deps: Deps): void {
     const filter = requireListing(c)
     const { limit, last } = pageOf(c, 1000)
     const question = { last, limit: limit + 1, filter }
-    const found = limit === 0 ? [] : await ask(deps.db, (sql) => listRepositories(sql, question))
+    const found = limit === 0 ? [] : await askRead(deps.db, (sql) => listRepositories(sql, question))
     const { page, more } = cut(found, limit)
     return replyJson({ repositories: page }, more ? nextPage('/v2/_catalog', { last: page.at(-1), n: limit }) : {})
   })
@@ -34,7 +35,7 @@ export function addListingRoutes(routes: Routes, deps: Deps): void {
     const name = nameOf(c)
     requireAccess(c, name, 'pull')
     const { limit, last } = pageOf(c)
-    const found = await ask(deps.db, (sql) => listTags(sql, name, { last, limit: limit === 0 ? 0 : limit + 1 }))
+    const found = await askRead(deps.db, (sql) => listTags(sql, name, { last, limit: limit === 0 ? 0 : limit + 1 }))
     if (!found) throw new Failure('NAME_UNKNOWN', { detail: { name } })
     const { page, more } = cut(found, limit)
     const next = more ? nextPage(`/v2/${name}/tags/list`, { last: page.at(-1), n: limit }) : {}
@@ -52,7 +53,7 @@ export function addListingRoutes(routes: Routes, deps: Deps): void {
     const filter = artifactType ? { artifactType } : {}
     const bounds = { last, limit: Math.max(1, Math.min(limit, 1000)), maxBytes: maxManifestBytes - 1024 }
     const { referrers, more } = readable
-      ? await ask(deps.db, (sql) => listReferrers(sql, name, subject, { ...filter, ...bounds }))
+      ? await askRead(deps.db, (sql) => listReferrers(sql, name, subject, { ...filter, ...bounds }))
       : { referrers: [], more: false }
     const query = { artifactType: filter.artifactType, n: bounds.limit, last: referrers.at(-1)?.digest }
     const fields: Fields = {

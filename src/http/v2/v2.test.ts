@@ -341,6 +341,27 @@ describe('uploads', () => {
     const digest = digestOf(Buffer.from('abcdef'))
     assert.equal((await registry.call('PUT', `${location}?digest=${digest}`)).status, 201)
   })
+  it('refuses a chunk beyond the ten thousandth, and closes the upload with those it has', async () => {
+    const first = await registry.call('PATCH', await newUpload('up/many'), { body: 'a' })
+    const location = first.headers.get('location') ?? ''
+    // As if it had been sent 9,999 times.
+    await registry.deps.db.sql`
+      update uploads set "offset" = 9999, digest_so_far = null,
+        chunks = (select jsonb_agg(first) from (select chunks -> 0 as first) one, generate_series(1, 9999))
+      where repository = 'up/many'`
+    const last = await registry.call('PATCH', location, { body: 'b', headers: { 'content-range': '9999-9999' } })
+    assert.deepEqual([last.status, last.headers.get('range')], [202, '0-9999'])
+    const refused = await registry.call('PATCH', location, { body: 'c' })
+    assert.equal(refused.status, 400)
+    assert.match(await refused.clone().text(), /at most 10000 chunks.*larger chunks/)
+    assert.equal(await codeOf(refused), 'BLOB_UPLOAD_INVALID')
+    assert.equal((await registry.call('GET', location)).headers.get('range'), '0-9999')
+    const digest = digestOf(Buffer.from(`${'a'.repeat(9999)}bcd`))
+    const closed = await registry.call('PUT', `${location}?digest=${digest}`, { body: 'cd' })
+    assert.equal(closed.status, 201, await closed.text())
+    assert.equal((await registry.call('GET', `/v2/up/many/blobs/${digest}`)).headers.get('content-length'), '10002')
+  })
+
   it('refuses a chunk whose range and length differ', async () => {
     const location = await newUpload('up/order')
     const answer = await registry.call('PATCH', location, { body: 'abc', headers: { 'content-range': '0-9' } })

@@ -1,0 +1,84 @@
+import type { Sql } from './client.ts'
+
+/**
+ * The first of these globs that matches a name says whether it may be listed; none: it may not. `prefix`: what it spells
+ * out before its first star; `rest`: what may stand behind that; `pattern`: the whole as a regular expression.
+ */
+export type NameFilter = readonly {
+  prefix: string
+  rest: 'nothing' | 'segment' | 'anything' | 'pattern'
+  pattern: string
+  readable: boolean
+}[]
+
+/** Behind every character that a name may have comes this one, in byte order. */
+const pastNames = '\x7f'
+
+type Asked = {
+  /** What stands for the name in the statement. */
+  name: string
+  /** Takes a value along; answers what stands for it in the statement. */
+  place: (value: string) => string
+  /** What every name that is asked about begins with: of the filter, only what can matter then is asked. */
+  beginning?: string
+}
+
+/** Whether a name may be listed: an SQL condition, as text without any value in it. */
+export function listable(filter: NameFilter, { name, place, beginning = '' }: Asked): string {
+  const about = filter.filter(({ prefix, rest }) =>
+    rest === 'nothing' ? prefix.startsWith(beginning) : prefix.startsWith(beginning) || beginning.startsWith(prefix),
+  )
+  const decided = about.findIndex(({ prefix, rest }) => rest === 'anything' && beginning.startsWith(prefix))
+  const otherwise = about[decided]?.readable ?? false
+  const before = decided < 0 ? about : about.slice(0, decided)
+  if (before.length === 0) return String(otherwise)
+  const cases = before.map((glob) => `when ${matching(glob, { name, place, beginning })} then ${glob.readable}`)
+  return `case ${cases.join(' ')} else ${otherwise} end`
+}
+
+/** A regular expression takes ten times as long as what says the same of nearly every glob there is. */
+function matching({ prefix, rest, pattern }: NameFilter[number], { name, place, beginning }: Required<Asked>): string {
+  if (rest === 'pattern') return `${name} ~ ${place(pattern)}`
+  if (rest === 'nothing') return `${name} = ${place(prefix)}`
+  const starts = beginning.startsWith(prefix) ? 'true' : `starts_with(${name}, ${place(prefix)})`
+  return rest === 'anything' ? starts : `${starts} and strpos(substr(${name}, ${prefix.length + 1}), '/') = 0`
+}
+
+/** Beginnings of names outside of which there is nothing to list, in order, none the beginning of another. */
+function beginnings(filter: NameFilter | undefined): string[] {
+  const prefixes = filter ? filter.filter(({ readable }) => readable).map(({ prefix }) => prefix) : ['']
+  const kept: string[] = []
+  // In order, a beginning comes before all that begins with it.
+  for (const prefix of prefixes.sort()) if (!kept.length || !prefix.startsWith(kept.at(-1) as string)) kept.push(prefix)
+  return kept
+}
+
+/**
+ * Repositories that have a manifest and may be listed, after `last` in byte order, at most `limit`. Only where there can
+ * be some is looked: of many repositories, somebody may read a few. Every beginning is a scan of its own, in order, and
+ * the scans are merged: PostgreSQL takes no more names from each than the page needs.
+ */
+export async function listRepositories(
+  sql: Sql,
+  { last, limit, filter }: { last: string; limit: number; filter?: NameFilter | undefined },
+): Promise<string[]> {
+  const ranges = beginnings(filter).filter((beginning) => last < beginning + pastNames)
+  if (ranges.length === 0) return []
+  const values: (string | number)[] = [last, limit]
+  const place = (value: string) => `$${values.push(value)}::text`
+  const scans = ranges.map(
+    (beginning) => `(
+      select r.name from repositories r
+      where r.name > $1 and r.name >= ${place(beginning)} and r.name < ${place(beginning + pastNames)}
+        and ${filter ? listable(filter, { name: 'r.name', place, beginning }) : true}
+        and exists (select from manifests m where m.repository_id = r.id)
+      order by r.name limit $2)`,
+  )
+  // As one text: of fragments the driver makes a promise each, and ten of them take as long as the statement.
+  const text = `
+    select coalesce(json_agg(page.name), '[]') as names from (
+      select found.name from (${scans.join(' union all ')}) found order by found.name limit $2
+    ) page`
+  const [row] = await sql.unsafe<{ names: string[] }[]>(text, values, { prepare: true })
+  return row?.names ?? []
+}
