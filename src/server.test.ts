@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { mkdtempSync, renameSync, rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import http from 'node:http'
@@ -15,7 +16,7 @@ import { openLog } from './log.ts'
 import { digestOf } from './oci/digest.ts'
 import { type RunningServer, startServer } from './server.ts'
 import { startDatabases, type TestDatabases } from './testing/database.ts'
-import { startRegistry } from './testing/registry.ts'
+import { startRegistry, type TestRegistry } from './testing/registry.ts'
 
 let databases: TestDatabases
 before(async () => {
@@ -169,6 +170,77 @@ describe('slow clients', () => {
     await closed('GET /v2/ HTTP/1.1\r\nHos')
     const head = `POST /v2/a/blobs/uploads/?digest=sha256:${'a'.repeat(64)} HTTP/1.1\r\nHost: a\r\n`
     assert.doesNotMatch(await closed(`${head}Content-Length: 100000\r\n\r\nabc`), /^HTTP\/1\.1 2/)
+  })
+})
+
+describe('a client that keeps from being idle, and no more', () => {
+  let registry: TestRegistry
+  const pace = { bytesPerSecond: 1024, bodyMs: 1000, answerMs: 1000 }
+  let server: RunningServer
+  before(async () => {
+    registry = await startRegistry(await databases.fresh())
+    server = await startServer(registry.deps, { patience: pace })
+  })
+  after(async () => {
+    await server?.stop({ drainMs: 100 })
+    await registry?.stop()
+  })
+  const open = () => {
+    const { hostname, port } = new URL(server.url)
+    return connect(Number(port), hostname)
+  }
+  const upload = (length: number) =>
+    `POST /v2/slow/blobs/uploads/?digest=sha256:${'a'.repeat(64)} HTTP/1.1\r\nHost: a\r\nContent-Length: ${length}\r\n\r\n`
+
+  /** All that is said to a body that comes with so many bytes every 50 ms. */
+  const answerTo = (length: number, piece: number) =>
+    new Promise<string>((resolve) => {
+      const socket = open()
+      socket.write(upload(length))
+      let left = length
+      const timer = setInterval(() => {
+        const now = Math.min(left, piece)
+        left -= now
+        if (socket.writable && now > 0) socket.write(Buffer.alloc(now))
+      }, 50)
+      let said = ''
+      socket.on('error', () => undefined)
+      socket.on('data', (bytes) => {
+        said += bytes
+        if (said.includes('\r\n\r\n')) socket.end()
+      })
+      socket.on('close', () => {
+        clearInterval(timer)
+        resolve(said)
+      })
+    })
+
+  it('sends its body in vain: it is told so', async () => {
+    const said = await answerTo(10_000_000, 1)
+    assert.match(said, /^HTTP\/1\.1 408 /)
+    assert.match(said, /less than 1024 bytes a second for 1 seconds/)
+  })
+  it('is another than one with a slow link, whose body is taken to its end', async () => {
+    // Some 40 KB/s, for several windows.
+    assert.match(await answerTo(120_000, 2000), /^HTTP\/1\.1 400 .*DIGEST_INVALID/s)
+  })
+  it('reads its answer in vain', async () => {
+    const { digest } = await registry.pushBlob('slow', randomBytes(32 * 1024 * 1024))
+    const socket = open()
+    socket.write(`GET /v2/slow/blobs/${digest} HTTP/1.1\r\nHost: a\r\n\r\n`)
+    socket.on('error', () => undefined)
+    socket.pause()
+    const closed = new Promise((resolve) => socket.on('close', resolve))
+    // What the system itself buffers is taken at once; then one byte now and then.
+    const timer = setInterval(() => void socket.read(1), 50)
+    const inFlight = async (count: number) =>
+      (await registry.deps.metrics.register.metrics()).includes(`packs_http_requests_in_flight ${count}\n`)
+    await until(() => inFlight(1))
+    await until(() => inFlight(0))
+    clearInterval(timer)
+    socket.resume()
+    await closed
+    assert.ok(socket.bytesRead < 32 * 1024 * 1024, `${socket.bytesRead} bytes were read`)
   })
 })
 

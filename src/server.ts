@@ -11,6 +11,7 @@ import type { Config } from './config.ts'
 import type { Deps } from './deps.ts'
 import { Traffic } from './http/observe.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
+import { PaceWatch, slowestPace } from './http/pace.ts'
 import { answerPackDirectly } from './http/packs/direct.ts'
 import { answerDirectly } from './http/v2/direct.ts'
 
@@ -24,10 +25,11 @@ export type RunningServer = {
 /** Above the 90 s after which Go clients drop an idle connection, so that it is never we who close it under them. */
 const keepAliveMs = 95_000
 /**
- * `idleMs`: a connection on which nothing moves is closed after this; a transfer that moves may take as long as it likes.
- * `headersMs`: the head of a request has to be whole by then, however busily it comes.
+ * `idleMs`: a connection on which nothing moves is closed after this; a transfer that moves, and not too slowly (see
+ * `http/pace.ts`), may take as long as it likes. `headersMs`: the head of a request has to be whole by then, however
+ * busily it comes.
  */
-const slowest = { idleMs: 120_000, headersMs: 60_000 }
+const slowest = { idleMs: 120_000, headersMs: 60_000, ...slowestPace }
 const defaultDrainMs = 30_000
 /** Kubernetes swaps mounted secrets by a symbolic link, which file events miss: the files are looked at instead. */
 const tlsCheckMs = 2_000
@@ -40,14 +42,15 @@ export type ServerOptions = {
   /** Serves the registry at PORT; or at another port nothing but /healthz, /readyz and /metrics of a worker. */
   worker?: { port: number; isStopping: () => boolean }
   /** With clients. */
-  patience?: typeof slowest
+  patience?: Partial<typeof slowest>
 }
 
 /** Listens and serves. Throws an Error in words when the address cannot be had, or the certificate not be read. */
 export async function startServer(
   deps: Deps,
-  { allMetrics, hurry, worker, patience = slowest }: ServerOptions = {},
+  { allMetrics, hurry, worker, patience: given = {} }: ServerOptions = {},
 ): Promise<RunningServer> {
+  const patience = { ...slowest, ...given }
   const { host, tls } = deps.config
   const port = worker?.port ?? deps.config.port
   let draining = false
@@ -61,7 +64,12 @@ export async function startServer(
   }
   const listener = worker ? operationsOf(deps, state) : everythingOf(deps, state)
   const { server, unwatch } = await makeServer(deps, listener, patience)
-  server.on(deps.config.tls ? 'secureConnection' : 'connection', (socket) => traffic.watch(socket))
+  const pace = new PaceWatch(patience, (facts) => deps.log.info(facts, 'a client was too slow'))
+  server.on(deps.config.tls ? 'secureConnection' : 'connection', (socket) => {
+    traffic.watch(socket)
+    pace.watch(socket)
+  })
+  server.prependListener('request', (incoming, outgoing) => pace.begin(incoming, outgoing))
   server.requestTimeout = 0
   server.headersTimeout = patience.headersMs
   server.keepAliveTimeout = keepAliveMs
@@ -82,6 +90,7 @@ export async function startServer(
       await closed
       clearInterval(idle)
       clearTimeout(late)
+      pace.close()
     },
   }
 }

@@ -16,6 +16,8 @@ export type S3Location = {
   pathStyle?: boolean
   /** How long S3 may let a request, or an object being read, stand without one byte moving. Transfers have no limit. */
   idleTimeoutMs?: number
+  /** How long S3 may be silent while it copies an object, or a part of one, itself: nothing moves until it is done. */
+  copyTimeoutMs?: number
   connectTimeoutMs?: number
 }
 
@@ -30,13 +32,16 @@ export type S3Connection = {
   client: S3Client
   /** For reading objects: a reader may be slow, so it has sockets of its own and the time-out is ours (`s3.ts`). */
   downloads: S3Client
+  /** For what S3 copies within itself. */
+  copies: S3Client
 }
 
 const sockets = 128
 
 export function connect(location: S3Location): S3Connection {
   const { bucket, prefix = '', endpoint, region, pathStyle = false } = location
-  const { idleTimeoutMs = 10_000, connectTimeoutMs = 3_000 } = location
+  // A part of a copy (128 MiB, see s3-copy.ts) is done in time by a server that copies 1 MiB/s.
+  const { idleTimeoutMs = 10_000, copyTimeoutMs = 128_000, connectTimeoutMs = 3_000 } = location
   const options = (timeouts: { socketTimeout: number; requestTimeout?: number; throwOnRequestTimeout?: boolean }) => ({
     ...(endpoint && { endpoint }),
     ...((region || endpoint) && { region: region || 'us-east-1' }),
@@ -62,6 +67,7 @@ export function connect(location: S3Location): S3Connection {
     client: new S3Client(options({ socketTimeout: idleTimeoutMs })),
     // The socket time-out goes on counting while a reader is not ready for more, so here it ends with the headers.
     downloads: new S3Client(options({ socketTimeout: 0, requestTimeout: idleTimeoutMs, throwOnRequestTimeout: true })),
+    copies: new S3Client(options({ socketTimeout: copyTimeoutMs })),
   }
 }
 

@@ -8,33 +8,36 @@ import {
 } from '@aws-sdk/client-s3'
 import { answered, found, type S3Connection } from './s3-connection.ts'
 
-const GiB = 1024 ** 3
+const MiB = 1024 * 1024
 const partsAtOnce = 4
 const maxParts = 10_000
 
-/** Sizes from which objects are copied in parts, and of the parts: S3's limit is 5 GiB, tests use less. */
-export type MultipartCopy = { aboveBytes?: number; partBytes?: number }
+/**
+ * Objects larger than a part are copied in parts, some at once: a server says nothing while it copies, so one call must
+ * not take long (see `copyTimeoutMs` of the location). S3 itself would copy up to 5 GiB in one.
+ */
+export type MultipartCopy = { partBytes?: number }
 
 /** Copies within the bucket, on the server. Throws an Error where there is no source. */
 export async function copyObject(
   s3: S3Connection,
   from: string,
   to: string,
-  { aboveBytes = 5 * GiB, partBytes = GiB }: MultipartCopy = {},
+  { partBytes = 128 * MiB }: MultipartCopy = {},
 ): Promise<void> {
-  const { client, bucket: Bucket } = s3
-  const source = encodeURI(`${Bucket}/${from}`)
+  const { client, copies, bucket: Bucket } = s3
+  const source = [Bucket, ...from.split('/')].map(encodeURIComponent).join('/')
   const size = (await found(client.send(new HeadObjectCommand({ Bucket, Key: from }))))?.ContentLength
   if (size === undefined) throw new Error(`there is no object at ${from}`)
-  if (size <= aboveBytes) {
-    await answered(client.send(new CopyObjectCommand({ Bucket, Key: to, CopySource: source })))
+  if (size <= partBytes) {
+    await answered(copies.send(new CopyObjectCommand({ Bucket, Key: to, CopySource: source })))
   } else {
     await answered(copyInParts(s3, source, to, size, Math.max(partBytes, Math.ceil(size / maxParts))))
   }
 }
 
 async function copyInParts(
-  { client, bucket: Bucket }: S3Connection,
+  { client, copies, bucket: Bucket }: S3Connection,
   source: string,
   to: string,
   size: number,
@@ -54,14 +57,14 @@ async function copyInParts(
       const first = (part.PartNumber - 1) * partBytes
       const CopySourceRange = `bytes=${first}-${Math.min(size, first + partBytes) - 1}`
       const call = { ...upload, PartNumber: part.PartNumber, CopySource: source, CopySourceRange }
-      const answer = await client.send(new UploadPartCopyCommand(call), { abortSignal: cancel.signal })
+      const answer = await copies.send(new UploadPartCopyCommand(call), { abortSignal: cancel.signal })
       part.ETag = answer.CopyPartResult?.ETag
     }
   }
   const copiers = Array.from({ length: partsAtOnce }, copySome)
   try {
     await Promise.all(copiers)
-    await client.send(new CompleteMultipartUploadCommand({ ...upload, MultipartUpload: { Parts } }))
+    await copies.send(new CompleteMultipartUploadCommand({ ...upload, MultipartUpload: { Parts } }))
   } catch (error) {
     cancel.abort()
     await Promise.allSettled(copiers)

@@ -34,6 +34,7 @@ export async function openS3Store(location: S3Location, copying: MultipartCopy =
     leftovers.close()
     client.destroy()
     s3.downloads.destroy()
+    s3.copies.destroy()
   }
 
   async function remove(keys: readonly ObjectKey[]): Promise<void> {

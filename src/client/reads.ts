@@ -97,8 +97,15 @@ export function readsOf(connection: Connection): Reads {
       return askFor<DependencyTree>(connection, 'dependencies', call)
     },
     async dependents(packId, version, { signal } = {}) {
-      const call = { path: packPath(packId, version, 'dependents'), signal }
-      return (await askFor<{ dependents: Dependent[] }>(connection, 'dependents', call)).dependents
+      const all: Dependent[] = []
+      let after: string | undefined
+      do {
+        const call = { path: packPath(packId, version, 'dependents') + queryOf({ after }), signal }
+        const page = await askFor<{ dependents: Dependent[]; next?: string }>(connection, 'dependents', call)
+        all.push(...page.dependents)
+        after = page.next
+      } while (after !== undefined)
+      return all
     },
     async referrers(packId, version, { signal } = {}) {
       const call = { path: packPath(packId, version, 'referrers'), signal }

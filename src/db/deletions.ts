@@ -1,5 +1,5 @@
 import { type ObjectKey, storedKey } from '../blobs/keys.ts'
-import type { Sql, Transaction } from './client.ts'
+import type { Fragment, Sql, Transaction } from './client.ts'
 
 /** An object that no row names any more. `due`: when it is to be deleted next, to the microsecond. */
 export type Deletion = { key: ObjectKey; due: string }
@@ -10,17 +10,27 @@ export async function queueDeletions(sql: Sql | Transaction, keys: readonly Obje
   await sql`insert into blob_deletions (storage_key) select unnest(${[...keys]}::text[]) on conflict do nothing`
 }
 
-/** These objects are deleted. */
+/** These objects are deleted. Rows that somebody else is about to forget or to postpone, having done the same, are left to them. */
 export async function forgetDeletions(sql: Sql, keys: readonly ObjectKey[]): Promise<void> {
-  await sql`delete from blob_deletions where storage_key = any(${[...keys]}::text[])`
+  await sql`
+    with free as materialized (${freeDeletions(sql, keys)})
+    delete from blob_deletions d using free where d.storage_key = free.storage_key`
+}
+
+/** Those of these that nobody else has locked, locked: two who have the same ones, in whatever order, never wait for each other. */
+function freeDeletions(sql: Sql, keys: readonly ObjectKey[]): Fragment {
+  return sql`
+    select storage_key from blob_deletions where storage_key = any(${[...keys]}::text[]) for update skip locked`
 }
 
 /** The store would not delete these, and why: they are tried again later and later, up to an hour. */
 export async function postponeDeletions(sql: Sql, reasons: ReadonlyMap<ObjectKey, string>): Promise<void> {
   await sql`
+    with free as materialized (${freeDeletions(sql, [...reasons.keys()])})
     update blob_deletions d set attempts = d.attempts + 1, error = g.error,
       retry_at = now() + least(interval '1 hour', interval '10 seconds' * 2 ^ least(d.attempts, 10))
     from unnest(${[...reasons.keys()]}::text[], ${[...reasons.values()]}::text[]) as g (key, error)
+    join free on free.storage_key = g.key
     where d.storage_key = g.key`
 }
 

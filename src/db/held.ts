@@ -25,7 +25,18 @@ export async function findHeld(sql: Sql | Transaction, digests: readonly Digest[
   return [...rows]
 }
 
-/** The bytes of those that are manifests here. */
+/** Those that are manifests here, and how many bytes each has. */
+export async function heldManifestSizes(
+  sql: Sql | Transaction,
+  digests: readonly Digest[],
+): Promise<{ digest: Digest; size: number }[]> {
+  const rows = await sql<{ digest: Digest; size: number }[]>`
+    select w.digest, m.size from unnest(${digests as readonly string[]}::text[]) as w (digest),
+    lateral (select size from manifests where digest = w.digest limit 1) m`
+  return [...rows]
+}
+
+/** The bytes of those that are manifests here. The caller knows how many they are together. */
 export async function heldManifests(
   sql: Sql | Transaction,
   digests: readonly Digest[],

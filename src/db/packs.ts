@@ -209,14 +209,23 @@ export async function setState(
 
 export type Dependent = { packId: PackId; version: Version; range: string; optional: boolean; state: PackState }
 
-/** Every living version that depends on the pack, whatever range it gives. */
-export async function dependentsOf(sql: Sql | Transaction, packId: PackId): Promise<Dependent[]> {
-  const rows = await sql<Dependent[]>`
-    select p.pack_id as "packId", v.version, d.range, d.optional, v.state
+/** A place in the list of dependents: behind a version of a pack. */
+export type DependentPlace = { packId: PackId; precedence: string }
+
+/** Living versions that depend on the pack, whatever range they give, behind a place in the list, at most `limit`. */
+export async function dependentsAfter(
+  sql: Sql | Transaction,
+  packId: PackId,
+  after: DependentPlace | undefined,
+  limit: number,
+): Promise<(Dependent & { precedence: string })[]> {
+  const rows = await sql<(Dependent & { precedence: string })[]>`
+    select p.pack_id as "packId", v.version, d.range, d.optional, v.state, v.precedence
     from pack_dependencies d
     join pack_versions v on v.repository_id = d.repository_id and v.release = d.release and v.deleted_at is null
     join packs p on p.repository_id = v.repository_id
     where d.depends_on = ${packId}
-    order by p.pack_id, v.precedence desc`
+      ${after ? sql`and (p.pack_id > ${after.packId} or (p.pack_id = ${after.packId} and v.precedence < ${after.precedence}))` : sql``}
+    order by p.pack_id, v.precedence desc limit ${limit}`
   return [...rows]
 }

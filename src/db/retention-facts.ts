@@ -93,6 +93,19 @@ export async function tagsWithTimes(sql: Sql | Transaction, repository: Reposito
   return [...rows]
 }
 
+/** Those of these tags that are there. */
+export async function tagsNamed(
+  sql: Sql | Transaction,
+  repository: RepositoryName,
+  names: readonly string[],
+): Promise<TagRow[]> {
+  const rows = await sql<TagRow[]>`
+    select t.name, t.manifest_digest as digest, (extract(epoch from t.updated_at) * 1000)::float8 as "movedAt"
+    from repositories r join tags t on t.repository_id = r.id
+    where r.name = ${repository} and t.name = any(${names as readonly string[]}::text[])`
+  return [...rows]
+}
+
 /** Locks tags until the transaction ends: nobody moves them meanwhile. Answers those that are there. */
 export async function lockTags(
   tx: Transaction,

@@ -98,6 +98,19 @@ export async function awaitBlobs(
     on conflict do nothing`
 }
 
+/** The bytes of a manifest of the repository that waits for this blob. */
+export async function awaitingManifest(
+  sql: Sql,
+  { repository, digest }: { repository: RepositoryName; digest: Digest },
+): Promise<Buffer | undefined> {
+  const [row] = await sql<{ payload: Buffer }[]>`
+    select m.payload from repositories r
+    join awaited_blobs a on a.repository_id = r.id and a.blob_digest = ${digest}
+    join manifests m on m.repository_id = a.repository_id and m.digest = a.manifest_digest
+    where r.name = ${repository} limit 1`
+  return row?.payload
+}
+
 /**
  * A blob has been linked: the manifests that waited for it hold it from now on. False where the link is gone again. It
  * is locked against the collector, and then the manifests, as those who delete them do, before what hangs on them.

@@ -121,16 +121,27 @@ function indexContent(document: Record<string, unknown>): Content {
 }
 
 function imageContent(document: Record<string, unknown>): Content {
-  const config = document.config == null ? undefined : parseDescriptor(document.config, 'config')
-  const layers = document.layers == null ? [] : descriptors(document.layers, 'layers')
-  // Artifact manifests of an early draft list `blobs`; they are kept like layers.
-  const others = document.blobs == null ? [] : descriptors(document.blobs, 'blobs')
-  const wanted = [...layers, ...others].filter((layer) => !isNonDistributable(layer.mediaType))
+  const { config, others } = imageDescriptors(document)
+  const wanted = others.filter((layer) => !isNonDistributable(layer.mediaType))
   return {
     blobs: unique(config ? [config, ...wanted] : wanted),
     children: [],
     ...(config ? { configType: config.mediaType } : {}),
   }
+}
+
+function imageDescriptors(document: Record<string, unknown>): { config: Descriptor | undefined; others: Descriptor[] } {
+  const config = document.config == null ? undefined : parseDescriptor(document.config, 'config')
+  const layers = document.layers == null ? [] : descriptors(document.layers, 'layers')
+  // Artifact manifests of an early draft list `blobs`; they are kept like layers.
+  const blobs = document.blobs == null ? [] : descriptors(document.blobs, 'blobs')
+  return { config, others: [...layers, ...blobs] }
+}
+
+/** How many bytes a manifest says that each of its blobs has. Throws MANIFEST_INVALID. */
+export function blobSizes(bytes: Uint8Array): Map<Digest, number> {
+  const { config, others } = imageDescriptors(parseDocument(bytes))
+  return new Map((config ? [config, ...others] : others).map(({ digest, size }) => [digest, size]))
 }
 
 function descriptors(value: unknown, where: string): Descriptor[] {

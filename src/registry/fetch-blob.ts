@@ -9,8 +9,8 @@ import { storeContent } from './blobs.ts'
 import type { SessionId } from './session-ids.ts'
 import { append, cancel, findSession, finish, sessionIdOf, startUpload } from './uploads.ts'
 
-/** A blob of `place` at a remote, to be readable in `repository` here. */
-export type Fetch = { repository: RepositoryName; place: RepositoryName; digest: Digest }
+/** A blob of `place` at a remote, to be readable in `repository` here. `size`: in bytes, as its descriptor says. */
+export type Fetch = { repository: RepositoryName; place: RepositoryName; digest: Digest; size: number | undefined }
 
 export type FetchOptions = {
   signal?: AbortSignal | undefined
@@ -25,7 +25,8 @@ export type FetchOptions = {
 
 /**
  * Stores a blob from a remote, hashed as it comes, so that it is visible when it is whole and right, or not at all.
- * Answers its size; undefined where the remote does not have it. Throws REMOTE_INVALID where the bytes are others.
+ * Answers its size; undefined where the remote does not have it. Throws REMOTE_INVALID where the bytes are others, or
+ * are more or fewer than there should be, and where nobody says how many that is: they might have no end.
  */
 export async function fetchBlob(
   deps: Deps,
@@ -33,14 +34,18 @@ export async function fetchBlob(
   fetch: Fetch,
   options: FetchOptions = {},
 ): Promise<number | undefined> {
-  const { repository, place, digest } = fetch
+  const { repository, place, digest, size } = fetch
   const { signal, session, largeBytes = 256 * 1024 * 1024 } = options
   const begun = session === undefined ? undefined : await resumable(deps, repository, session)
-  const blob = await openBlob(remote, place, digest, { signal, offset: begun?.offset ?? 0 })
+  const blob = await openBlob(remote, place, digest, { signal, size, offset: begun?.offset ?? 0 })
   if (!blob) return undefined
   try {
+    if (blob.length === undefined)
+      throw new Failure('REMOTE_INVALID', {
+        detail: `${remote.url.host} does not say how many bytes ${digest} of ${place} has, and no manifest here does`,
+      })
     // Several parts are read once more when they become one blob, which only a large one is worth.
-    if (begun || (options.onSession && blob.length !== undefined && blob.length >= largeBytes))
+    if (begun || (options.onSession && blob.length >= largeBytes))
       await storeParts(deps, fetch, blob.stream, begun?.id, options)
     else await storeContent(deps, { repository, digest, body: blob })
   } catch (error) {

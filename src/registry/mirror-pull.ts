@@ -1,5 +1,4 @@
 import { askRead } from '../db/client.ts'
-import { tagTarget } from '../db/mirrored.ts'
 import { findRelease } from '../db/packs.ts'
 import { Failure } from '../errors.ts'
 import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts'
@@ -7,24 +6,30 @@ import { parseManifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
 import { configOf, readArtifact } from '../packs/artifact.ts'
-import { roleOf } from '../packs/channel.ts'
+import { attachedTo, roleOf } from '../packs/channel.ts'
 import {
   type Dependency,
   type PackDocument,
   type PackId,
   packTypes,
   parsePackId,
-  repositoryOf,
   typeOfArtifact,
 } from '../packs/pack.ts'
 import { isPattern, openPatterns, versionsIn } from '../packs/selection.ts'
 import { compareVersions, tagOf, type Version } from '../packs/version.ts'
 import { openBlob } from '../remote/blobs.ts'
-import { listReferrers, listRepositories, listTags } from '../remote/listings.ts'
+import { listRepositories, listTags } from '../remote/listings.ts'
 import { getManifest, type RemoteManifest } from '../remote/manifests.ts'
 import { readWhole } from './body.ts'
-import { isHere, storeTree } from './mirror-store.ts'
-import { attempt, each, type Mirroring, placeOf, refusalOf } from './mirroring.ts'
+import {
+  type Attached,
+  type AttachmentLimits,
+  attachmentLimits,
+  pullAttachments,
+  pullTag,
+} from './mirror-attachments.ts'
+import { storeTree } from './mirror-store.ts'
+import { attempt, each, type Mirroring, placeOf, readThere } from './mirroring.ts'
 
 // Pulling goes pack by pack: the versions that are selected, each with its blobs first, through the same rules as any
 // push, but that its dependencies may still be missing; what refers to it; then the channels. With closure, what the
@@ -33,14 +38,45 @@ import { attempt, each, type Mirroring, placeOf, refusalOf } from './mirroring.t
 /** The versions that were looked at, and whether each is here now. */
 type Taken = Map<string, boolean>
 
+/** `mostDependencies`: ranges of packs that a closure may go through. */
+export type PullLimits = AttachmentLimits & { mostDependencies: number }
+const pullLimits: PullLimits = { ...attachmentLimits, mostDependencies: 10_000 }
+
+/** A run, what it has come by, and how far it goes. */
+type Pulling = { run: Mirroring; taken: Taken; wanted: ReturnType<typeof openWanted>; limits: PullLimits }
+
 /** Brings what is selected there to this registry. */
-export async function pullSelected(run: Mirroring): Promise<void> {
-  const taken: Taken = new Map()
-  const wanted: Dependency[] = []
-  await each(await packsThere(run), run.concurrency, (packId) => pullPack(run, packId, taken, wanted))
-  while (wanted.length > 0) {
-    const now = wanted.splice(0)
-    await each(now, run.concurrency, (dependency) => pullDependency(run, dependency, taken, wanted))
+export async function pullSelected(run: Mirroring, limits = pullLimits): Promise<void> {
+  const pulling: Pulling = { run, taken: new Map(), wanted: openWanted(run, limits), limits }
+  await each(await packsThere(run), run.concurrency, (packId) => pullPack(pulling, packId))
+  for (let now = pulling.wanted.take(); now.length > 0; now = pulling.wanted.take())
+    await each(now, run.concurrency, (dependency) => pullDependency(pulling, dependency))
+}
+
+/** Dependencies to be looked at, each once. A remote could make up ever more of them as it is asked. */
+function openWanted({ report }: Mirroring, { mostDependencies }: PullLimits) {
+  const seen = new Set<string>()
+  let waiting: Dependency[] = []
+  let isFull = false
+  return {
+    add(dependencies: readonly Dependency[]): void {
+      for (const dependency of dependencies) {
+        const key = `${dependency.packId} ${dependency.version} ${dependency.optional ?? false}`
+        if (seen.has(key)) continue
+        if (seen.size < mostDependencies) {
+          seen.add(key)
+          waiting.push(dependency)
+        } else if (!isFull) {
+          isFull = true
+          report.problem(`more than ${mostDependencies} dependencies follow from what is selected: the rest was left`)
+        }
+      }
+    },
+    take(): Dependency[] {
+      const now = waiting
+      waiting = []
+      return now
+    },
   }
 }
 
@@ -56,24 +92,30 @@ async function packsThere(run: Mirroring): Promise<PackId[]> {
   return [...new Set([...named, ...found.filter(matches)])].sort()
 }
 
-type There = { versions: Version[]; channels: Tag[]; attached: Tag[] }
+type There = { versions: Version[]; channels: Tag[]; attached: Map<Digest, Tag[]> }
 
-/** The tags of a pack there by what they are, the versions highest first. */
+/** The tags of a pack there by what they are, the versions highest first; none, and a problem, where they have no end. */
 async function tagsThere(run: Mirroring, packId: PackId): Promise<There | undefined> {
-  const tags = await listTags(run.remote, placeOf(run, packId), run)
-  if (!tags) return undefined
-  const there: There = { versions: [], channels: [], attached: [] }
-  for (const tag of tags) {
+  const listing = await readThere(run, `the tags of ${packId}`, async () => ({
+    tags: await listTags(run.remote, placeOf(run, packId), run),
+  }))
+  if (listing && !listing.tags) return undefined
+  const there: There = { versions: [], channels: [], attached: new Map() }
+  for (const tag of listing?.tags ?? []) {
     const role = roleOf(tag)
     if (role.kind === 'version') there.versions.push(role.version)
     else if (role.kind === 'channel') there.channels.push(tag)
-    else if (role.kind === 'attachment' && tag.includes('.')) there.attached.push(tag)
+    const subject = role.kind === 'attachment' && tag.includes('.') ? attachedTo(tag) : undefined
+    const others = subject && there.attached.get(subject)
+    if (others) others.push(tag)
+    else if (subject) there.attached.set(subject, [tag])
   }
   there.versions.sort((a, b) => compareVersions(b, a))
   return there
 }
 
-async function pullPack(run: Mirroring, packId: PackId, taken: Taken, wanted: Dependency[]): Promise<void> {
+async function pullPack(pulling: Pulling, packId: PackId): Promise<void> {
+  const { run } = pulling
   const there = await tagsThere(run, packId)
   if (!there) {
     if (run.selection.packs.includes(packId)) run.report.problem(`${run.remote.url.host} has no pack ${packId}`)
@@ -81,31 +123,26 @@ async function pullPack(run: Mirroring, packId: PackId, taken: Taken, wanted: De
   }
   const { selection } = run
   const channels = there.channels.filter((tag) => !selection.channels || selection.channels.includes(tag))
-  const named = new Map<Tag, RemoteManifest>()
+  const named = new Map<Tag, Digest>()
   for (const tag of channels) {
     const manifest = await readable(run, packId, tag)
-    if (manifest) named.set(tag, manifest)
+    if (manifest) named.set(tag, manifest.digest)
   }
-  const digests = new Set([...named.values()].map(({ digest }) => digest))
+  const digests = new Set(named.values())
   const present = new Set<Digest>()
   for (const version of versionsIn(selection.versions, there.versions).toReversed()) {
     const manifest = await readable(run, packId, tagOf(version))
     if (!manifest || (selection.channels && !digests.has(manifest.digest)) || !isOfType(run, manifest)) continue
     const arriving = { packId, version, manifest, attached: there.attached }
-    if (await pullVersion(run, arriving, taken, wanted)) present.add(manifest.digest)
+    if (await pullVersion(pulling, arriving)) present.add(manifest.digest)
   }
-  for (const [tag, manifest] of named)
-    if (present.has(manifest.digest)) await pullTag(run, packId, tag, manifest, 'channel')
+  for (const [tag, digest] of named)
+    if (present.has(digest)) await pullTag(run, packId, { tag, digest, kind: 'channel' })
 }
 
 /** What a tag names there; undefined, and said in the report, where that cannot be used. */
-async function readable(run: Mirroring, packId: PackId, tag: Tag): Promise<RemoteManifest | undefined> {
-  try {
-    return await getManifest(run.remote, placeOf(run, packId), tag, run)
-  } catch (error) {
-    run.report.problem(`${packId}:${tag} cannot be read there: ${refusalOf(error)}`)
-    return undefined
-  }
+function readable(run: Mirroring, packId: PackId, tag: Tag): Promise<RemoteManifest | undefined> {
+  return readThere(run, `${packId}:${tag}`, () => getManifest(run.remote, placeOf(run, packId), tag, run))
 }
 
 function isOfType({ selection: { types } }: Mirroring, { bytes, mediaType }: RemoteManifest): boolean {
@@ -119,10 +156,10 @@ function isOfType({ selection: { types } }: Mirroring, { bytes, mediaType }: Rem
   }
 }
 
-type Arriving = { packId: PackId; version: Version; manifest: RemoteManifest; attached: readonly Tag[] }
+type Arriving = { packId: PackId; version: Version; manifest: RemoteManifest; attached: Attached }
 
 /** Whether the version is here now. */
-async function pullVersion(run: Mirroring, arriving: Arriving, taken: Taken, wanted: Dependency[]): Promise<boolean> {
+async function pullVersion({ run, taken, wanted, limits }: Pulling, arriving: Arriving): Promise<boolean> {
   const { packId, version, manifest, attached } = arriving
   const { digest } = manifest
   const key = `${packId}@${version}`
@@ -142,17 +179,14 @@ async function pullVersion(run: Mirroring, arriving: Arriving, taken: Taken, wan
   const isHereToo = state === 'same' || (run.dryRun && state === 'missing')
   taken.set(key, isHereToo)
   if (!isHereToo) return false
-  if (run.selection.closure) wanted.push(...(await dependenciesOf(run, arriving)))
-  if (run.selection.referrers) await pullAttachments(run, packId, digest, attached)
+  if (run.selection.closure)
+    wanted.add((await readThere(run, `what ${key} depends on`, () => dependenciesOf(run, arriving))) ?? [])
+  if (run.selection.referrers) await pullAttachments(run, packId, digest, attached, limits)
   return true
 }
 
-async function pullDependency(
-  run: Mirroring,
-  { packId, version: range, optional }: Dependency,
-  taken: Taken,
-  wanted: Dependency[],
-): Promise<void> {
+async function pullDependency(pulling: Pulling, { packId, version: range, optional }: Dependency): Promise<void> {
+  const { run } = pulling
   const there = await tagsThere(run, packId)
   const [version] = there ? versionsIn(range, there.versions) : []
   if (!there || !version) {
@@ -160,7 +194,7 @@ async function pullDependency(
     return
   }
   const manifest = await readable(run, packId, tagOf(version))
-  if (manifest) await pullVersion(run, { packId, version, manifest, attached: there.attached }, taken, wanted)
+  if (manifest) await pullVersion(pulling, { packId, version, manifest, attached: there.attached })
 }
 
 /** What a version depends on: as it is published here, or in a dry run as its config there says. */
@@ -177,56 +211,10 @@ async function dependenciesOf(run: Mirroring, { packId, version, manifest }: Arr
 async function smallBlob(run: Mirroring, place: RepositoryName, digest: Digest): Promise<Buffer> {
   const blob = await openBlob(run.remote, place, digest, run)
   if (!blob) throw new Failure('REMOTE_INVALID', { detail: `${run.remote.url.host} lacks ${digest} of ${place}` })
-  const bytes = await readWhole(blob, 1024 * 1024)
+  // One that is longer is not read to its end, and would keep its connection.
+  const bytes = await readWhole(blob, 1024 * 1024).finally(() => blob.stream.destroy())
   if (bytes && digestOf(bytes, algorithmOf(digest)) === digest) return bytes
   throw new Failure('REMOTE_INVALID', {
     detail: `${run.remote.url.host} sends something else for ${digest} of ${place}`,
   })
-}
-
-async function pullTag(
-  run: Mirroring,
-  packId: PackId,
-  tag: Tag,
-  manifest: RemoteManifest,
-  kind: 'channel' | 'referrer',
-): Promise<void> {
-  const repository = repositoryOf(packId)
-  const { digest } = manifest
-  await attempt(run, { kind, packId, reference: tag, digest }, async () => {
-    const here = await askRead(run.deps.db, (sql) => tagTarget(sql, repository, tag))
-    if (here === digest) return { state: 'same' }
-    if (run.dryRun) return here ? { state: 'different', there: here } : { state: 'missing' }
-    await storeTree(run, packId, manifest, tag)
-    return { state: 'same' }
-  })
-}
-
-/** How deep referrers of referrers go. */
-const mostDeep = 8
-
-async function pullAttachments(
-  run: Mirroring,
-  packId: PackId,
-  subject: Digest,
-  attached: readonly Tag[],
-  depth = 0,
-): Promise<void> {
-  const place = placeOf(run, packId)
-  for (const tag of attached.filter((name) => name.startsWith(`${subject.replace(':', '-')}.`))) {
-    const manifest = await getManifest(run.remote, place, tag, run)
-    if (manifest) await pullTag(run, packId, tag, manifest, 'referrer')
-  }
-  const { referrers } = await listReferrers(run.remote, place, subject, run)
-  for (const { digest } of referrers) {
-    await attempt(run, { kind: 'referrer', packId, reference: digest, digest }, async () => {
-      if (await isHere(run, repositoryOf(packId), digest)) return { state: 'same' }
-      if (run.dryRun) return { state: 'missing' }
-      const manifest = await getManifest(run.remote, place, digest, run)
-      if (!manifest) return { state: 'missing', detail: 'it is listed there, and is not there' }
-      await storeTree(run, packId, manifest, undefined)
-      return { state: 'same' }
-    })
-    if (depth < mostDeep) await pullAttachments(run, packId, digest, attached, depth + 1)
-  }
 }

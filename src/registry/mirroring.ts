@@ -77,6 +77,16 @@ export function refusalOf(error: unknown): string {
   return detail === undefined ? message : typeof detail === 'string' ? detail : `${message}: ${JSON.stringify(detail)}`
 }
 
+/** Something that the remote says; undefined, and said in the report, where it cannot be used. */
+export async function readThere<T>(run: Mirroring, what: string, read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read()
+  } catch (error) {
+    run.report.problem(`${what} cannot be read there: ${refusalOf(error)}`)
+    return undefined
+  }
+}
+
 type Outcome = Pick<Parity, 'state' | 'there' | 'detail'>
 
 /** Moves one thing, or says why not. */

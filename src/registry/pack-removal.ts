@@ -6,7 +6,7 @@ import { deleteManifest } from '../db/manifests.ts'
 import {
   buryVersion,
   channelsOfManifest,
-  dependentsOf,
+  type Dependent,
   findRelease,
   lockDependencies,
   lockPack,
@@ -21,8 +21,9 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
 import { roleOf } from '../packs/channel.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
-import { parseRange, satisfies, tagOf, type Version } from '../packs/version.ts'
+import { tagOf, type Version } from '../packs/version.ts'
 import { movingChannels } from './channels.ts'
+import { dependentsOn } from './dependents.ts'
 import { requireNotHeld } from './holds.ts'
 import { channelMoved, deleted } from './pack-events.ts'
 import type { MayPull } from './resolve.ts'
@@ -65,7 +66,7 @@ type Deletion = { force?: boolean; mayPull?: MayPull | undefined }
 /**
  * Deletes a version for good: its number is spent. Its manifest goes with it, with signatures and channels that point
  * at it, unless another version is the same manifest. False where there was no such version.
- * Throws VERSION_HELD; DEPENDENTS_EXIST with their list where living versions of other packs accept it, unless `force`.
+ * Throws VERSION_HELD; DEPENDENTS_EXIST with the first of them where living versions of other packs accept it, unless `force`.
  */
 export function deleteVersion(deps: Deps, packId: PackId, version: Version, options: Deletion = {}): Promise<boolean> {
   return deleteVersions(deps, packId, [version], options)
@@ -154,19 +155,23 @@ async function deleteWhole(
   for (let deleted = left.length; deleted > 0; ) deleted = await deleteUnnamed(tx, repository, left, graceSeconds)
 }
 
+/** As many as a refusal lists, and as it names in words. */
+const mostListed = 20
+const mostNamed = 5
+
 async function requireNoDependents(tx: Transaction, packId: PackId, version: Version, mayPull: MayPull): Promise<void> {
-  const all = await dependentsOf(tx, packId)
-  const needing = all.filter(({ range }) => {
-    const parsed = parseRange(range)
-    return parsed !== undefined && satisfies(version, parsed)
-  })
-  if (needing.length === 0) return
-  const told = needing.filter((entry) => mayPull(entry.packId as PackId))
-  const names = told.slice(0, 5).map((entry) => `${entry.packId} ${entry.version}`)
-  const left = needing.length - names.length
+  const listed: Dependent[] = []
+  let count = 0
+  for await (const { dependent } of dependentsOn(tx, { packId, version })) {
+    count++
+    if (listed.length < mostListed && mayPull(dependent.packId)) listed.push(dependent)
+  }
+  if (count === 0) return
+  const names = listed.slice(0, mostNamed).map((entry) => `${entry.packId} ${entry.version}`)
+  const left = count - names.length
   const more = left === 0 ? [] : [names.length === 0 ? 'packs that you may not read' : `${left} more`]
   throw new Failure('DEPENDENTS_EXIST', {
     detail: `${[names.join(', '), ...more].filter(Boolean).join(' and ')} may use ${packId} ${version}. Yank it instead (PATCH with {"state":"yanked"}), or delete it with ?force=true`,
-    about: { dependents: told.slice(0, 100) },
+    about: { dependents: listed, more: count - listed.length },
   })
 }

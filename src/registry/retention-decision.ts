@@ -105,14 +105,17 @@ export type TagFact = { name: string; at: number; attachedTo: string | undefined
 
 /** Decides on all tags of a plain repository, those pushed last first. */
 export function decideTags(tags: readonly TagFact[], rules: Rules, now: number): Decision[] {
-  const ordered = [...tags].sort((a, b) => b.at - a.at || (a.name < b.name ? -1 : 1))
   let place = 0
-  return ordered.flatMap(({ name, at, attachedTo }) => {
+  return newestFirst(tags).flatMap(({ name, at, attachedTo }) => {
     const bound =
       attachedTo === undefined ? undefined : { rule: 'attachment' as const, reason: `it belongs to ${attachedTo}` }
     const thing = { kind: 'tag', name, place: bound ? 0 : place++, at, isReleased: true, bound } as const
     return decide(thing, rules, now) ?? []
   })
+}
+
+export function newestFirst(tags: readonly TagFact[]): TagFact[] {
+  return [...tags].sort((a, b) => b.at - a.at || (a.name < b.name ? -1 : 1))
 }
 
 /** A manifest of a plain repository without a tag. `subject`: what it refers to and is there; `index`: what lists it. */

@@ -5,6 +5,8 @@ import {
   livingVersions,
   rangesGiven,
   repositoriesMatching,
+  type TagRow,
+  tagsNamed,
   tagsWithTimes,
   untaggedManifests,
   type VersionRow,
@@ -22,6 +24,8 @@ import {
   decideUntagged,
   decideVersions,
   needsOf,
+  newestFirst,
+  type TagFact,
   type VersionFact,
 } from './retention-decision.ts'
 import { keepingOf, openCoverage, patternsOf, type Rules } from './retention-policy.ts'
@@ -172,9 +176,53 @@ export async function tagDecisions(
   rules: Rules,
   now: number,
 ): Promise<Decision[]> {
-  const rows = await tagsWithTimes(sql, repository)
-  const facts = rows.map(({ name, movedAt }) => ({ name, at: movedAt, attachedTo: attachedTo(name as Tag) }))
-  return decideTags(facts, rules, now)
+  return decideTags((await tagsWithTimes(sql, repository)).map(tagFactOf), rules, now)
+}
+
+function tagFactOf({ name, movedAt }: TagRow): TagFact {
+  return { name, at: movedAt, attachedTo: attachedTo(name as Tag) }
+}
+
+/** The newest tags of a repository, as many as any policy keeps for being so (`most`), the newest first. */
+export type Newest = { repository: RepositoryName; most: number; tags: readonly TagFact[] }
+
+/**
+ * Decides on some tags of a plain repository as if all were looked at. `memory`: the newest tags, as they were when all
+ * were. While each of them is there, and none has gone back in time, at least as many are newer than any other tag, so
+ * that nothing else has to be read to know that those are not among the newest. Else all tags are looked at again.
+ */
+export async function decideOnTags(
+  sql: Sql | Transaction,
+  { repository, names }: { repository: RepositoryName; names: readonly string[] },
+  rules: Rules,
+  now: number,
+  memory: { newest?: Newest },
+): Promise<Decision[]> {
+  const most = Math.max(0, ...rules.policies.map((policy) => keepingOf(policy, 'tag')?.keepNewest ?? 0))
+  const own = (await tagsNamed(sql, repository, names)).map(tagFactOf)
+  const { newest } = memory
+  const isKnown = newest?.repository === repository && newest.most === most && areBehind(own, newest)
+  if (!isKnown || !(await areStillThere(sql, newest)))
+    memory.newest = newestOf(repository, (await tagsWithTimes(sql, repository)).map(tagFactOf), most)
+  const known = new Map([...(memory.newest?.tags ?? []), ...own].map((tag) => [tag.name, tag]))
+  const asked = new Set(names)
+  return decideTags([...known.values()], rules, now).filter(({ name }) => asked.has(name))
+}
+
+function newestOf(repository: RepositoryName, tags: readonly TagFact[], most: number): Newest {
+  return { repository, most, tags: newestFirst(tags.filter((tag) => tag.attachedTo === undefined)).slice(0, most) }
+}
+
+/** Whether none of these can have a place among the newest. */
+function areBehind(own: readonly TagFact[], { tags, most }: Newest): boolean {
+  const oldest = tags.at(-1)?.at ?? Number.POSITIVE_INFINITY
+  return tags.length === most && own.every(({ at, attachedTo }) => attachedTo !== undefined || at < oldest)
+}
+
+async function areStillThere(sql: Sql | Transaction, { repository, tags }: Newest): Promise<boolean> {
+  const names = tags.map(({ name }) => name)
+  const times = new Map((await tagsNamed(sql, repository, names)).map(({ name, movedAt }) => [name, movedAt]))
+  return tags.every(({ name, at }) => (times.get(name) ?? Number.NEGATIVE_INFINITY) >= at)
 }
 
 export function untaggedDecisions(

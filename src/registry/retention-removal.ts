@@ -13,7 +13,7 @@ import type { Version } from '../packs/version.ts'
 import { lockForDeletion, removeVersion } from './pack-removal.ts'
 import { rulesNow } from './retention.ts'
 import { type Decision, decideVersions } from './retention-decision.ts'
-import { tagDecisions, untaggedDecisions, versionFacts } from './retention-plan.ts'
+import { decideOnTags, type Newest, untaggedDecisions, versionFacts } from './retention-plan.ts'
 import { openCoverage, type Rules } from './retention-policy.ts'
 
 // The world has moved since the plan, so each decision is made again, from what is there now and by the policies as they
@@ -32,12 +32,16 @@ import { openCoverage, type Rules } from './retention-policy.ts'
 /** What came of a decision: `reason` says why it was not carried out. */
 type Mark = { number: number; outcome: 'removed' | 'kept' | 'gone'; reason?: string | undefined }
 
+/** What one group of removals tells the next: see `decideOnTags`. */
+export type Memory = { newest?: Newest }
+
 /** Carries out decisions on one repository, all of one kind. */
 export async function removeDecided(
   deps: Deps,
   run: string,
   policy: string | undefined,
   removals: readonly [Removal, ...Removal[]],
+  memory: Memory = {},
 ): Promise<void> {
   await ask(deps.db, (sql) =>
     sql.begin(async (tx) => {
@@ -45,7 +49,7 @@ export async function removeDecided(
       const rules = await rulesNow(tx, policy)
       const covering = openCoverage(rules ?? { policies: [], acting: new Set() })(repository)
       const act = kind === 'tag' ? removeTags : kind === 'untagged' ? removeUntagged : removeVersions
-      const { marks, freed, entries } = await act(deps, tx, { run, repository, removals, rules: covering })
+      const { marks, freed, entries } = await act(deps, tx, { run, repository, removals, rules: covering, memory })
       if (marks.length === 0) return
       await markRemovals(tx, run, marks, freed)
       if (entries.length > 0) await insertEvents(tx, entries)
@@ -53,7 +57,7 @@ export async function removeDecided(
   )
 }
 
-type Work = { run: string; repository: RepositoryName; removals: readonly Removal[]; rules: Rules }
+type Work = { run: string; repository: RepositoryName; removals: readonly Removal[]; rules: Rules; memory: Memory }
 type Done = { marks: Mark[]; freed: number; entries: AuditEntry[] }
 
 async function removeVersions(deps: Deps, tx: Transaction, { run, repository, removals, rules }: Work): Promise<Done> {
@@ -77,11 +81,12 @@ async function removeVersions(deps: Deps, tx: Transaction, { run, repository, re
   return done
 }
 
-async function removeTags(_deps: Deps, tx: Transaction, { run, repository, removals, rules }: Work): Promise<Done> {
+async function removeTags(_deps: Deps, tx: Transaction, work: Work): Promise<Done> {
+  const { run, repository, removals, rules, memory } = work
   const names = removals.map(({ name }) => name)
   const there = new Set(await lockTags(tx, repository, names))
   const waiting = await stillWaiting(tx, run, removals)
-  const decisions = byName(await tagDecisions(tx, repository, rules, Date.now()))
+  const decisions = byName(await decideOnTags(tx, { repository, names }, rules, Date.now(), memory))
   const marks = waiting.map((removal) => markOf(removal, there.has(removal.name), decisions.get(removal.name)))
   const going = removed(waiting, marks)
   for (const { name } of going) await deleteTag(tx, repository, name as Tag)

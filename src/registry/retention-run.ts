@@ -123,6 +123,7 @@ async function writePages(
 
 async function removeAll(deps: Deps, id: string, policy: string | undefined, watch: Watch): Promise<void> {
   let done = 0
+  const memory = {}
   for (let last = 0; ; ) {
     const waiting = await askRead(deps.db, (sql) =>
       listRemovals(sql, id, { last, limit: removalsAtOnce, waiting: true }),
@@ -130,7 +131,7 @@ async function removeAll(deps: Deps, id: string, policy: string | undefined, wat
     if (waiting.length === 0) return
     for (const group of groupsOf(waiting)) {
       watch.signal.throwIfAborted()
-      await removeDecided(deps, id, policy, group)
+      await removeDecided(deps, id, policy, group, memory)
       done += group.length
       watch.progress({ run: id, removing: group[0]?.repository, done })
     }

@@ -5,6 +5,7 @@ import { deleteTag } from '../db/tags.ts'
 import { freshTag } from '../db/upstream-fetches.ts'
 import {
   awaitBlobs,
+  awaitingManifest,
   deleteUpstream,
   findUpstream,
   listUpstreams,
@@ -17,7 +18,7 @@ import {
 import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
-import { parseManifest } from '../oci/manifest.ts'
+import { blobSizes, parseManifest } from '../oci/manifest.ts'
 import { parseName, type RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
 import { claimedDigest, getManifest, type RemoteManifest } from '../remote/manifests.ts'
@@ -139,7 +140,9 @@ export async function fetchMissedBlob(deps: Deps, repository: RepositoryName, di
     },
     async fetch() {
       const { remote, place } = wayTo(deps, upstream, repository)
-      if ((await fetchBlob(deps, remote, { repository, place, digest })) === undefined) return false
+      const manifest = await askRead(deps.db, (sql) => awaitingManifest(sql, { repository, digest }))
+      const size = manifest && blobSizes(manifest).get(digest)
+      if ((await fetchBlob(deps, remote, { repository, place, digest, size })) === undefined) return false
       await ask(deps.db, (sql) => settleBlob(sql, { repository, digest }))
       deps.log.info({ repository, digest, upstream: upstream.prefix }, 'blob fetched from its upstream')
       return true

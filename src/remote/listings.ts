@@ -13,6 +13,8 @@ type Cancellable = { signal?: AbortSignal | undefined }
 /** More pages than any listing has; a remote must not keep us busy for good. */
 const mostPages = 10_000
 const pageBytes = 16 * 1024 * 1024
+/** All pages of a listing together: it is kept in memory. Some million tags, or 100,000 referrers. */
+const listingBytes = 64 * 1024 * 1024
 
 /** All tags of a repository, as the remote orders them; undefined where it has no such repository. */
 export async function listTags(
@@ -72,24 +74,32 @@ export function fallbackTag(subject: Digest): Tag {
   return subject.replace(':', '-') as string as Tag
 }
 
+/** Throws REMOTE_INVALID where a listing does not end: it comes back to a page, or grows beyond what any has. */
 async function* pages(
   remote: Remote,
   first: string,
   scopes: readonly string[],
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Record<string, unknown>, void, undefined> {
-  let at: string | URL = first
-  for (let count = 0; count < mostPages; count++) {
+  const seen = new Set<string>()
+  let left = listingBytes
+  for (let at: URL | undefined = new URL(first, remote.url); at; ) {
+    const { pathname } = at
+    const bad = (problem: string) =>
+      new Failure('REMOTE_INVALID', { detail: `${remote.url.host} answers ${pathname} with ${problem}` })
+    if (seen.has(at.href)) throw bad('a next page that was read before')
+    if (seen.size >= mostPages) throw bad(`more than ${mostPages} pages`)
+    seen.add(at.href)
     const answer = await askWhole(remote, { method: 'GET', at, scopes, signal }, pageBytes)
     // A repository without anything; or the call is not there.
     if (!answer) return
+    left -= answer.bytes.length
+    if (left < 0) throw bad(`pages of more than ${listingBytes} bytes together`)
     const document = parsed(answer.bytes)
-    if (!document)
-      throw new Failure('REMOTE_INVALID', { detail: `${answer.url.host} answers ${answer.url.pathname} with no list` })
+    if (!document) throw bad('no list')
     yield document
     const next = nextOf(answer.message.headers.link, answer.url)
-    if (!next || next.origin !== remote.url.origin) return
-    at = next
+    at = next?.origin === remote.url.origin ? next : undefined
   }
 }
 

@@ -232,6 +232,34 @@ describe('answers', () => {
     assert.deepEqual(other.asked, [])
   })
 
+  it('in pages that do not end are given up: a page that comes again, too many, or too much', async () => {
+    const again = await serve(({ url = '' }, response) => {
+      const next = url.includes('last=b') ? 'last=a' : 'last=b'
+      response.writeHead(200, { link: `</v2/some/app/tags/list?${next}>; rel="next"` }).end('{"tags":["a"]}')
+    })
+    await assert.rejects(listTags(remoteTo(again), name), fails('REMOTE_INVALID', /a next page that was read before/))
+    assert.equal(again.asked.length, 3)
+    const filler = Buffer.alloc(12 * 1024 * 1024, ' ')
+    const large = await serve((_, response) => {
+      const link = `</v2/_catalog?last=${large.asked.length}>; rel="next"`
+      response.writeHead(200, { link }).write('{"repositories":[')
+      response.write(filler)
+      response.end(']}')
+    })
+    await assert.rejects(
+      listRepositories(remoteTo(large)),
+      fails('REMOTE_INVALID', /more than 67108864 bytes together/),
+    )
+    assert.equal(large.asked.length, 6)
+    const many = await serve((_, response) => {
+      const link = `</v2/some/app/referrers/x?last=${many.asked.length}>; rel="next"`
+      response.writeHead(200, { link }).end('{"manifests":[]}')
+    })
+    const referrers = listReferrers(remoteTo(many), name, sha256('s'))
+    await assert.rejects(referrers, fails('REMOTE_INVALID', /more than 10000 pages/))
+    assert.equal(many.asked.length, 10_000)
+  })
+
   it('that are missing are so: no repository, no catalog, no referrers but by the fallback tag', async () => {
     const index = JSON.stringify({ manifests: [{ mediaType: 'a/b', digest: sha256('r'), size: 1 }, { broken: true }] })
     const fake = await serve(({ url = '' }, response) => {

@@ -1,6 +1,7 @@
 import { lockSchema } from '../../packs/lock.ts'
 import { packMediaTypes } from '../../packs/pack.ts'
 import { dependentsAnswer, referrersAnswer, treeAnswer } from '../packs/answers.ts'
+import { dependentsQuery } from '../packs/reads.ts'
 import { noQuery } from '../packs/request.ts'
 import { referrersQuery, resolveBody, treeQuery } from '../packs/resolve.ts'
 import { dependent, lock, referrer, tree } from './examples.ts'
@@ -51,7 +52,7 @@ export const resolutionOperations: Operation[] = [
     operationId: 'listDependents',
     summary: 'The versions of other packs that accept this one as a dependency',
     tag: 'resolution',
-    query: noQuery,
+    query: dependentsQuery,
     answers: ok('Who needs it.', json(dependentsAnswer, { dependents: [dependent] })),
     failures: ['PACK_UNKNOWN', 'VERSION_UNKNOWN'],
   },

@@ -120,7 +120,7 @@ export const dependentSchema = v.object({
   optional: v.boolean(),
   state: packStateSchema,
 })
-export const dependentsAnswer = v.object({ dependents: v.array(dependentSchema) })
+export const dependentsAnswer = v.object({ dependents: v.array(dependentSchema), next })
 
 /** A dependency and what it brings: see packs/tree.ts. */
 type Node = {

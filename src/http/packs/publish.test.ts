@@ -394,6 +394,40 @@ describe('POST /packs', () => {
     assert.equal((await publish(registry, { packId, version: '1.0.1' })).status, 201)
   })
 
+  it('lists what depends on a version page by page, and of very many only the first in a refusal', async () => {
+    await publish(registry, { packId })
+    const users = Array.from({ length: 23 }, (_, i) => `${packId}-${String(i).padStart(2, '0')}`)
+    for (const user of users) await publish(registry, { packId: user, dependencies: [`${packId}@^1`] })
+    await publish(registry, { packId: users[0], version: '2.0.0', dependencies: [`${packId}@1.x`] })
+    // What needs another version is in no list.
+    await publish(
+      registry,
+      { packId: `${packId}-05x`, dependencies: [`${packId}@^2`] },
+      'content',
+      '?allowMissing=true',
+    )
+    const { status, body } = await ask(registry, 'DELETE', `/packs/${packId}/1.0.0`)
+    const about = body.about as { dependents: Json[]; more: number }
+    assert.deepEqual([status, about.dependents.length, about.more], [409, 20, 4])
+    assert.match(String(body.detail), /-00 2\.0\.0, .* and 19 more may use/)
+
+    const pages: string[][] = []
+    const path = `/packs/${packId}/1.0.0/dependents?limit=10`
+    for (let after: unknown = ''; after !== undefined; ) {
+      const page = await ask(registry, 'GET', after === '' ? path : `${path}&after=${after}`)
+      assert.equal(page.status, 200)
+      pages.push((page.body.dependents as Json[]).map((entry) => `${entry.packId} ${entry.version}`))
+      after = page.body.next
+    }
+    assert.deepEqual(
+      pages.map(({ length }) => length),
+      [10, 10, 4],
+    )
+    assert.deepEqual(pages.flat(), [`${users[0]} 2.0.0`, ...users.map((user) => `${user} 1.0.0`)])
+    const foreign = await ask(registry, 'GET', `${path}&after=bm9uc2Vuc2U.AAAAAAAAAAAAAAAAAAAAAA`)
+    assert.deepEqual([foreign.status, codeIn(foreign.body)], [400, 'QUERY_INVALID'])
+  })
+
   it('names what depends on a version that is to be deleted', async () => {
     await publish(registry, { packId })
     await publish(registry, { packId: `${packId}-user`, dependencies: [`${packId}@^1`] })

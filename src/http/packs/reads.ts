@@ -1,16 +1,21 @@
+import * as v from 'valibot'
 import { mayAccess } from '../../auth/access.ts'
 import { askRead } from '../../db/client.ts'
 import { type ListedVersion, listVersions } from '../../db/pack-versions.ts'
-import { dependentsOf } from '../../db/packs.ts'
+import type { DependentPlace } from '../../db/packs.ts'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
-import { type PackId, repositoryOf } from '../../packs/pack.ts'
-import { parseRange, satisfies } from '../../packs/version.ts'
+import { repositoryOf } from '../../packs/pack.ts'
+import { type Accepting, dependentsOn } from '../../registry/dependents.ts'
 import { principalOf, requireAccess } from '../access.ts'
 import type { Routes } from '../routes.ts'
 import type { Answer, dependentsAnswer, versionSummary, versionsAnswer } from './answers.ts'
-import { jsonText, noQuery, packIdParam, queryOf, runnerQuery } from './request.ts'
+import { readCursor, writeCursor } from './cursor.ts'
+import { jsonText, limitSchema, packIdParam, query, queryOf, runnerQuery } from './request.ts'
 import { runsOn, selectShown, selectVersion } from './select.ts'
+
+/** The query of GET /packs/{id}/{version}/dependents. */
+export const dependentsQuery = query({ limit: v.optional(limitSchema, '1000'), after: v.optional(v.string()) })
 
 export function addPackReads(routes: Routes, deps: Deps): void {
   routes.get('/packs/:id', async (c) => {
@@ -42,16 +47,24 @@ export function addPackReads(routes: Routes, deps: Deps): void {
   routes.get('/packs/:id/:version/dependents', async (c) => {
     const packId = packIdParam(c)
     requireAccess(c, repositoryOf(packId), 'pull')
-    queryOf(c, noQuery)
+    const { limit, after } = queryOf(c, dependentsQuery)
     const { version } = await selectVersion(deps, packId, c.req.param('version') ?? '', undefined)
-    const all = await askRead(deps.db, (sql) => dependentsOf(sql, packId))
+    const question = `dependents of ${packId} ${version}`
+    const place = after === undefined ? undefined : readCursor<DependentPlace>(deps.uploadSecret, question, after)
     const principal = principalOf(c)
-    const dependents = all.filter(({ packId: id, range }) => {
-      if (!mayAccess(principal, repositoryOf(id as PackId), 'pull')) return false
-      const parsed = parseRange(range)
-      return parsed !== undefined && satisfies(version, parsed)
+    const { page, last } = await askRead(deps.db, async (sql) => {
+      const found: Accepting[] = []
+      for await (const accepting of dependentsOn(sql, { packId, version }, place)) {
+        if (!mayAccess(principal, repositoryOf(accepting.dependent.packId), 'pull')) continue
+        if (found.length === limit) return { page: found, last: found.at(-1) }
+        found.push(accepting)
+      }
+      return { page: found, last: undefined }
     })
-    return Response.json({ dependents } satisfies Answer<typeof dependentsAnswer>)
+    return Response.json({
+      dependents: page.map(({ dependent }) => dependent),
+      ...(last ? { next: writeCursor(deps.uploadSecret, question, last.place) } : {}),
+    } satisfies Answer<typeof dependentsAnswer>)
   })
 }
 
