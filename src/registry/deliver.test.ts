@@ -358,7 +358,7 @@ it('what nobody has heard of is said to be unknown, whatever it is', async () =>
   const registry = await startRegistry(await databases.fresh())
   ends.push(() => registry.stop())
   await webhook(registry, { url: 'https://ci.example/hook' })
-  for (const name of ['none', '%00', '%F0%9F%92%A5', 'a'.repeat(3_000), '..%2f'])
+  for (const name of ['none', '%00', '%F0%9F%92%A5', 'a'.repeat(1_500), '..%2f'])
     for (const [method, path] of [
       ...[['GET', ''] as const, ['PATCH', ''] as const, ['POST', '/test'] as const],
       ...[['GET', '/deliveries'] as const, ['POST', '/deliveries/redeliver'] as const],
