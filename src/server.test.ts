@@ -164,11 +164,11 @@ describe('slow clients', () => {
     })
 
   it('are closed who send a head letter by letter', async () => {
-    assert.match(await closed('GET /v2/ HTTP/1.1\r\nHost: a\r\nX-A: ', 'a'), /^HTTP\/1\.1 408 /)
+    assert.match(await closed('GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-A: ', 'a'), /^HTTP\/1\.1 408 /)
   })
   it('are closed who stop in the middle of a head, or of a body', async () => {
     await closed('GET /v2/ HTTP/1.1\r\nHos')
-    const head = `POST /v2/a/blobs/uploads/?digest=sha256:${'a'.repeat(64)} HTTP/1.1\r\nHost: a\r\n`
+    const head = `POST /v2/a/blobs/uploads/?digest=sha256:${'a'.repeat(64)} HTTP/1.1\r\nHost: localhost\r\n`
     assert.doesNotMatch(await closed(`${head}Content-Length: 100000\r\n\r\nabc`), /^HTTP\/1\.1 2/)
   })
 })
@@ -190,7 +190,7 @@ describe('a client that keeps from being idle, and no more', () => {
     return connect(Number(port), hostname)
   }
   const upload = (length: number) =>
-    `POST /v2/slow/blobs/uploads/?digest=sha256:${'a'.repeat(64)} HTTP/1.1\r\nHost: a\r\nContent-Length: ${length}\r\n\r\n`
+    `POST /v2/slow/blobs/uploads/?digest=sha256:${'a'.repeat(64)} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${length}\r\n\r\n`
 
   /** All that is said to a body that comes with so many bytes every 50 ms. */
   const answerTo = (length: number, piece: number) =>
@@ -227,7 +227,7 @@ describe('a client that keeps from being idle, and no more', () => {
   it('reads its answer in vain', async () => {
     const { digest } = await registry.pushBlob('slow', randomBytes(32 * 1024 * 1024))
     const socket = open()
-    socket.write(`GET /v2/slow/blobs/${digest} HTTP/1.1\r\nHost: a\r\n\r\n`)
+    socket.write(`GET /v2/slow/blobs/${digest} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
     socket.on('error', () => undefined)
     socket.pause()
     const closed = new Promise((resolve) => socket.on('close', resolve))
