@@ -258,7 +258,8 @@ describe('a publish that is cut off', () => {
     return socket
   }
   const { type } = formOf([])
-  const head = (fields: string) => `POST /packs HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${type}\r\n${fields}\r\n\r\n`
+  const head = (fields: string) =>
+    `POST /packs HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${type}\r\n${fields}\r\n\r\n`
 
   for (const [name, size] of [
     ['small', 1000],
