@@ -32,6 +32,8 @@ export function listable(filter: NameFilter, { name, place, beginning = '' }: As
   const otherwise = about[decided]?.readable ?? false
   const before = decided < 0 ? about : about.slice(0, decided)
   if (before.length === 0) return String(otherwise)
+  const [first] = before
+  if (before.length === 1 && first?.readable && !otherwise) return `(${matching(first, { name, place, beginning })})`
   const cases = before.map((glob) => `when ${matching(glob, { name, place, beginning })} then ${glob.readable}`)
   return `case ${cases.join(' ')} else ${otherwise} end`
 }
@@ -41,7 +43,8 @@ function matching({ prefix, rest, pattern }: NameFilter[number], { name, place, 
   if (rest === 'pattern') return `${name} ~ ${place(pattern)}`
   if (rest === 'nothing') return `${name} = ${place(prefix)}`
   const starts = beginning.startsWith(prefix) ? 'true' : `starts_with(${name}, ${place(prefix)})`
-  return rest === 'anything' ? starts : `${starts} and strpos(substr(${name}, ${prefix.length + 1}), '/') = 0`
+  // In a pattern of LIKE, an underline in a name is to be none but itself.
+  return rest === 'anything' ? starts : `${starts} and ${name} not like ${place(`${prefix.replaceAll('_', '\\_')}%/%`)}`
 }
 
 /** Beginnings of names outside of which there is nothing to list, in order, none the beginning of another. */
