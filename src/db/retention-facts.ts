@@ -1,7 +1,7 @@
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { PackId, PackState } from '../packs/pack.ts'
-import type { Range, Version } from '../packs/version.ts'
+import { type Range, releaseOf, type Version } from '../packs/version.ts'
 import type { Sql, Transaction } from './client.ts'
 import { channelPattern } from './pack-versions.ts'
 
@@ -31,22 +31,63 @@ export type VersionRow = {
   heldWhy: string | null
 }
 
-/** The living versions of packs. */
-export async function livingVersions(sql: Sql | Transaction, packIds: readonly PackId[]): Promise<VersionRow[]> {
+/** The living versions of packs; `releases`: only those of these. */
+export async function livingVersions(
+  sql: Sql | Transaction,
+  packIds: readonly PackId[],
+  releases?: readonly Version[],
+): Promise<VersionRow[]> {
+  const only = releases ? sql`and v.release = any(${releases as readonly string[]}::text[])` : sql``
+  const theirs = releases
+    ? sql`and t.manifest_digest in (
+        select v.manifest_digest from pack_versions v
+        where v.repository_id = p.repository_id and v.deleted_at is null ${only})`
+    : sql``
   const rows = await sql<VersionRow[]>`
     with channels as materialized (
       select t.repository_id, t.manifest_digest, array_agg(t.name order by t.name) as names
       from packs p join tags t on t.repository_id = p.repository_id
       where p.pack_id = any(${packIds as readonly string[]}::text[]) and t.name <> 'latest' and t.name !~ ${channelPattern}
+        ${theirs}
       group by t.repository_id, t.manifest_digest
     )
     select p.pack_id as "packId", v.version, v.state, (extract(epoch from v.published_at) * 1000)::float8 as "publishedAt",
       v.manifest_digest as "manifestDigest", coalesce(c.names, '{}') as channels, h.held_by as "heldBy", h.reason as "heldWhy"
-    from packs p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null
+    from packs p join pack_versions v on v.repository_id = p.repository_id and v.deleted_at is null ${only}
     left join channels c on c.repository_id = v.repository_id and c.manifest_digest = v.manifest_digest
     left join holds h on h.pack_id = p.pack_id and h.version = v.version
     where p.pack_id = any(${packIds as readonly string[]}::text[])`
   return [...rows]
+}
+
+/**
+ * The living versions of a pack that a decision on one of them depends on: itself, its release where it is a pre-release,
+ * the highest `newest` of either kind, and whichever of them is the latest. Each is found by an index.
+ */
+export async function releasesBeside(
+  sql: Sql | Transaction,
+  { packId, version, newest }: { packId: PackId; version: Version; newest: number },
+): Promise<Version[]> {
+  const own = releaseOf(version)
+  const rows = await sql<{ release: Version }[]>`
+    select b.release from packs p, lateral (
+      (select release from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null
+        and not v.prerelease order by v.precedence desc limit ${newest})
+      union
+      (select release from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null
+        and v.prerelease order by v.precedence desc limit ${newest})
+      union
+      (select release from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null
+        and v.state <> 'yanked' and not v.prerelease order by v.precedence desc limit 1)
+      union
+      (select release from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null
+        and v.state <> 'yanked' order by v.precedence desc limit 1)
+      union
+      (select release from pack_versions v where v.repository_id = p.repository_id and v.deleted_at is null
+        and v.release = any(${[own, own.split('-', 1)[0] as string]}::text[]))
+    ) b
+    where p.pack_id = ${packId}`
+  return rows.map(({ release }) => release)
 }
 
 /** A range that living versions of other packs give for a pack, and one of those that do. */

@@ -2,10 +2,13 @@ import assert from 'node:assert/strict'
 import { after, before, it } from 'node:test'
 import type { Sql } from '../db/client.ts'
 import type { RepositoryName } from '../oci/name.ts'
+import type { PackId } from '../packs/pack.ts'
+import { isPrerelease, precedenceOf, type Version } from '../packs/version.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
-import type { Decision } from './retention-decision.ts'
-import { decideOnTags, type Newest, tagDecisions } from './retention-plan.ts'
+import { type Decision, decideVersions } from './retention-decision.ts'
+import { decideOnTags, decideOnVersion, type Newest, tagDecisions, versionFacts } from './retention-plan.ts'
 
 let databases: TestDatabases
 let registry: TestRegistry
@@ -26,11 +29,16 @@ const rules = { policies: [policy], acting: new Set(['few']) }
 function counting(sql: Sql): { sql: Sql; rows(): number } {
   let count = 0
   const counted = new Proxy(sql, {
-    apply: (target, self, args) =>
-      Reflect.apply(target, self, args).then((rows: { length: number }) => {
+    apply(target, self, args) {
+      const query = Reflect.apply(target, self, args)
+      const wait = query.then.bind(query)
+      const counted = (rows: { length: number }) => {
         count += rows.length
         return rows
-      }),
+      }
+      // When it is waited for, and not before: a part of a statement is made in the same way.
+      return Object.assign(query, { then: (...next: unknown[]) => wait(counted).then(...next) })
+    },
   })
   return { sql: counted, rows: () => count }
 }
@@ -75,4 +83,49 @@ it('decides on the tags of a repository group by group without reading all of th
     ['t1500', 'keep'],
     ['t4', 'remove'],
   ])
+})
+
+it('decides on a version as if all of its pack were read, and reads those alone that have a say in it', async () => {
+  const packId = 'many' as PackId
+  assert.equal((await publish(registry, { packId, version: '0.1.0' }, 'content')).status, 201)
+  const numbers = Array.from({ length: 100 }, (_, i) => i)
+  const releases = numbers.flatMap((i) => [`1.${i}.0`, `1.${i}.0-rc.1`, `1.${i}.1-rc.1`]) as Version[]
+  const { sql } = registry.deps.db
+  await sql`
+    insert into pack_versions (repository_id, release, version, precedence, prerelease, type, document, manifest_digest,
+      content_digest, content_size, content_type, published_at)
+    select v.repository_id, n.release, n.release, n.precedence, n.pre, v.type, v.document, v.manifest_digest, v.content_digest,
+      v.content_size, v.content_type, now() - make_interval(days => 10)
+    from pack_versions v, unnest(${releases}::text[], ${releases.map(precedenceOf)}::text[],
+      ${releases.map((version) => String(isPrerelease(version)))}::text[]::boolean[]) as n (release, precedence, pre)
+    where v.version = '0.1.0'`
+  await sql`update pack_versions set state = 'yanked' where release >= '1.95' and release < '1.99.1'`
+  await sql`insert into holds (pack_id, version, held_by, reason) values (${packId}, '1.7.0', 'me', 'mine')`
+  const kept = { versions: { keepNewest: 2 }, prereleases: { keepNewest: 3, keepUnreleased: true } }
+  const pair = { policies: [{ name: 'few', repositories: ['**'], ...kept }], acting: new Set(['few']) }
+  const now = Date.now()
+  const everything = async () => (await versionFacts(sql, [packId])).get(packId)?.versions ?? []
+  const compare = async () => {
+    const whole = new Map(decideVersions(await everything(), pair, now).map((decision) => [decision.name, decision]))
+    const { sql: counted, rows } = counting(sql)
+    for (const version of releases) {
+      const { digest, decision } = await decideOnVersion(counted, { packId, version }, pair, now)
+      assert.equal(digest === undefined, !whole.has(version))
+      assert.deepEqual(decision, whole.get(version))
+    }
+    // The three that are kept of either kind, the latest of each, itself and its release: named, and then read.
+    assert.ok(rows() <= releases.length * 2 * 10, `${rows()} rows`)
+    return [...whole.values()].filter(({ action }) => action === 'keep').map(({ name }) => name)
+  }
+  const stay = await compare()
+  assert.ok(
+    ['1.99.0', '1.98.0', '1.94.0', '1.7.0', '1.5.1-rc.1'].every((name) => stay.includes(name)),
+    stay.join(),
+  )
+  assert.ok(
+    ['1.97.0', '1.5.0', '1.5.0-rc.1'].every((name) => !stay.includes(name)),
+    stay.join(),
+  )
+  await sql`update pack_versions set state = 'yanked'`
+  assert.ok(!(await compare()).includes('1.94.0'))
 })

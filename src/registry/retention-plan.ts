@@ -4,6 +4,7 @@ import {
   bytesOfOnly,
   livingVersions,
   rangesGiven,
+  releasesBeside,
   repositoriesMatching,
   type TagRow,
   tagsNamed,
@@ -108,12 +109,13 @@ function actsOn({ policies, acting }: Rules, kinds: readonly Decision['kind'][])
 
 type PackFacts = { versions: VersionFact[]; manifests: Map<Version, Digest> }
 
-/** What there is to know of all living versions of packs. Of one pack, under its locks: as it will be when they end. */
+/** What there is to know of all living versions of packs, or of those of `releases`. */
 export async function versionFacts(
   sql: Sql | Transaction,
   packIds: readonly PackId[],
+  releases?: readonly Version[],
 ): Promise<Map<PackId, PackFacts>> {
-  const rows = await livingVersions(sql, packIds)
+  const rows = await livingVersions(sql, packIds, releases)
   const ranges = await rangesGiven(sql, packIds)
   const bundles = await bundlesOf(sql, [...new Set(rows.map(({ manifestDigest }) => manifestDigest))])
   const facts = new Map<PackId, PackFacts>()
@@ -133,6 +135,26 @@ export async function versionFacts(
     })
   }
   return facts
+}
+
+/**
+ * Decides on one version of a pack as if all were looked at, by those that have a say in it: how many there are above the
+ * newest that any policy keeps does not matter, nor what is below. Under the pack's locks: as it will be when they end.
+ */
+export async function decideOnVersion(
+  sql: Sql | Transaction,
+  { packId, version }: { packId: PackId; version: Version },
+  rules: Rules,
+  now: number,
+): Promise<{ digest: Digest | undefined; decision: Decision | undefined }> {
+  const kept = (['version', 'prerelease'] as const).flatMap((kind) =>
+    rules.policies.map((policy) => keepingOf(policy, kind)?.keepNewest ?? 0),
+  )
+  // At least the highest, which is the latest where all are yanked.
+  const releases = await releasesBeside(sql, { packId, version, newest: Math.max(1, ...kept) })
+  const { versions = [], manifests } = (await versionFacts(sql, [packId], releases)).get(packId) ?? {}
+  const decision = decideVersions(versions, rules, now).find(({ name }) => name === version)
+  return { digest: manifests?.get(version), decision }
 }
 
 function factOf({ version, state, publishedAt, channels, heldBy, heldWhy }: VersionRow) {

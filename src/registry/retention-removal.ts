@@ -12,8 +12,8 @@ import { packIdOf } from '../packs/pack.ts'
 import type { Version } from '../packs/version.ts'
 import { lockForDeletion, removeVersion } from './pack-removal.ts'
 import { rulesNow } from './retention.ts'
-import { type Decision, decideVersions } from './retention-decision.ts'
-import { decideOnTags, type Newest, untaggedDecisions, versionFacts } from './retention-plan.ts'
+import type { Decision } from './retention-decision.ts'
+import { decideOnTags, decideOnVersion, type Newest, untaggedDecisions } from './retention-plan.ts'
 import { openCoverage, type Rules } from './retention-policy.ts'
 
 // The world has moved since the plan, so each decision is made again, from what is there now and by the policies as they
@@ -66,10 +66,8 @@ async function removeVersions(deps: Deps, tx: Transaction, { run, repository, re
   if (!packId) return done
   await lockForDeletion(tx, packId)
   for (const removal of await stillWaiting(tx, run, removals)) {
-    const { versions = [], manifests } = (await versionFacts(tx, [packId])).get(packId) ?? {}
     const version = removal.name as Version
-    const digest = manifests?.get(version)
-    const decision = decideVersions(versions, rules, Date.now()).find(({ name }) => name === version)
+    const { digest, decision } = await decideOnVersion(tx, { packId, version }, rules, Date.now())
     const mark = markOf(removal, digest !== undefined, decision)
     if (mark.outcome === 'removed' && digest) {
       done.freed += await bytesOfOnly(tx, repository, [digest])
