@@ -23,7 +23,10 @@ export type Attached = ReadonlyMap<Digest, readonly Tag[]>
 export type AttachmentLimits = { mostDeep: number; mostReferrers: number }
 export const attachmentLimits: AttachmentLimits = { mostDeep: 8, mostReferrers: 10_000 }
 
-type Walk = { packId: PackId; attached: Attached; taken: Set<Digest>; looked: number; limits: AttachmentLimits }
+/** How far a walk through what hangs on a version has come, on the side that it is read from. */
+export type Walk = { packId: PackId; side: 'here' | 'there'; looked: number; limits: AttachmentLimits }
+
+type Pull = Walk & { attached: Attached; taken: Set<Digest> }
 
 /** Brings what hangs on a version there. What cannot be brought is in the report. */
 export function pullAttachments(
@@ -33,10 +36,10 @@ export function pullAttachments(
   attached: Attached,
   limits = attachmentLimits,
 ): Promise<void> {
-  return pullBelow(run, { packId, attached, taken: new Set(), looked: 0, limits }, version, 0)
+  return pullBelow(run, { packId, side: 'there', looked: 0, limits, attached, taken: new Set() }, version, 0)
 }
 
-async function pullBelow(run: Mirroring, walk: Walk, subject: Digest, depth: number): Promise<void> {
+async function pullBelow(run: Mirroring, walk: Pull, subject: Digest, depth: number): Promise<void> {
   const { packId, attached, taken } = walk
   const place = placeOf(run, packId)
   for (const tag of attached.get(subject) ?? []) {
@@ -57,11 +60,11 @@ async function pullBelow(run: Mirroring, walk: Walk, subject: Digest, depth: num
 }
 
 /** Whether no more is looked at, and says so in the report. */
-function isBeyond(run: Mirroring, walk: Walk, subject: Digest, depth: number): boolean {
+export function isBeyond(run: Mirroring, walk: Walk, subject: Digest, depth: number): boolean {
   const { mostDeep, mostReferrers } = walk.limits
   if (depth <= mostDeep && walk.looked++ < mostReferrers) return false
   const reason = depth > mostDeep ? `goes deeper than ${mostDeep}` : `is more than ${mostReferrers} for one version`
-  run.report.problem(`what refers to ${subject} of ${walk.packId} there ${reason}: the rest was left`)
+  run.report.problem(`what refers to ${subject} of ${walk.packId} ${walk.side} ${reason}: the rest was left`)
   return true
 }
 

@@ -13,6 +13,7 @@ import { openPatterns, versionsIn } from '../packs/selection.ts'
 import { tagOf, type Version } from '../packs/version.ts'
 import { fallbackTag, listReferrers } from '../remote/listings.ts'
 import { getManifest, putManifest } from '../remote/manifests.ts'
+import { type AttachmentLimits, attachmentLimits, isBeyond, type Walk } from './mirror-attachments.ts'
 import { pushTree } from './mirror-send.ts'
 import { attempt, each, type Mirroring, placeOf, refusalOf, tried } from './mirroring.ts'
 import { resolveVersion } from './resolve.ts'
@@ -25,10 +26,10 @@ import { resolveVersion } from './resolve.ts'
 type Traveller = Pick<TaggedVersion, 'packId' | 'version' | 'manifestDigest'> & { channels: Tag[] }
 
 /** Brings what is selected here to the other registry. */
-export async function pushSelected(run: Mirroring): Promise<void> {
+export async function pushSelected(run: Mirroring, limits = attachmentLimits): Promise<void> {
   const channels: (Traveller & { arrived: boolean })[] = []
   const send = async (version: Traveller, back: Traveller[] | undefined) => {
-    const outcome = await pushVersion(run, version, back !== undefined)
+    const outcome = await pushVersion(run, version, limits, back !== undefined)
     if (outcome === 'waits') back?.push(version)
     else if (version.channels.length > 0) channels.push({ ...version, arrived: outcome === 'arrived' })
   }
@@ -109,6 +110,7 @@ async function closureOf(run: Mirroring, { packId, version }: TaggedVersion) {
 async function pushVersion(
   run: Mirroring,
   traveller: Traveller,
+  limits: AttachmentLimits,
   mayWait: boolean,
 ): Promise<'arrived' | 'waits' | 'kept out'> {
   const { packId, version, manifestDigest: digest } = traveller
@@ -125,7 +127,8 @@ async function pushVersion(
   if (waits) return 'waits'
   run.report.add(parity)
   const isHereToo = parity.state === 'same' || (run.dryRun && parity.state === 'missing')
-  if (run.selection.referrers && isHereToo) await pushAttachments(run, packId, digest)
+  if (run.selection.referrers && isHereToo)
+    await pushAttachments(run, { packId, side: 'here', looked: 0, limits }, digest)
   return isHereToo ? 'arrived' : 'kept out'
 }
 
@@ -169,35 +172,40 @@ async function bring(
   return now ? { state: 'different', there: now.digest } : { state: 'missing', detail: 'it was sent, and is not there' }
 }
 
-/** How deep referrers of referrers go. */
-const mostDeep = 8
-const referrersAtOnce = { last: '', limit: 1000, maxBytes: 4 * 1024 * 1024 }
-
-/** What refers to a manifest, by its subject or by its tag. */
-async function pushAttachments(run: Mirroring, packId: PackId, subject: Digest, depth = 0): Promise<void> {
+/** What refers to a manifest, by its subject or by its tag, within the bounds that a pull has. */
+async function pushAttachments(run: Mirroring, walk: Walk, subject: Digest, depth = 0): Promise<void> {
+  const { packId } = walk
   const repository = repositoryOf(packId)
-  for (const { tag, digest } of await ask(run.deps.db, (sql) => attachedTags(sql, repository, subject)))
+  for (const { tag, digest } of await ask(run.deps.db, (sql) => attachedTags(sql, repository, subject))) {
+    if (isBeyond(run, walk, subject, depth)) return
     await attempt(run, { kind: 'referrer', packId, reference: tag, digest }, () =>
       bring(run, packId, digest, tag, { overwrite: true }),
     )
-  const referrers: Descriptor[] = []
-  for (let more = true, { last, ...bounds } = referrersAtOnce; more; ) {
-    const page = await ask(run.deps.db, (sql) => referrersHere(sql, repository, subject, { last, ...bounds }))
-    referrers.push(...page.referrers.map(descriptorOf))
-    last = page.referrers.at(-1)?.digest ?? ''
-    more = page.more
   }
-  if (referrers.length === 0) return
   const arrived: Descriptor[] = []
-  for (const referrer of referrers) {
+  for await (const referrer of referrersOf(run, packId, subject)) {
+    if (isBeyond(run, walk, subject, depth)) break
     const { digest } = referrer
     const state = await attempt(run, { kind: 'referrer', packId, reference: digest, digest }, () =>
       bring(run, packId, digest, digest, { overwrite: false }),
     )
     if (state === 'same') arrived.push(referrer)
-    if (depth < mostDeep) await pushAttachments(run, packId, digest, depth + 1)
+    await pushAttachments(run, walk, digest, depth + 1)
   }
-  if (!run.dryRun) await listByTag(run, placeOf(run, packId), subject, arrived)
+  if (arrived.length > 0 && !run.dryRun) await listByTag(run, placeOf(run, packId), subject, arrived)
+}
+
+const referrersAtOnce = { limit: 1000, maxBytes: 4 * 1024 * 1024 }
+
+/** What names a manifest here as its subject, page by page. */
+async function* referrersOf(run: Mirroring, packId: PackId, subject: Digest): AsyncGenerator<Descriptor, void> {
+  const repository = repositoryOf(packId)
+  for (let more = true, last = ''; more; ) {
+    const page = await ask(run.deps.db, (sql) => referrersHere(sql, repository, subject, { last, ...referrersAtOnce }))
+    yield* page.referrers.map(descriptorOf)
+    last = page.referrers.at(-1)?.digest ?? ''
+    more = page.more
+  }
 }
 
 function descriptorOf(row: Awaited<ReturnType<typeof referrersHere>>['referrers'][number]): Descriptor {
