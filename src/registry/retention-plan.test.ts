@@ -37,6 +37,7 @@ function counting(sql: Sql): { sql: Sql; rows(): number } {
         return rows
       }
       // When it is waited for, and not before: a part of a statement is made in the same way.
+      // biome-ignore lint/suspicious/noThenProperty: that is how it is waited for
       return Object.assign(query, { then: (...next: unknown[]) => wait(counted).then(...next) })
     },
   })
