@@ -5,7 +5,7 @@ import { after, afterEach, before, it } from 'node:test'
 import type { Digest } from '../oci/digest.ts'
 import { digestOf } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { openRemote } from '../remote/remote.ts'
+import { openRemote, type RemoteOptions } from '../remote/remote.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { emptyConfig, imageType, indexType, sampleManifest, startRegistry } from '../testing/registry.ts'
 import { pullSelected } from './mirror-pull.ts'
@@ -24,11 +24,18 @@ afterEach(async () => {
 })
 
 type Json = Record<string, unknown>
-type Fake = { url: string; asked: string[]; objects: Map<string, string>; lists: Map<string, Json[]> }
+type Fake = {
+  url: string
+  asked: string[]
+  slow: Set<string>
+  objects: Map<string, string>
+  lists: Map<string, Json[]>
+}
 
 /** Another registry: manifests and blobs by digest or `<pack>:<tag>`, and whatever it likes to list as referrers. */
 async function fakeRegistry(answer?: (path: string) => string | undefined): Promise<Fake> {
-  const fake: Fake = { url: '', asked: [], objects: new Map([[emptyConfig.digest, '{}']]), lists: new Map() }
+  const objects = new Map([[emptyConfig.digest as string, '{}']])
+  const fake: Fake = { url: '', asked: [], slow: new Set(), objects, lists: new Map() }
   const bodyOf = (path: string): string | undefined => {
     const [, packId = '', kind = '', reference = ''] = /^\/v2\/packs\/([^/]+)\/(\w+)\/([^?]+)/.exec(path) ?? []
     if (kind === 'referrers') return JSON.stringify({ manifests: fake.lists.get(reference) ?? [] })
@@ -39,6 +46,12 @@ async function fakeRegistry(answer?: (path: string) => string | undefined): Prom
   const server = http.createServer(({ url = '' }, response) => {
     fake.asked.push(url)
     const body = answer?.(url) ?? bodyOf(url)
+    if ([...fake.slow].some((reference) => url.endsWith(reference))) {
+      response.writeHead(200, { 'content-type': imageType, 'content-length': 1_000_000 })
+      const drip = setInterval(() => response.write(' '), 50)
+      response.on('close', () => clearInterval(drip))
+      return
+    }
     const type = url.includes('/manifests/') && body ? (JSON.parse(body).mediaType as string) : 'application/json'
     response.writeHead(body === undefined ? 404 : 200, { 'content-type': type }).end(body)
   })
@@ -71,10 +84,15 @@ function packOf(fake: Fake, annotations: Json = {}) {
 
 const limits = { mostDeep: 3, mostReferrers: 5, mostDependencies: 4 }
 
-async function pull(fake: Fake, selection: Partial<Mirroring['selection']> = {}, over = {}): Promise<ParityReport> {
+async function pull(
+  fake: Fake,
+  selection: Partial<Mirroring['selection']> = {},
+  over = {},
+  options: Partial<RemoteOptions> = {},
+): Promise<ParityReport> {
   const registry = await startRegistry(await databases.fresh())
   ends.push(() => registry.stop())
-  const remote = openRemote({ url: fake.url, allowPrivate: true, attempts: 1 })
+  const remote = openRemote({ url: fake.url, allowPrivate: true, attempts: 1, ...options })
   ends.push(() => remote.close())
   const report = openReport()
   const run: Mirroring = {
@@ -114,6 +132,21 @@ it('takes what refers to a version once, however often it is listed, and only un
   )
   const detail = report.entries.find(({ digest }) => digest === stray.digest)?.detail
   assert.match(String(detail), /it is listed there under sha256:\w+, and refers to nothing/)
+})
+
+it('gives up what comes byte by byte, says so, and goes on with the next', async () => {
+  const fake = await fakeRegistry()
+  const version = put(fake, packOf(fake), 'app:1.0.0')
+  const slow = put(fake, sampleManifest({ subject: version, i: 1 }))
+  const quick = put(fake, sampleManifest({ subject: version, i: 2 }))
+  fake.lists.set(version.digest, [slow, quick])
+  fake.slow.add(slow.digest)
+  // Twice as much as drips; an answer in one piece is enough for seconds.
+  const report = await pull(fake, {}, {}, { slowest: { bytesPerSecond: 40, waitedMs: 1000 } })
+  const detail = report.entries.find(({ digest }) => digest === slow.digest)
+  assert.equal(detail?.state, 'refused')
+  assert.match(String(detail?.detail), /too slowly: less than 40 bytes a second/)
+  assert.equal(report.entries.find(({ digest }) => digest === quick.digest)?.state, 'same')
 })
 
 it('leaves referrers that are too many or too deep, and says so', async () => {

@@ -4,7 +4,7 @@ import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { type Answer, ask, mayPass, unexpected } from './ask.ts'
-import { discard, unreachable } from './exchange.ts'
+import { bodyOf, discard, unreachable } from './exchange.ts'
 import { pullScope } from './manifests.ts'
 import type { Remote } from './remote.ts'
 
@@ -89,10 +89,11 @@ async function askFrom(
   }
   const length = lengthOf(answer)
   if (status === 206 && message.headers['content-range']?.startsWith(`bytes ${offset}-`))
-    return { message, pieces: message, length, url }
+    return { message, pieces: bodyOf(remote, message, url), length, url }
   if (status === 200) {
     const rest = length === undefined ? undefined : length - offset
-    return { message, pieces: offset === 0 ? message : after(message, offset), length: rest, url }
+    const pieces = bodyOf(remote, message, url)
+    return { message, pieces: offset === 0 ? pieces : after(pieces, offset), length: rest, url }
   }
   throw await unexpected(remote, answer)
 }

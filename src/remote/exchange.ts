@@ -2,7 +2,7 @@ import http, { type ClientRequest, type IncomingMessage } from 'node:http'
 import https from 'node:https'
 import { Failure } from '../errors.ts'
 import { guardedLookup } from './egress.ts'
-import { paced } from './pace.ts'
+import { paced, steady } from './pace.ts'
 import type { Remote } from './remote.ts'
 
 /** A body that can be sent again. `length` in bytes: it is announced, and must hold. */
@@ -118,12 +118,28 @@ export function unreachable(url: URL, error: unknown): Error {
   })
 }
 
-/** All of an answer's body. Throws REMOTE_INVALID where it is longer than `most` bytes. */
+/**
+ * The body of an answer as it comes. Throws REMOTE_INVALID where it comes too slowly: that is about this answer, and to
+ * ask for it again would hold whoever waits for it as long once more.
+ */
+export function bodyOf({ slowest }: Remote, answer: IncomingMessage, url: URL): AsyncIterable<Buffer> {
+  const { bytesPerSecond, waitedMs } = slowest
+  return steady(
+    answer as AsyncIterable<Buffer>,
+    slowest,
+    () =>
+      new Failure('REMOTE_INVALID', {
+        detail: `${url.host} sends ${url.pathname} too slowly: less than ${bytesPerSecond} bytes a second for ${waitedMs / 1000} seconds`,
+      }),
+  )
+}
+
+/** All of an answer's body. Throws REMOTE_INVALID where it is longer than `most` bytes, or comes too slowly. */
 export async function readAll(remote: Remote, answer: IncomingMessage, url: URL, most: number): Promise<Buffer> {
   const pieces: Buffer[] = []
   let size = 0
   try {
-    for await (const piece of answer as AsyncIterable<Buffer>) {
+    for await (const piece of bodyOf(remote, answer, url)) {
       size += piece.length
       remote.counts.received += piece.length
       if (size > most)
@@ -139,8 +155,16 @@ export async function readAll(remote: Remote, answer: IncomingMessage, url: URL,
   return Buffer.concat(pieces)
 }
 
-/** Lets a body go by that nobody needs, so that its connection can be used again; a long one is cut. */
-export function discard(answer: IncomingMessage): void {
-  if (Number(answer.headers['content-length'] ?? Number.POSITIVE_INFINITY) <= 64 * 1024) answer.resume()
-  else answer.destroy()
+/** How long the rest of a body that nobody needs may take to come. */
+const discardMs = 10_000
+
+/** Lets a body go by that nobody needs, so that its connection can be used again; a long one, and a slow one, is cut. */
+export function discard(answer: IncomingMessage, withinMs = discardMs): void {
+  if (Number(answer.headers['content-length'] ?? Number.POSITIVE_INFINITY) > 64 * 1024) {
+    answer.destroy()
+    return
+  }
+  const late = setTimeout(() => answer.destroy(), withinMs).unref()
+  answer.once('close', () => clearTimeout(late))
+  answer.resume()
 }

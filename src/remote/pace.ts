@@ -33,3 +33,36 @@ export async function* paced(
     yield piece
   }
 }
+
+/**
+ * The least that a remote has to send of a body, on average over the time that it is waited for: whoever keeps it from
+ * counting as dead with a byte now and then would hold a job, or a client that waits for a blob, for ever.
+ */
+export const slowestPace = { bytesPerSecond: 1024, waitedMs: 120_000 }
+export type SlowestPace = typeof slowestPace
+
+/**
+ * The pieces of a body, for as long as they come fast enough. Time that whoever reads them takes does not count. Throws
+ * what `tooSlow` makes. `now`: in milliseconds.
+ */
+export async function* steady<Piece extends Uint8Array>(
+  pieces: AsyncIterable<Piece>,
+  { bytesPerSecond, waitedMs }: SlowestPace,
+  tooSlow: () => Error,
+  now = () => performance.now(),
+): AsyncGenerator<Piece, void, undefined> {
+  let waited = 0
+  let bytes = 0
+  let since = now()
+  for await (const piece of pieces) {
+    waited += now() - since
+    bytes += piece.length
+    if (waited >= waitedMs) {
+      if (bytes < (bytesPerSecond * waited) / 1000) throw tooSlow()
+      waited = 0
+      bytes = 0
+    }
+    yield piece
+    since = now()
+  }
+}

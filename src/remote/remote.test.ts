@@ -9,8 +9,10 @@ import type { RepositoryName } from '../oci/name.ts'
 import { blobSize, openBlob } from './blobs.ts'
 import { parseChallenges } from './challenge.ts'
 import { isPrivate } from './egress.ts'
+import { discard, exchange } from './exchange.ts'
 import { listReferrers, listRepositories, listTags } from './listings.ts'
 import { getManifest, putManifest } from './manifests.ts'
+import { steady } from './pace.ts'
 import { openRemote, originOf, type Remote, type RemoteOptions } from './remote.ts'
 import { uploadBlob } from './uploads.ts'
 
@@ -271,6 +273,55 @@ describe('answers', () => {
     await assert.rejects(listRepositories(remote), fails('REMOTE_REFUSED', /name the packs/))
     const { referrers, api } = await listReferrers(remote, name, sha256('s'))
     assert.deepEqual([referrers.map(({ digest }) => digest), api], [[sha256('r')], false])
+  })
+})
+
+describe('bodies', () => {
+  const slowest = { bytesPerSecond: 1_000_000_000, waitedMs: 20 }
+
+  it('that come byte by byte are given up, once and in words', async () => {
+    const fake = await serve((_, response) => {
+      response.writeHead(200, { 'content-length': 1_000_000, 'content-type': 'a/b' })
+      const drip = setInterval(() => response.write('x'), 5)
+      response.on('close', () => clearInterval(drip))
+    })
+    const remote = remoteTo(fake, { slowest })
+    const slow = fails('REMOTE_INVALID', /sends \/v2\/some\/app\/\S+ too slowly: less than 1000000000 bytes a second/)
+    await assert.rejects(getManifest(remote, name, sha256('x')), slow)
+    await assert.rejects(openBlob(remote, name, sha256('x')).then(bytesOf), slow)
+    assert.equal(fake.asked.length, 2)
+  })
+
+  it('count as slow by the time they are waited for, and not by what their reader takes', async () => {
+    const least = { bytesPerSecond: 1000, waitedMs: 1000 }
+    const read = async ({ toCome, toRead, bytes }: { toCome: number; toRead: number; bytes: number }) => {
+      let now = 0
+      const pieces = async function* () {
+        for (let i = 0; i < 20; i++) {
+          now += toCome
+          yield Buffer.alloc(bytes)
+        }
+      }
+      let count = 0
+      const tooSlow = () => new Error(`after ${count}`)
+      for await (const _ of steady(pieces(), least, tooSlow, () => now)) {
+        now += toRead
+        count++
+      }
+      return count
+    }
+    assert.equal(await read({ toCome: 1, toRead: 100_000, bytes: 1 }), 20)
+    assert.equal(await read({ toCome: 500, toRead: 0, bytes: 500 }), 20)
+    await assert.rejects(read({ toCome: 500, toRead: 0, bytes: 499 }), /after 1$/)
+    await assert.rejects(read({ toCome: 60_000, toRead: 1, bytes: 1 }), /after 0$/)
+  })
+
+  it('that nobody needs are cut where they do not end soon', async () => {
+    const fake = await serve((_, response) => void response.writeHead(404, { 'content-length': 1000 }).write('x'))
+    const answer = await exchange(remoteTo(fake), new URL(fake.url), { method: 'GET', headers: {} })
+    discard(answer, 20)
+    await new Promise((resolve) => answer.once('close', resolve))
+    assert.equal(answer.complete, false)
   })
 })
 

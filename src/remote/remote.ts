@@ -2,7 +2,7 @@ import http from 'node:http'
 import https from 'node:https'
 import { Failure } from '../errors.ts'
 import type { Egress } from './egress.ts'
-import { openPace, type Pace } from './pace.ts'
+import { openPace, type Pace, type SlowestPace, slowestPace } from './pace.ts'
 
 /** `token`: sent as it is, as a bearer token. */
 export type Credentials = { username: string; password: string } | { token: string }
@@ -24,8 +24,10 @@ export type RemoteOptions = {
   attempts?: number | undefined
   /** The first pause between tries in milliseconds, doubled each time. */
   baseDelayMs?: number | undefined
-  /** How long no byte may move before a connection counts as dead. There is no other time-out. */
+  /** How long no byte may move before a connection counts as dead. */
   idleTimeoutMs?: number | undefined
+  /** The least that has to come of a body. There is no time-out but this and the one before. */
+  slowest?: SlowestPace | undefined
 }
 
 /** A token of the remote's, by the scopes it is good for. `until`: on the clock of `performance`. */
@@ -40,6 +42,7 @@ export type Remote = {
   readonly attempts: number
   readonly baseDelayMs: number
   readonly idleTimeoutMs: number
+  readonly slowest: SlowestPace
   /** What the remote has asked for so far: by scope, or under '' for whatever is asked. */
   readonly tokens: Map<string, Token>
   /** Requests sent, and bytes of bodies both ways, for reports. */
@@ -49,7 +52,7 @@ export type Remote = {
 
 /** Nothing is sent yet. Throws REQUEST_INVALID where the URL cannot be used. */
 export function openRemote(options: RemoteOptions): Remote {
-  const { attempts = 6, baseDelayMs = 500, idleTimeoutMs = 60_000, concurrency = 4 } = options
+  const { attempts = 6, baseDelayMs = 500, idleTimeoutMs = 60_000, concurrency = 4, slowest = slowestPace } = options
   const url = originOf(options.url)
   const agents = {
     http: new http.Agent({ keepAlive: true, maxSockets: concurrency }),
@@ -61,7 +64,7 @@ export function openRemote(options: RemoteOptions): Remote {
     credentials: options.credentials,
     agents,
     pace: openPace(options.bytesPerSecond),
-    ...{ attempts, baseDelayMs, idleTimeoutMs },
+    ...{ attempts, baseDelayMs, idleTimeoutMs, slowest },
     tokens: new Map(),
     counts: { requests: 0, sent: 0, received: 0 },
     close() {
