@@ -84,7 +84,7 @@ export async function beginVerifying(sql: Sql, { id, attempt }: Attempt, leaseSe
     where id = ${id} and attempt = ${attempt} and state = 'receiving'`
 }
 
-/** The connection has gone, or a part of the registry is down: it can be gone on with, by anybody and at once. */
+/** The connection has gone, or a part of the registry is down: whoever began it can go on with it at once. */
 export async function leaveImport(sql: Sql, { id, attempt }: Attempt, error: object): Promise<void> {
   await sql`
     update imports set state = 'receiving', leased_until = now(), error = ${JSON.stringify(error)}::text::json

@@ -705,6 +705,22 @@ describe('imports side by side', () => {
       assert.equal(await answered, 409)
     }))
 
+  it('that somebody else began are not there for whoever knows their id', () =>
+    withRegistry(async (registry) => {
+      const id = '11111111-2222-4333-8444-666666666666'
+      const { sql } = registry.deps.db
+      for (const state of ['receiving', 'failed', 'publishing']) {
+        await sql`delete from imports`
+        await sql`
+          insert into imports (id, principal, state, leased_until, expires_at)
+          values (${id}, 'somebody else', ${state}, now(), now() + interval '1 hour')`
+        const { status, type } = await send(registry, sample.bytes, `?resume=${id}`)
+        assert.deepEqual([status, type], [404, 'urn:packs-registry:IMPORT_UNKNOWN'], state)
+        const [row] = await sql`select principal, state, attempt from imports`
+        assert.deepEqual({ ...row }, { principal: 'somebody else', state, attempt: 1 })
+      }
+    }))
+
   it('of the same bundle by two processes: both end well, and nothing is there twice', async () => {
     const url = await databases.fresh()
     const first = await startRegistry(url)
