@@ -709,11 +709,12 @@ describe('imports side by side', () => {
     withRegistry(async (registry) => {
       const id = '11111111-2222-4333-8444-666666666666'
       const { sql } = registry.deps.db
-      for (const state of ['receiving', 'failed', 'publishing']) {
+      for (const state of ['receiving', 'verifying', 'failed']) {
         await sql`delete from imports`
         await sql`
-          insert into imports (id, principal, state, leased_until, expires_at)
-          values (${id}, 'somebody else', ${state}, now(), now() + interval '1 hour')`
+          insert into imports (id, principal, state, leased_until, expires_at, finished_at)
+          values (${id}, 'somebody else', ${state}, now(), now() + interval '1 hour',
+            case when ${state} = 'failed' then now() end)`
         const { status, type } = await send(registry, sample.bytes, `?resume=${id}`)
         assert.deepEqual([status, type], [404, 'urn:packs-registry:IMPORT_UNKNOWN'], state)
         const [row] = await sql`select principal, state, attempt from imports`
