@@ -156,7 +156,6 @@ async function storeUnknown(deps: Deps, { document, content, declared, complete 
     requireDeclared(declared, { digest, size })
     await storeBytes(deps, repository, configBytes(document))
     await finish(deps, id, digest, { stream: Readable.from([]), length: 0 }, undefined)
-    await storeBytes(deps, repository, configBytes(document))
     return { digest, size }
   } catch (error) {
     // Nobody knows this session but us: what it holds need not wait until it expires.
