@@ -20,10 +20,13 @@ export type Volumes = {
   begun(): AsyncGenerator<Buffer, void, undefined>
   /** How many bytes there are. */
   readonly received: number
-  /** Pieces that follow each other. */
+  /** Pieces that follow each other. Throws SIZE_MISMATCH where they are more than the file has. */
   write(pieces: readonly Buffer[]): Promise<void>
-  /** Gives the file its name, or its volumes theirs. */
-  finish(): Promise<Received>
+  /**
+   * Gives the file its name, or its volumes theirs. Throws DIGEST_MISMATCH where its sha256 is another than the one that
+   * is wanted, and SIZE_MISMATCH, before anything has its name.
+   */
+  finish(wanted: string | undefined): Promise<Received>
   close(): Promise<void>
   /** Forgets what was received. */
   discard(): Promise<void>
@@ -73,6 +76,7 @@ export async function openVolumes(target: Target): Promise<Volumes> {
     },
     async write(pieces) {
       if (!isRead) throw new Error('what is there already was not read')
+      if (received + bytesOf(pieces) > target.size) throw wrongSize(target, 'more arrived')
       for (let rest = pieces; rest.length > 0 && !isClosed; ) {
         const [volume, offset] = [Math.floor(received / limit), received % limit]
         if (offset === 0) await endVolume()
@@ -93,11 +97,22 @@ export async function openVolumes(target: Target): Promise<Volumes> {
       await close()
       for (let volume = 0; volume < count; volume++) await rm(draftOf(target, volume), { force: true })
     },
-    async finish() {
+    async finish(wanted) {
       await close()
-      return settle(target, hashes.whole(), count, hashes.parts())
+      if (received < target.size) throw wrongSize(target, `${received} arrived`)
+      const sha256 = hashes.whole()
+      if (wanted !== undefined && wanted !== sha256)
+        throw new PacksError(
+          'DIGEST_MISMATCH',
+          `the registry says that its sha256 is ${wanted}; here it is ${sha256}, so nothing of it was kept`,
+        )
+      return settle(target, sha256, count, hashes.parts())
     },
   }
+}
+
+function wrongSize({ size }: Target, found: string): PacksError {
+  return new PacksError('SIZE_MISMATCH', `the file has ${size} bytes, but ${found}; nothing of it was kept`)
 }
 
 /** Of the whole, and of volumes where there are any: of one file that would be the same again. */
