@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import http, { type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { type Client, openClient } from '../client/client.ts'
@@ -114,5 +115,51 @@ describe('a bundle from a server that lies', () => {
     assert.equal(asked, 3)
     answerWith = (answer, from) => send(bytes.subarray(0, from + 5000))(answer, from)
     assert.equal((await receive()).sha256, sha256(bytes))
+  })
+})
+
+describe('a bundle that two commands write', () => {
+  it('is written by one of them; the other says so', async () => {
+    let go: () => void = () => undefined
+    const waiting = new Promise<void>((resolve) => {
+      answerWith = (answer, from) => {
+        go = () => send(bytes)(answer, from)
+        resolve()
+      }
+    })
+    const first = receive({ volumeBytes: 8192 })
+    await waiting
+    await assert.rejects(receive({ volumeBytes: 8192 }), { code: 'USAGE', message: /another command is writing/ })
+    await assert.rejects(receive(), { code: 'USAGE', message: /remove .*packs\.tar\.writing/ })
+    go()
+    const { volumes } = await first
+    assert.equal(sha256(Buffer.concat(volumes.map((name) => readFileSync(name)))), sha256(bytes))
+    assert.ok(!readdirSync(folder).includes('packs.tar.writing'))
+  })
+
+  it('is taken over from a command that was killed, and from no other file of that name', async () => {
+    answerWith = send(bytes)
+    const { pid } = spawnSync(process.execPath, ['--version'])
+    const path = join(folder, 'packs.tar.writing')
+    for (const dead of [pid, process.pid]) {
+      writeFileSync(path, `packs ${hostname()} ${dead}\n`)
+      await receive()
+      assert.deepEqual(readdirSync(folder), ['packs.tar'])
+    }
+    for (const text of ['my own notes\n', `packs another-host ${pid}\n`]) {
+      writeFileSync(path, text)
+      await assert.rejects(receive(), { code: 'USAGE' })
+      assert.equal(readFileSync(path, 'utf8'), text)
+    }
+  })
+
+  it('is not written through a link that somebody put in its way', async () => {
+    answerWith = send(bytes)
+    const other = join(folder, 'other')
+    writeFileSync(other, 'of somebody else')
+    symlinkSync(other, join(folder, `packs.tar.${sha256(bytes).slice(0, 16)}.partial`))
+    await receive()
+    assert.equal(readFileSync(other, 'utf8'), 'of somebody else')
+    assert.equal(sha256(readFileSync(join(folder, 'packs.tar'))), sha256(bytes))
   })
 })

@@ -31,8 +31,10 @@ export async function receiveBundle(at: Run, file: Remote, target: Target, onRec
       throw new PacksError('DIGEST_MISMATCH', `another bundle arrived: its index is ${index}, and not ${file.index}`)
     return await volumes.finish(file.sha256)
   } catch (error) {
-    await volumes.close()
-    if (!isDamage(error)) throw error
+    if (!isDamage(error)) {
+      await volumes.close()
+      throw error
+    }
     await volumes.discard()
     // What an earlier process left may not have reached the disk before a power failure.
     if (began.bytes > 0) return receiveBundle(at, file, target, onReceived)
