@@ -133,7 +133,7 @@ async function claimed(target: Target): Promise<() => Promise<void>> {
 /** A volume's draft, to be written from a byte on. */
 async function openAt(target: Target, volume: number, offset: number): Promise<FileHandle> {
   // The name is easy to guess: a link that somebody put there is not followed.
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW
+  const flags = constants.O_WRONLY | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0)
   return open(draftOf(target, volume), offset === 0 ? flags | constants.O_TRUNC : flags)
 }
 
