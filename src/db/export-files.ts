@@ -83,19 +83,22 @@ export async function storedParts(sql: Sql, id: string): Promise<ExportPart[]> {
 
 /**
  * Notes the object that a part is about to be written to. One that was noted before and did not get whole is queued for
- * deletion. False where the part is whole already, or the export is not being made any more.
+ * deletion: the row is locked first, for it may be getting whole just now. False where the part is whole already, or the
+ * export is not being made any more.
  */
 export async function claimPart(sql: Sql, id: string, { number, size, key }: ExportPart): Promise<boolean> {
   const rows = await sql`
     with mine as (
       select id from exports where id = ${id} and state = 'running' for key share
-    ), spare as (
-      insert into blob_deletions (storage_key)
+    ), unfinished as materialized (
       select p.storage_key from mine join export_parts p on p.export_id = mine.id
       where p.number = ${number} and not p.stored
-      on conflict do nothing
+      for update of p
+    ), spare as (
+      insert into blob_deletions (storage_key) select storage_key from unfinished on conflict do nothing
     )
-    insert into export_parts (export_id, number, size, storage_key) select id, ${number}, ${size}, ${key} from mine
+    insert into export_parts (export_id, number, size, storage_key)
+    select id, ${number}, ${size}, ${key} from mine where (select count(*) from unfinished) >= 0
     on conflict (export_id, number) do update set size = excluded.size, storage_key = excluded.storage_key
       where not export_parts.stored
     returning number`

@@ -68,8 +68,10 @@ export async function lockPacks(
     insert into packs (repository_id, pack_id)
     select r.id, w.pack_id from unnest(${packs.map(({ packId }) => packId as string)}::text[], ${names}::text[]) as w (pack_id, name)
     join repositories r on r.name = w.name
-    order by w.pack_id collate "C"
-    on conflict (repository_id) do update set pack_id = excluded.pack_id`
+    order by w.pack_id collate "C" on conflict do nothing`
+  await tx`
+    select from packs where pack_id = any(${packs.map(({ packId }) => packId as string)}::text[])
+    order by pack_id for no key update`
 }
 
 /** An object that an import has stored. */

@@ -13,19 +13,27 @@ export type NewVersion = { document: PackDocument; manifestDigest: Digest; conte
 /**
  * Takes the lock of a pack: whoever publishes, deletes or yanks one of its versions holds it until its transaction ends.
  * Brings repository and pack into being where they are not. False where another transaction is just doing that: try again.
+ *
+ * A pack has two unique keys. Inserted `on conflict` of one of them, its row would wait for another's by the second key,
+ * while that one's next update waits for it by the first. So it is locked where it is there, and otherwise inserted on
+ * conflict of any.
  */
 export async function lockPack(tx: Transaction, packId: PackId, repository: RepositoryName): Promise<boolean> {
   const rows = await tx`
-    with made as (
+    with there as materialized (
+      select repository_id from packs where pack_id = ${packId} for no key update
+    ), made as (
       insert into repositories (name)
       select ${repository} where not exists (select from repositories where name = ${repository})
       on conflict do nothing returning id
     ), repository as (
       select id from made union all select id from repositories where name = ${repository}
+    ), fresh as (
+      insert into packs (repository_id, pack_id)
+      select id, ${packId} from repository where not exists (select from there)
+      on conflict do nothing returning repository_id
     )
-    insert into packs (repository_id, pack_id) select id, ${packId} from repository
-    on conflict (repository_id) do update set pack_id = excluded.pack_id
-    returning repository_id`
+    select from there union all select from fresh`
   return rows.length > 0
 }
 

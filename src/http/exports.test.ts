@@ -3,13 +3,16 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { after, before, describe, it } from 'node:test'
+import { exportKey } from '../blobs/keys.ts'
 import { openClient } from '../client/client.ts'
-import { ask as question } from '../db/client.ts'
+import { ask as question, type Sql } from '../db/client.ts'
+import { beginExport, claimPart, type ExportPart, keepPart, storedParts } from '../db/export-files.ts'
 import { listJobs } from '../db/jobs.ts'
 import { tidy } from '../registry/deletions.ts'
 import { writeExport } from '../registry/export-files.ts'
 import { createKey } from '../registry/keys.ts'
 import { sampleBundle } from '../testing/bundle.ts'
+import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, codeIn, publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -147,6 +150,32 @@ describe('an export', () => {
       await tidy(registry.deps)
       const rows = await registry.deps.db.sql`select 1 from export_parts`
       assert.equal((await exportKeys(registry)).length, rows.length)
+    }))
+
+  it('loses no part that becomes whole while another worker takes it for an unfinished one', () =>
+    withRegistry(async (registry) => {
+      await fill(registry)
+      const { id } = await request(registry)
+      const { db } = registry.deps
+      assert.ok(await beginExport(db.sql, id))
+      const [mine, theirs] = [1, 2].map(() => ({ number: 0, size: 100, key: exportKey(id) })) as [
+        ExportPart,
+        ExportPart,
+      ]
+      assert.ok(await claimPart(db.sql, id, mine))
+      const keeping = db.sql.begin(async (tx) => {
+        assert.ok(await keepPart(tx as unknown as Sql, id, mine))
+        const claiming = claimPart(db.relaxed, id, theirs)
+        await untilBlocked(registry)
+        return { claiming }
+      })
+      assert.equal(await (await keeping).claiming, false)
+      assert.deepEqual([...(await db.sql`select storage_key from blob_deletions`)], [])
+      const parts = await storedParts(db.sql, id)
+      assert.deepEqual(
+        parts.map(({ key }) => key),
+        [mine.key],
+      )
     }))
 
   it('is the same one for the same request in the same state, and another one afterwards', () =>
