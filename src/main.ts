@@ -25,6 +25,8 @@ async function main(): Promise<number> {
 
 // Whoever reads the output has seen enough, such as `head`.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+// Nobody listens to what is said on the way any more, and the work goes on: a pull is worth having all the same.
+process.stderr.on('error', () => undefined)
 const code = await main()
 // A pipe takes what its reader has room for, and exit() throws the rest away.
 for (const stream of [process.stdout, process.stderr]) await new Promise((resolve) => stream.write('', resolve))

@@ -7,8 +7,11 @@ import { PacksError } from '../client/failure.ts'
 /** Who a registry is told is asking. */
 export type Credentials = { username: string; password: string } | { token: string }
 
-/** As docker's config.json has it: `auth` is base64 of `user:password`, `registrytoken` a bearer token. */
-type Entry = { auth?: string; registrytoken?: string }
+/**
+ * As docker's config.json has it: `auth` is base64 of `user:password`, `registrytoken` a bearer token. `secure`: it was
+ * kept for https, and http to that host, where everybody on the way could read it, does not get it.
+ */
+type Entry = { auth?: string; registrytoken?: string; secure?: true }
 type AuthFile = { auths: Record<string, Entry>; currentRegistry?: string }
 
 const fallbackRegistry = 'http://127.0.0.1:5000'
@@ -31,7 +34,8 @@ export async function registryOf(env: NodeJS.ProcessEnv, given: string | undefin
   if (url && /^https?:$/.test(url.protocol) && !url.search && !url.hash) return url
   throw new PacksError(
     'URL_INVALID',
-    `${JSON.stringify(written)} is not the address of a registry, such as https://packs.example.org`,
+    // Without credentials, which may stand in front of an "@".
+    `${JSON.stringify(written.replace(/^([a-z]+:\/\/)?.*@/i, '$1'))} is not the address of a registry, such as https://packs.example.org`,
   )
 }
 
@@ -40,10 +44,18 @@ export function addressOf(url: URL): string {
   return `${url.protocol}//${url.host}${url.pathname}`.replace(/\/+$/, '')
 }
 
-/** What is kept for this registry's host, or what its address says; undefined: nobody. */
+/**
+ * What is kept for this registry's host, or what its address says; undefined: nobody. Throws LOGIN_INSECURE where it
+ * would be sent by http, and was kept for https.
+ */
 export async function credentialsFor(env: NodeJS.ProcessEnv, url: URL): Promise<Credentials | undefined> {
   if (url.username) return { username: decodeURIComponent(url.username), password: decodeURIComponent(url.password) }
   const entry = (await read(env)).auths[url.host]
+  if (entry?.secure && url.protocol !== 'https:')
+    throw new PacksError(
+      'LOGIN_INSECURE',
+      `the login at ${url.host} was made by https, and is not sent by http, where others could read it: use https://${url.host}, or log in again: packs login ${addressOf(url)}`,
+    )
   if (entry?.registrytoken) return { token: entry.registrytoken }
   const text = Buffer.from(entry?.auth ?? '', 'base64').toString()
   const colon = text.indexOf(':')
@@ -54,7 +66,8 @@ export async function credentialsFor(env: NodeJS.ProcessEnv, url: URL): Promise<
 export async function keepLogin(env: NodeJS.ProcessEnv, url: URL, credentials: Credentials | undefined): Promise<void> {
   const { auths, ...rest } = await read(env)
   const others = Object.fromEntries(Object.entries(auths).filter(([host]) => host !== url.host))
-  const entry = credentials && { [url.host]: entryOf(credentials) }
+  const secure = url.protocol === 'https:' ? { secure: true as const } : {}
+  const entry = credentials && { [url.host]: { ...entryOf(credentials), ...secure } }
   await write(env, { ...rest, auths: { ...others, ...entry }, currentRegistry: addressOf(url) })
 }
 

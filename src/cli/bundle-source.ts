@@ -70,9 +70,17 @@ async function ofVolumes(at: Run, joined: string, parts: readonly Part[]): Promi
 /** Which volume is missing or damaged is worth knowing before an hour of sending. */
 async function checkVolumes(at: Run, joined: string, parts: readonly Part[], sums: string): Promise<void> {
   const here = new Map(parts.map((part) => [basename(part.path), part.path]))
-  for (const line of sums.split('\n')) {
-    const [, sum, name = ''] = /^([0-9a-f]{64}) [ *](.+)$/.exec(line) ?? []
-    if (sum === undefined || name === basename(joined)) continue
+  const listed = sums.split('\n').flatMap((line) => {
+    const [, sum, name] = /^([0-9a-f]{64}) [ *](.+?)\r?$/.exec(line) ?? []
+    return sum === undefined || name === undefined || name === basename(joined) ? [] : [{ sum, name }]
+  })
+  const extra = parts.find(({ path }) => !listed.some(({ name }) => name === basename(path)))
+  if (extra)
+    throw new PacksError(
+      'DIGEST_MISMATCH',
+      `${extra.path} is none of the volumes that ${joined}.sha256sums lists: it is of another bundle. Move it away, or copy the list again`,
+    )
+  for (const { sum, name } of listed) {
     const path = here.get(name)
     if (!path) throw new PacksError('DIGEST_MISMATCH', `the volume ${name} is missing; copy it to ${dirname(joined)}`)
     at.output.note(`checking ${name}`)

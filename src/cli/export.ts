@@ -69,7 +69,7 @@ async function exportPacks(at: Run, texts: string[], flags: Flags): Promise<void
   const target = { output, volumeBytes, id: file.id, size: file.size }
   const read = (from: number) => client.bundles.read(file, { from, signal: at.signal })
   const progress = await openProgress(at.output, { start: 'exporting', end: 'exported' })
-  const received = await receiveBundle(at, { sha256: file.sha256, read }, target, (bytes) =>
+  const received = await receiveBundle(at, { index: file.index, sha256: file.sha256, read }, target, (bytes) =>
     progress.moved(basename(output), bytes, file.size),
   ).finally(() => progress.end())
   at.output.note(summaryOf(plan, file))

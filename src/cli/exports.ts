@@ -91,7 +91,7 @@ async function download(at: Run, id: string, { output, split }: DownloadFlags): 
   const target = { output, volumeBytes, id: made.id, size: made.size }
   const read = (from: number) => client.exports.read(made, { from, signal })
   const progress = await openProgress(at.output, { start: 'downloading', end: 'downloaded' })
-  const received = await receiveBundle(at, { sha256: made.sha256, read }, target, (bytes) =>
+  const received = await receiveBundle(at, { index: made.index, sha256: made.sha256, read }, target, (bytes) =>
     progress.moved(basename(output), bytes, made.size),
   ).finally(() => progress.end())
   at.output.result({ file: output, ...received, size: made.size, id: made.id, index: made.index }, () =>

@@ -127,6 +127,22 @@ describe('packs import', () => {
       },
     },
     {
+      name: 'a volume of another bundle behind its own',
+      ...{ code: 2, says: /packs\.tar\.004 is none of the volumes/ },
+      prepare: async () => {
+        volumes(sample.bytes)
+        write('packs.tar.004', Buffer.alloc(8_000))
+      },
+    },
+    {
+      name: 'volumes with a list that lists nothing',
+      ...{ code: 2, says: /packs\.tar\.001 is none of the volumes/ },
+      prepare: async () => {
+        volumes(sample.bytes)
+        write('packs.tar.sha256sums', '<html>not found</html>')
+      },
+    },
+    {
       name: 'content that is damaged',
       ...{ code: 2, says: /changed or damaged/ },
       prepare: async () => {

@@ -24,19 +24,35 @@ export function openOutput(env: NodeJS.ProcessEnv, { json = false, quiet = false
     quiet,
     live: process.stderr.isTTY && !quiet && env.TERM !== 'dumb',
     result(value, text) {
-      const shown = json ? JSON.stringify(value, undefined, 2) : text().replace(/\n+$/, '')
+      const shown = json ? escaped(JSON.stringify(value, undefined, 2)) : readable(text().replace(/\n+$/, ''))
       if (shown) process.stdout.write(`${shown}\n`)
     },
     note(line) {
       if (!quiet) process.stderr.write(`${printable(line)}\n`)
     },
-    bold: (text) => (colour(process.stdout) ? `\u001b[1m${text}\u001b[22m` : text),
+    bold: (text) => (colour(process.stdout) ? `${boldOn}${text}${boldOff}` : text),
   }
 }
 
+const [boldOn, boldOff] = ['\u001b[1m', '\u001b[22m']
+/** What changes a terminal or the order of what is read on it. */
+const unprintable = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu
+
 /** Text by others, made harmless to a terminal: control characters but line feeds and tabs are left out. */
 export function printable(text: string): string {
-  return text.replace(/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, (c) => (c === '\n' || c === '\t' ? c : ''))
+  return text.replace(unprintable, (c) => (c === '\n' || c === '\t' ? c : ''))
+}
+
+/** The same of a result, which may be bold in places. */
+function readable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  const parts = text.split(/(\u001b\[(?:1|22)m)/)
+  return parts.map((part) => (part === boldOn || part === boldOff ? part : printable(part))).join('')
+}
+
+/** JSON says the same with an escape, and JSON.stringify escapes the first 32 control characters only. */
+function escaped(document: string): string {
+  return document.replace(unprintable, (c) => (c === '\n' ? c : `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`))
 }
 
 /** Rows under a head, in aligned columns. Empty where there are no rows. */

@@ -90,6 +90,16 @@ async function publish(packId: string, over: Json = {}, files: Record<string, st
 const temporary = async () => (await readdir(join(work, 'tmp'))).filter((name) => name.startsWith('packs-'))
 
 describe('a pack from its beginning to its end', () => {
+  it('is published to the end where nobody reads what is said on the way', async () => {
+    const folder = await folderOf('unheard', { 'pack.json': packJson('unheard'), 'rules.rego': 'package rules' })
+    const { child, ended } = start(['publish', folder])
+    child.stderr?.destroy()
+    const { code, out } = await ended
+    assert.match(out, /^published unheard 1\.0\.0 at /)
+    assert.equal(code, 0)
+    assert.deepEqual(await temporary(), [])
+  })
+
   for (const type of ['policy', 'analyzer', 'task'])
     it(`begins, checks and publishes a pack of type ${type}`, async () => {
       const begun = await json(['init', `start-${type}`, '--type', type, '--id', `start.${type}`])

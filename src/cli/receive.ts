@@ -4,11 +4,15 @@ import { readLayout } from '../bundles/read.ts'
 import { documentsOf, openCollection } from '../bundles/survey.ts'
 import { verify } from '../bundles/verify.ts'
 import { PacksError } from '../client/failure.ts'
+import { digestOf } from '../oci/digest.ts'
 import type { Run } from './run.ts'
 import { openVolumes, type Received, type Target, type Volumes } from './volumes.ts'
 
-/** A file to be received. `read`: its bytes from byte `from` on. `sha256`: of all of it, where that is known. */
-export type Remote = { sha256: string | undefined; read(from: number): AsyncIterable<Buffer> }
+/**
+ * A file to be received. `read`: its bytes from byte `from` on. `index`: the digest of index.json in it, without which
+ * any other whole bundle would do. `sha256`: of all of it, where that is known.
+ */
+export type Remote = { index: string; sha256: string | undefined; read(from: number): AsyncIterable<Buffer> }
 
 /** Bytes of the file that are there, and verified as far as they can be. */
 export type OnReceived = (bytes: number) => void
@@ -16,23 +20,21 @@ export type OnReceived = (bytes: number) => void
 /**
  * Receives a bundle file and verifies it on the way: structure, digests, sizes and whether it is complete. Goes on
  * where an earlier try, of whatever process, was interrupted. Throws DIGEST_INVALID, BUNDLE_INVALID, DIGEST_MISMATCH,
- * with nothing left behind.
+ * SIZE_MISMATCH, with nothing left behind, and with what stood under the file's name as it was.
  */
 export async function receiveBundle(at: Run, file: Remote, target: Target, onReceived: OnReceived): Promise<Received> {
   const volumes = await openVolumes(target)
   const began = { bytes: 0 }
   try {
-    await readThrough(pieces(at, file, volumes, began, onReceived))
-    const received = await volumes.finish()
-    if (file.sha256 !== undefined && file.sha256 !== received.sha256)
-      throw new PacksError(
-        'DIGEST_MISMATCH',
-        `the registry says that its sha256 is ${file.sha256}; here it is ${received.sha256}`,
-      )
-    return received
+    const index = await readThrough(pieces(at, file, volumes, began, onReceived))
+    if (index !== file.index)
+      throw new PacksError('DIGEST_MISMATCH', `another bundle arrived: its index is ${index}, and not ${file.index}`)
+    return await volumes.finish(file.sha256)
   } catch (error) {
-    await volumes.close()
-    if (!isDamage(error)) throw error
+    if (!isDamage(error)) {
+      await volumes.close()
+      throw error
+    }
     await volumes.discard()
     // What an earlier process left may not have reached the disk before a power failure.
     if (began.bytes > 0) return receiveBundle(at, file, target, onReceived)
@@ -92,7 +94,8 @@ async function* gathered(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer[]
   if (some.length > 0) yield some
 }
 
-async function readThrough(source: AsyncIterable<Buffer>): Promise<void> {
+/** Verifies a bundle on its way; answers the digest of its index.json. */
+async function readThrough(source: AsyncIterable<Buffer>): Promise<string> {
   const stream = Readable.from(source, { objectMode: false, highWaterMark: 1024 * 1024 })
   const { found, take } = openCollection()
   try {
@@ -109,6 +112,7 @@ async function readThrough(source: AsyncIterable<Buffer>): Promise<void> {
     const { blobs, manifests } = found
     const read = { layout, contents, blobs, manifests, ...documentsOf(contents, found) }
     verify(read, { keys: [], policy: 'never', now: new Date() })
+    return digestOf(layout.index)
   } finally {
     stream.destroy()
   }

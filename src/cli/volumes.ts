@@ -1,8 +1,9 @@
 import { createHash, type Hash } from 'node:crypto'
 import { constants, createReadStream } from 'node:fs'
-import { type FileHandle, open, readdir, rename, rm, stat, truncate } from 'node:fs/promises'
+import { type FileHandle, lstat, open, readdir, rename, rm, stat, truncate } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { PacksError } from '../client/failure.ts'
+import { claimOutput } from './one-writer.ts'
 import { replaceFile } from './temporary.ts'
 
 // A file that is received into one file, or into volumes of a size that a medium takes. Until all of it is there, it has
@@ -20,39 +21,42 @@ export type Volumes = {
   begun(): AsyncGenerator<Buffer, void, undefined>
   /** How many bytes there are. */
   readonly received: number
-  /** Pieces that follow each other. */
+  /** Pieces that follow each other. Throws SIZE_MISMATCH where they are more than the file has. */
   write(pieces: readonly Buffer[]): Promise<void>
-  /** Gives the file its name, or its volumes theirs. */
-  finish(): Promise<Received>
+  /**
+   * Gives the file its name, or its volumes theirs. Throws DIGEST_MISMATCH where its sha256 is another than the one that
+   * is wanted, and SIZE_MISMATCH, before anything has its name.
+   */
+  finish(wanted: string | undefined): Promise<Received>
+  /** Keeps what was received for the next try. */
   close(): Promise<void>
-  /** Forgets what was received. */
+  /** Closes, and forgets what was received. */
   discard(): Promise<void>
 }
 
 /** More volumes than these are a mistake in the size. */
 const mostVolumes = 999
 
-/** Throws USAGE where the volumes would be too many, or would be joined with those of an earlier export. */
+/**
+ * Throws USAGE where the volumes would be too many, would be joined with those of an earlier export, or where another
+ * process is writing them.
+ */
 export async function openVolumes(target: Target): Promise<Volumes> {
   const count = target.volumeBytes === undefined ? 1 : Math.ceil(target.size / target.volumeBytes)
   if (count > mostVolumes)
     throw new PacksError('USAGE', `that would be ${count} volumes; make them larger, for at most ${mostVolumes}`)
   if (target.volumeBytes !== undefined) await refuseOlder(target, count)
-  await removeStale(target)
+  const release = await claimed(target)
   const hashes = openHashes(target.volumeBytes)
   let file: FileHandle | undefined
   let [received, isRead, isClosed] = [0, false, false]
   const limit = target.volumeBytes ?? target.size
-  const openAt = async (volume: number, offset: number) => {
-    const flags = constants.O_WRONLY | constants.O_CREAT | (offset === 0 ? constants.O_TRUNC : 0)
-    return open(draftOf(target, volume), flags)
-  }
   const endVolume = async () => {
     await file?.close()
     file = undefined
   }
   // Whoever reads may fail while a piece is being written: nothing is begun after that.
-  const close = async () => {
+  const end = async () => {
     isClosed = true
     await endVolume()
   }
@@ -73,10 +77,11 @@ export async function openVolumes(target: Target): Promise<Volumes> {
     },
     async write(pieces) {
       if (!isRead) throw new Error('what is there already was not read')
+      if (received + bytesOf(pieces) > target.size) throw wrongSize(target, 'more arrived')
       for (let rest = pieces; rest.length > 0 && !isClosed; ) {
         const [volume, offset] = [Math.floor(received / limit), received % limit]
         if (offset === 0) await endVolume()
-        file ??= await openAt(volume, offset)
+        file ??= await openAt(target, volume, offset)
         if (isClosed) return endVolume()
         const [fits, beyond] = parted(rest, limit - offset)
         const writing = writeAll(file, fits, offset)
@@ -88,16 +93,56 @@ export async function openVolumes(target: Target): Promise<Volumes> {
         rest = beyond
       }
     },
-    close,
-    async discard() {
-      await close()
-      for (let volume = 0; volume < count; volume++) await rm(draftOf(target, volume), { force: true })
+    async close() {
+      await end()
+      await release()
     },
-    async finish() {
-      await close()
-      return settle(target, hashes.whole(), count, hashes.parts())
+    async discard() {
+      await end()
+      await removeDrafts(target, count)
+      await release()
+    },
+    async finish(wanted) {
+      await end()
+      if (received < target.size) throw wrongSize(target, `${received} arrived`)
+      const sha256 = hashes.whole()
+      if (wanted !== undefined && wanted !== sha256)
+        throw new PacksError(
+          'DIGEST_MISMATCH',
+          `the registry says that its sha256 is ${wanted}; here it is ${sha256}, so nothing of it was kept`,
+        )
+      const finished = await settle(target, sha256, count, hashes.parts())
+      await release()
+      return finished
     },
   }
+}
+
+/** Makes this process the only one that writes it, and clears its way; answers what ends that. */
+async function claimed(target: Target): Promise<() => Promise<void>> {
+  const release = await claimOutput(target.output)
+  try {
+    await removeStale(target)
+    return release
+  } catch (error) {
+    await release()
+    throw error
+  }
+}
+
+/** A volume's draft, to be written from a byte on. */
+async function openAt(target: Target, volume: number, offset: number): Promise<FileHandle> {
+  // The name is easy to guess: a link that somebody put there is not followed.
+  const flags = constants.O_WRONLY | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0)
+  return open(draftOf(target, volume), offset === 0 ? flags | constants.O_TRUNC : flags)
+}
+
+async function removeDrafts(target: Target, count: number): Promise<void> {
+  for (let volume = 0; volume < count; volume++) await rm(draftOf(target, volume), { force: true })
+}
+
+function wrongSize({ size }: Target, found: string): PacksError {
+  return new PacksError('SIZE_MISMATCH', `the file has ${size} bytes, but ${found}; nothing of it was kept`)
 }
 
 /** Of the whole, and of volumes where there are any: of one file that would be the same again. */
@@ -119,8 +164,9 @@ function openHashes(volumeBytes: number | undefined) {
 
 /** What a draft has, of at most so many bytes; nothing where there is none. What is beyond them is cut off. */
 async function* leftOf(draft: string, most: number): AsyncGenerator<Buffer, void, undefined> {
-  const found = await stat(draft).catch(() => undefined)
+  const found = await lstat(draft).catch(() => undefined)
   if (!found || most <= 0) return
+  if (!found.isFile()) return rm(draft, { recursive: true, force: true })
   if (found.size > most) await truncate(draft, most)
   yield* createReadStream(draft, { highWaterMark: 1024 * 1024 }) as AsyncIterable<Buffer>
 }

@@ -61,7 +61,8 @@ export type Bundles = {
   plan(request: BundleRequest, options?: Cancellable): Promise<BundlePlan>
   /**
    * The bytes of a planned file from byte `from` on, as they come; a connection that breaks off is taken up again. They
-   * are not verified here: the file carries the digests of all that is in it. Throws BUNDLE_GONE, BUNDLE_UNKNOWN.
+   * are not verified here: the file carries the digests of all that is in it. Throws BUNDLE_GONE, BUNDLE_UNKNOWN, and
+   * SIZE_MISMATCH before a byte that is beyond the size is given.
    */
   read(
     file: Pick<PlannedBundle, 'id' | 'size'>,
@@ -105,9 +106,13 @@ export async function* readFile(
     try {
       requirePart(answer, at, size)
       for await (const piece of answer as AsyncIterable<Buffer>) {
+        if (at + piece.length > size)
+          throw new PacksError('SIZE_MISMATCH', `the bundle has ${size} bytes, but more arrived`)
         at += piece.length
         yield piece
       }
+      if (at === began)
+        throw new Passing(new PacksError('UNREACHABLE', `${connection.base} sends nothing of the bundle`))
     } catch (error) {
       const failure = unreachable(new URL(connection.base), error)
       unlessCancelled(signal)

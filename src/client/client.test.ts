@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import http, { type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -631,6 +631,17 @@ describe('file names', () => {
     await client.pullOne({ ...locked, title: 'victim' }, { into: into() })
     assert.equal(await readFile(victim, 'utf8'), 'untouched!')
     assert.ok(bytes.equals(await readFile(file)))
+  })
+
+  it('receives nothing through a link that somebody put into a shared cache', async () => {
+    const { locked, bytes } = await published(1000)
+    const victim = join(folder, 'victim')
+    await writeFile(victim, 'untouched!')
+    await mkdir(join(cacheDir(), 'partial'), { recursive: true })
+    await symlink(victim, join(cacheDir(), 'partial', `.${locked.digest.replace(':', '-')}.partial`))
+    const { file } = await open({ cacheDir: cacheDir() }).pullOne(locked, { into: into() })
+    assert.ok(bytes.equals(await readFile(file)))
+    assert.equal(await readFile(victim, 'utf8'), 'untouched!')
   })
 })
 

@@ -39,7 +39,8 @@ export async function download(
   const path = await claimPartial(folder, remote, connection.idleTimeoutMs)
   let isWorthKeeping = false
   try {
-    const file = await open(path, constants.O_RDWR | constants.O_CREAT)
+    // Windows has no O_NOFOLLOW.
+    const file = await open(path, constants.O_RDWR | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0))
     try {
       await receiveAll(connection, remote, await begun(file, remote, signal), { onReceived, signal })
     } catch (error) {

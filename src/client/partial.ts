@@ -22,8 +22,10 @@ export async function claimPartial(folder: string, content: Content, idleTimeout
   const stem = stemOf(content)
   const own = `${stem}.${host()}.${process.pid}.${randomBytes(6).toString('hex')}${suffix}`
   ours.add(own)
-  const names = (await readdir(folder)).filter((name) => name.startsWith(stem) && name.endsWith(suffix))
-  for (const name of names)
+  // A cache may be shared, and names in it are easy to guess: a link is nobody's download.
+  const found = await readdir(folder, { withFileTypes: true })
+  const names = found.filter((entry) => entry.isFile()).map(({ name }) => name)
+  for (const name of names.filter((one) => one.startsWith(stem) && one.endsWith(suffix)))
     if (await isAbandoned(folder, name, stem, idleTimeoutMs)) {
       const taken = await rename(join(folder, name), join(folder, own)).then(() => true, ignoreMissing)
       if (taken) break
