@@ -56,6 +56,12 @@ export function connect(url: string, options: postgres.Options<{ bigint: postgre
   return sql as unknown as Sql
 }
 
+/**
+ * Relaxed statements that one connection has under way: the driver sends them one behind the other without waiting for
+ * answers, and they are short. With one for each connection a loaded server took 6 s, not 0.13, to tell a webhook (p99).
+ */
+const pipelined = 4
+
 /** Opens the pools; nothing is connected until it is first asked. `max` connections in all, at least 2. */
 export function openDatabase(url: string, { max = 12, limits: given = {} as Partial<Limits> } = {}): Database {
   const limits = { ...defaultLimits, ...given }
@@ -79,7 +85,7 @@ export function openDatabase(url: string, { max = 12, limits: given = {} as Part
   })
   const gates = {
     sql: openGate({ max: durableMax, spared: Math.min(2, Math.floor(durableMax / 2)) }, limits),
-    relaxed: openGate({ max: relaxedMax, spared: 0 }, limits),
+    relaxed: openGate({ max: relaxedMax * pipelined, spared: 0 }, limits),
   }
   return {
     sql,
@@ -87,7 +93,7 @@ export function openDatabase(url: string, { max = 12, limits: given = {} as Part
     gates,
     limits,
     get use() {
-      const active = gates.sql.active + gates.relaxed.active
+      const active = gates.sql.active + Math.min(relaxedMax, gates.relaxed.active)
       return { active, waiting: gates.sql.waiting + gates.relaxed.waiting, max: durableMax + relaxedMax }
     },
     onAnswer: () => undefined,

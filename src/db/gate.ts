@@ -1,7 +1,8 @@
 import { unavailable } from '../errors.ts'
 
 // Who may use a connection of a pool, and when. There are as many slots as connections: the driver would put one more
-// statement behind another on its connection, and so behind a lock that that one waits for.
+// statement behind another on its connection, and so behind a lock that that one waits for. (Relaxed statements, which are
+// short, have some more.)
 //
 // What writes may wait for locks, for as long as somebody else keeps them; what only reads waits for nobody. So some
 // slots are for reads alone: however many writers wait for one lock, what is there can be read.
