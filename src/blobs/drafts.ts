@@ -28,7 +28,7 @@ const backgroundFlushes = 2
 export class Drafts {
   readonly folder: string
   flushes = 0
-  /** Files that are open: drafts with more than fits in one small write. */
+  /** Files that are open: large ones, and small ones for the moment of their sync. */
   open = 0
 
   constructor(folder: string) {

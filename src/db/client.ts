@@ -19,8 +19,8 @@ export type Database = {
   readonly relaxed: Sql
   readonly gates: { readonly sql: Gate; readonly relaxed: Gate }
   readonly limits: Limits
-  /** Statements under way and waiting, for the metrics. */
-  readonly use: { active: number; waiting: number; max: number }
+  /** Connections in use, statements that wait for one, and how many connections there are, for the metrics. */
+  readonly use: { readonly active: number; readonly waiting: number; readonly max: number }
   /** Told of every finished statement: its duration in seconds. */
   onAnswer: (seconds: number) => void
   /** Told after a statement or transaction that may have written events. */

@@ -1,5 +1,4 @@
 import { askRead } from '../db/client.ts'
-import { findManifests } from '../db/manifests.ts'
 import { tagTarget } from '../db/mirrored.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -9,7 +8,7 @@ import { type PackId, repositoryOf } from '../packs/pack.ts'
 import { listReferrers } from '../remote/listings.ts'
 import { getManifest, type RemoteManifest } from '../remote/manifests.ts'
 import { storeTree } from './mirror-store.ts'
-import { attempt, type Mirroring, placeOf, readThere } from './mirroring.ts'
+import { attempt, type Mirroring, manifestHere, placeOf, readThere } from './mirroring.ts'
 
 // What a remote lists as referrers is only what it says: a list may come back to itself, name what belongs to something
 // else, or have no end. So a referrer is taken when its own bytes name the subject that it is listed under, once for each
@@ -72,8 +71,9 @@ export function isBeyond(run: Mirroring, walk: Walk, subject: Digest, depth: num
 async function pullReferrer(run: Mirroring, packId: PackId, subject: Digest, digest: Digest): Promise<boolean> {
   let isThere = false
   const state = await attempt(run, { kind: 'referrer', packId, reference: digest, digest }, async () => {
-    const here = await manifestHere(run, packId, digest)
-    const manifest = here ?? (await getManifest(run.remote, placeOf(run, packId), digest, run))
+    const here = await manifestHere(run, repositoryOf(packId), digest)
+    const stored = here?.payload && { digest, mediaType: here.mediaType, bytes: here.payload }
+    const manifest = stored ?? (await getManifest(run.remote, placeOf(run, packId), digest, run))
     if (!manifest) return { state: 'missing', detail: 'it is listed there, and is not there' }
     const { subject: named } = parseManifest(manifest.bytes, manifest.mediaType || undefined)
     if (named !== subject)
@@ -81,18 +81,12 @@ async function pullReferrer(run: Mirroring, packId: PackId, subject: Digest, dig
         detail: `it is listed there under ${subject}, and refers to ${named ?? 'nothing'}`,
       })
     isThere = true
-    if (here) return { state: 'same' }
+    if (stored) return { state: 'same' }
     if (run.dryRun) return { state: 'missing' }
     await storeTree(run, packId, manifest, undefined)
     return { state: 'same' }
   })
   return state === 'same' || (state === 'missing' && isThere)
-}
-
-async function manifestHere(run: Mirroring, packId: PackId, digest: Digest): Promise<RemoteManifest | undefined> {
-  const question = { repository: repositoryOf(packId), digest, tag: undefined, known: undefined }
-  const [found] = await askRead(run.deps.db, (sql) => findManifests(sql, [question]))
-  return found?.payload && { digest, mediaType: found.mediaType, bytes: found.payload }
 }
 
 /** Makes a tag here name what it names there. `known`: its manifest, where it is at hand. */

@@ -1,4 +1,4 @@
-import { ask } from '../db/client.ts'
+import { askRead } from '../db/client.ts'
 import { attachedTags, type TaggedVersion, versionsAfter } from '../db/mirrored.ts'
 import { listReferrers as referrersHere } from '../db/referrers.ts'
 import { Failure } from '../errors.ts'
@@ -57,7 +57,7 @@ async function* travellers(run: Mirroring): AsyncGenerator<Traveller, void, unde
   }
   const { selection, deps } = run
   for (let after = ''; ; ) {
-    const rows = await ask(deps.db, (sql) => versionsAfter(sql, after, packsAtOnce))
+    const rows = await askRead(deps.db, (sql) => versionsAfter(sql, after, packsAtOnce))
     if (rows.length === 0) return
     after = rows.at(-1)?.packId ?? after
     for (const row of selectedOf(run, rows)) {
@@ -176,7 +176,7 @@ async function bring(
 async function pushAttachments(run: Mirroring, walk: Walk, subject: Digest, depth = 0): Promise<void> {
   const { packId } = walk
   const repository = repositoryOf(packId)
-  for (const { tag, digest } of await ask(run.deps.db, (sql) => attachedTags(sql, repository, subject))) {
+  for (const { tag, digest } of await askRead(run.deps.db, (sql) => attachedTags(sql, repository, subject))) {
     if (isBeyond(run, walk, subject, depth)) return
     await attempt(run, { kind: 'referrer', packId, reference: tag, digest }, () =>
       bring(run, packId, digest, tag, { overwrite: true }),
@@ -201,7 +201,9 @@ const referrersAtOnce = { limit: 1000, maxBytes: 4 * 1024 * 1024 }
 async function* referrersOf(run: Mirroring, packId: PackId, subject: Digest): AsyncGenerator<Descriptor, void> {
   const repository = repositoryOf(packId)
   for (let more = true, last = ''; more; ) {
-    const page = await ask(run.deps.db, (sql) => referrersHere(sql, repository, subject, { last, ...referrersAtOnce }))
+    const page = await askRead(run.deps.db, (sql) =>
+      referrersHere(sql, repository, subject, { last, ...referrersAtOnce }),
+    )
     yield* page.referrers.map(descriptorOf)
     last = page.referrers.at(-1)?.digest ?? ''
     more = page.more

@@ -1,6 +1,5 @@
 import { repositoriesWithBlob } from '../db/blobs.ts'
 import { askRead } from '../db/client.ts'
-import { findManifests } from '../db/manifests.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import { parseManifest } from '../oci/manifest.ts'
@@ -11,7 +10,7 @@ import { blobSize } from '../remote/blobs.ts'
 import { hasManifest, putManifest } from '../remote/manifests.ts'
 import { uploadBlob } from '../remote/uploads.ts'
 import { gone } from './damage.ts'
-import { type Mirroring, placeOf, remember } from './mirroring.ts'
+import { type Mirroring, manifestHere, placeOf, remember } from './mirroring.ts'
 
 /** A manifest with all it stands on. Answers whether the remote took it for a referrer, where it is one. */
 export async function pushTree(
@@ -38,12 +37,6 @@ export async function pushTree(
   report.moved.bytes += bytes.length
   deps.log.debug({ place, reference, digest }, 'mirrored')
   return put
-}
-
-async function manifestHere(run: Mirroring, repository: RepositoryName, digest: Digest, known?: 'all') {
-  const question = { repository, digest, tag: undefined, known }
-  const [found] = await askRead(run.deps.db, (sql) => findManifests(sql, [question]))
-  return found
 }
 
 async function pushBlob(

@@ -1,16 +1,13 @@
-import { askRead } from '../db/client.ts'
-import { findManifests } from '../db/manifests.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import { blobSizes, parseManifest } from '../oci/manifest.ts'
-import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
 import { getManifest, type RemoteManifest } from '../remote/manifests.ts'
 import { confirmBlob, mount } from './blobs.ts'
 import { type Fetch, fetchBlob } from './fetch-blob.ts'
 import { putManifest } from './manifests.ts'
-import { type Mirroring, placeOf, remember } from './mirroring.ts'
+import { type Mirroring, manifestHere, placeOf, remember } from './mirroring.ts'
 
 /** `mostDeep`: of indexes in indexes. `mostMembers`: of one index, at any depth. */
 type TreeLimits = { mostDeep: number; mostMembers: number }
@@ -46,7 +43,7 @@ async function storeBelow(
     if (walk.seen.has(child)) continue
     walk.seen.add(child)
     if (walk.seen.size > walk.limits.mostMembers || depth >= walk.limits.mostDeep) throw tooLarge(digest, walk.limits)
-    if (await isHere(run, repository, child)) continue
+    if (await manifestHere(run, repository, child, 'all')) continue
     // An index may list what its registry does not have.
     const member = await getManifest(remote, place, child, run)
     if (member) await storeBelow(run, packId, { manifest: member, tag: undefined, depth: depth + 1 }, walk)
@@ -70,12 +67,6 @@ function tooLarge(digest: Digest, { mostDeep, mostMembers }: TreeLimits): Failur
   return new Failure('REMOTE_INVALID', {
     detail: `the index ${digest} is too large: no more than ${mostMembers} members are taken, in indexes ${mostDeep} deep`,
   })
-}
-
-async function isHere(run: Mirroring, repository: RepositoryName, digest: Digest): Promise<boolean> {
-  const question = { repository, digest, tag: undefined, known: 'all' as const }
-  const [found] = await askRead(run.deps.db, (sql) => findManifests(sql, [question]))
-  return found !== undefined
 }
 
 async function storeBlob(run: Mirroring, fetch: Fetch): Promise<void> {

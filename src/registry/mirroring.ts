@@ -1,3 +1,5 @@
+import { askRead } from '../db/client.ts'
+import { findManifests } from '../db/manifests.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, failures } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -75,6 +77,13 @@ export function refusalOf(error: unknown): string {
   if (failures[error.key].status >= 500 && error.key !== 'REMOTE_INVALID') throw error
   const { detail, message } = error
   return detail === undefined ? message : typeof detail === 'string' ? detail : `${message}: ${JSON.stringify(detail)}`
+}
+
+/** A manifest that a repository has here. `known` 'all': only whether it is there, without its bytes. */
+export async function manifestHere({ deps }: Mirroring, repository: RepositoryName, digest: Digest, known?: 'all') {
+  const question = { repository, digest, tag: undefined, known }
+  const [found] = await askRead(deps.db, (sql) => findManifests(sql, [question]))
+  return found
 }
 
 /** Something that the remote says; undefined, and said in the report, where it cannot be used. */
