@@ -47,30 +47,44 @@ function matching({ prefix, rest, pattern }: NameFilter[number], { name, place, 
   return rest === 'anything' ? starts : `${starts} and ${name} not like ${place(`${prefix.replaceAll('_', '\\_')}%/%`)}`
 }
 
-/** Beginnings of names outside of which there is nothing to list, in order, none the beginning of another. */
-function beginnings(filter: NameFilter | undefined): string[] {
-  const prefixes = filter ? filter.filter(({ readable }) => readable).map(({ prefix }) => prefix) : ['']
+/** Names that begin so, and whether they can be many: a glob without a star is one name. */
+type Range = { readonly beginning: string; readonly many: boolean }
+
+/** Outside of these there is nothing to list. In order, and no name is in two of them. */
+function ranges(filter: NameFilter | undefined): Range[] {
+  if (!filter) return [{ beginning: '', many: true }]
+  const readable = filter.filter((glob) => glob.readable)
   const kept: string[] = []
   // In order, a beginning comes before all that begins with it.
-  for (const prefix of prefixes.sort()) if (!kept.length || !prefix.startsWith(kept.at(-1) as string)) kept.push(prefix)
-  return kept
+  for (const { prefix } of readable.toSorted((a, b) => (a.prefix < b.prefix ? -1 : 1)))
+    if (!kept.length || !prefix.startsWith(kept.at(-1) as string)) kept.push(prefix)
+  const many = (beginning: string) =>
+    readable.some(({ prefix, rest }) => rest !== 'nothing' && prefix.startsWith(beginning))
+  return kept.map((beginning) => ({ beginning, many: many(beginning) }))
 }
+
+type Page = { last: string; limit: number; filter?: NameFilter | undefined }
 
 /**
  * Repositories that have a manifest and may be listed, after `last` in byte order, at most `limit`. Only where there can
- * be some is looked: of many repositories, somebody may read a few. Every beginning is a scan of its own, in order, and
- * the scans are merged: PostgreSQL takes no more names from each than the page needs.
+ * be some is looked: of many repositories, somebody may read a few. A page mostly ends within the first range that has
+ * many, so that the ranges behind it are asked only where it does not: merging them takes longer than reading the page.
  */
-export async function listRepositories(
-  sql: Sql,
-  { last, limit, filter }: { last: string; limit: number; filter?: NameFilter | undefined },
-): Promise<string[]> {
-  const ranges = beginnings(filter).filter((beginning) => last < beginning + pastNames)
-  if (ranges.length === 0) return []
+export async function listRepositories(sql: Sql, { last, limit, filter }: Page): Promise<string[]> {
+  const left = ranges(filter).filter(({ beginning }) => last < beginning + pastNames)
+  const nearest = left.splice(0, left.findIndex(({ many }) => many) + 1 || left.length)
+  const found = await namesIn(sql, nearest, { last, limit, filter })
+  if (found.length === limit || left.length === 0) return found
+  return [...found, ...(await namesIn(sql, left, { last, limit: limit - found.length, filter }))]
+}
+
+/** Every range is a scan of its own, in order, and the scans are merged: no more names are taken from each than needed. */
+async function namesIn(sql: Sql, among: readonly Range[], { last, limit, filter }: Page): Promise<string[]> {
+  if (among.length === 0) return []
   const values: (string | number)[] = [last, limit]
   const place = (value: string) => `$${values.push(value)}::text`
-  const scans = ranges.map(
-    (beginning) => `(
+  const scans = among.map(
+    ({ beginning }) => `(
       select r.name from repositories r
       where r.name > $1 and r.name >= ${place(beginning)} and r.name < ${place(beginning + pastNames)}
         and ${filter ? listable(filter, { name: 'r.name', place, beginning }) : true}
