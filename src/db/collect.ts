@@ -19,7 +19,7 @@ export async function reviewClock(sql: Sql): Promise<string> {
   return row?.now ?? ''
 }
 
-/** Due links, without a lock: many at once, so that dead entries at the head of the index are passed seldom. */
+/** Due links, without a lock. */
 export async function dueLinks(sql: Sql, { until, after, limit }: DuePage<DueLink>): Promise<DueLink[]> {
   const rows = await sql<{ text: string | null }[]>`
     with page as (

@@ -1,4 +1,4 @@
-import { ask, type Transaction } from '../db/client.ts'
+import { ask, type Sql, type Transaction } from '../db/client.ts'
 import {
   type DuePage,
   dueBlobs,
@@ -63,32 +63,35 @@ export type CollectOptions = {
   onProgress?: ((collected: Collected) => void) | undefined
 }
 
-/**
- * Rows that are read at once: every read passes what is deleted and not yet vacuumed at its start. And of these, the rows
- * of one transaction: some ten milliseconds.
- */
-const pageRows = 5_000
+/** Rows that are read, and go or stay in one transaction. */
 const batchRows = 500
+/**
+ * Of these, the rows of one statement, which takes about a millisecond: where no processor is free, whoever reads waits
+ * until PostgreSQL's process rests, as it does between two statements.
+ */
+const statementRows = 25
+
+type Judged = { kept: number; gone: number; bytes: number }
 
 /** Collects every link, then every blob, that is due now and that nothing refers to. Any number may run at once. */
 export async function collectContent(deps: Deps, options: CollectOptions = {}): Promise<Collected> {
   const { signal, pace = unpaced, onProgress } = options
   const collected = { links: 0, blobs: 0, bytes: 0, kept: 0 }
   const grace = deps.config.gcGraceSeconds
-  const inTransaction = <T>(work: (tx: Transaction) => Promise<T>) =>
-    // Each statement is to see what was committed before it, whatever the server's default.
-    ask(deps.db, (sql) => sql.begin('isolation level read committed', work) as Promise<T>)
   for await (const batch of dueBatches(deps, dueLinks)) {
     await pace(batch.length, signal)
-    const { kept, gone } = await inTransaction(async (tx) => judgeLinks(tx, await lockDueLinks(tx, batch), grace))
+    const { kept, gone } = await inTransaction(deps, batch, async (tx, links) => ({
+      ...(await judgeLinks(tx, await lockDueLinks(tx, links), grace)),
+      bytes: 0,
+    }))
     collected.links += gone
     collected.kept += kept
     onProgress?.(collected)
   }
   for await (const batch of dueBatches(deps, dueBlobs)) {
     await pace(batch.length, signal)
-    const { kept, gone, bytes } = await inTransaction(async (tx) =>
-      judgeBlobs(tx, await lockDueBlobs(tx, batch), grace),
+    const { kept, gone, bytes } = await inTransaction(deps, batch, async (tx, blobs) =>
+      judgeBlobs(tx, await lockDueBlobs(tx, blobs), grace),
     )
     collected.blobs += gone
     collected.bytes += bytes
@@ -98,18 +101,38 @@ export async function collectContent(deps: Deps, options: CollectOptions = {}): 
   return collected
 }
 
+/** Judges a batch, a few rows at a time; answers the sums once that is committed. */
+function inTransaction<T>(
+  deps: Deps,
+  batch: readonly T[],
+  judge: (tx: Transaction, rows: readonly T[]) => Promise<Judged>,
+): Promise<Judged> {
+  const work = async (tx: Transaction) => {
+    const sum = { kept: 0, gone: 0, bytes: 0 }
+    for (let at = 0; at < batch.length; at += statementRows) {
+      const { kept, gone, bytes } = await judge(tx, batch.slice(at, at + statementRows))
+      sum.kept += kept
+      sum.gone += gone
+      sum.bytes += bytes
+    }
+    return sum
+  }
+  // Each statement is to see what was committed before it, whatever the server's default.
+  return ask(deps.db, (sql) => sql.begin('isolation level read committed', work) as Promise<Judged>)
+}
+
 /** What is due at this moment, by and by: forward through the review times, so that no row is met twice. */
 async function* dueBatches<T>(
   deps: Deps,
-  read: (sql: Parameters<typeof dueLinks>[0], page: DuePage<T>) => Promise<T[]>,
+  read: (sql: Sql, page: DuePage<T>) => Promise<T[]>,
 ): AsyncGenerator<T[], void, undefined> {
   const until = await ask(deps.db, reviewClock)
   let after: T | undefined
   for (;;) {
     const from = after
-    const page = await ask(deps.db, (sql) => read(sql, { until, after: from, limit: pageRows }))
-    for (let at = 0; at < page.length; at += batchRows) yield page.slice(at, at + batchRows)
-    if (page.length < pageRows) return
-    after = page.at(-1)
+    const batch = await ask(deps.db, (sql) => read(sql, { until, after: from, limit: batchRows }))
+    if (batch.length > 0) yield batch
+    if (batch.length < batchRows) return
+    after = batch.at(-1)
   }
 }

@@ -25,11 +25,17 @@ export function discardSoon(deps: Deps, keys: readonly ObjectKey[]): void {
   discard(deps, keys).catch((error) => deps.log.warn({ error, keys: keys.length }, 'objects left for a later deletion'))
 }
 
+/** Rows of one statement; see statementRows in registry/collect.ts. */
+const forgottenAtOnce = 50
+
 /** Answers how many are deleted. Throws UNAVAILABLE where the store does not answer at all; then all stay queued. */
 export async function discard(deps: Deps, keys: readonly ObjectKey[]): Promise<number> {
   const reasons = await deleteObjects(deps.blobs, keys)
   const gone = keys.filter((key) => !reasons.has(key))
-  await askRelaxed(deps.db, (relaxed) => forgetDeletions(relaxed, gone))
+  for (let at = 0; at < gone.length; at += forgottenAtOnce) {
+    const some = gone.slice(at, at + forgottenAtOnce)
+    await askRelaxed(deps.db, (relaxed) => forgetDeletions(relaxed, some))
+  }
   if (reasons.size === 0) return gone.length
   await askRelaxed(deps.db, (relaxed) => postponeDeletions(relaxed, reasons))
   const [[key, reason] = []] = reasons

@@ -1,0 +1,10 @@
+-- The collector's work lists in the order in which it reads them, so that a page is read from the index alone, and rows
+-- that are due at the same moment (all of a deleted repository's) are not sorted anew for each page of them.
+create index blobs_review_order on blobs (review_at, digest) where review_at is not null;
+drop index blobs_review;
+alter index blobs_review_order rename to blobs_review;
+
+create index repository_blobs_review_order on repository_blobs (review_at, repository_id, digest)
+  where review_at is not null;
+drop index repository_blobs_review;
+alter index repository_blobs_review_order rename to repository_blobs_review;
