@@ -97,6 +97,21 @@ test('folder: temp files that nobody has touched for long are unfinished, and no
   assert.equal(await putting, 3 * 1024 * 1024)
 })
 
+test('folder: small and large objects are deleted together', async (t) => {
+  const folder = temporaryFolder()
+  t.after(() => fs.rmSync(folder, { recursive: true }))
+  const store = await openFolderStore(folder)
+  const keys = Array.from({ length: 100 }, someKey)
+  for (const [at, key] of keys.entries()) {
+    await store.put(key, Buffer.from('x'))
+    if (at % 10 === 0) fs.truncateSync(store.filePath(key), 20 * 1024 * 1024)
+  }
+  const [kept = someKey()] = keys.splice(50, 1)
+  await store.delete(keys)
+  assert.deepEqual(traces(folder), [kept.split('/').at(-1)])
+  await store.close()
+})
+
 test('folder: an object that cannot be deleted keeps no other', async (t) => {
   const folder = temporaryFolder()
   t.after(() => fs.rmSync(folder, { recursive: true }))

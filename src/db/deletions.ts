@@ -42,10 +42,14 @@ export async function dueDeletions(
   sql: Sql,
   { until, after, limit }: { until: string; after: Deletion | undefined; limit: number },
 ): Promise<Deletion[]> {
-  const rows = await sql<{ key: string; due: string }[]>`
-    select storage_key as key, retry_at::text as due from blob_deletions
-    where retry_at <= ${until}::text::timestamptz and not exists (select from backup_holds where until > now())
-      and ${after ? sql`(retry_at, storage_key) > (${after.due}::text::timestamptz, ${after.key})` : sql`true`}
-    order by retry_at, storage_key limit ${limit}`
-  return rows.map(({ key, due }) => ({ key: storedKey(key), due }))
+  // As one text, as the collector's lists come (db/collect.ts); as JSON, for a foreign object may have any name.
+  const [row] = await sql<{ due: [key: string, due: string][] | null }[]>`
+    with page as (
+      select storage_key, retry_at from blob_deletions
+      where retry_at <= ${until}::text::timestamptz and not exists (select from backup_holds where until > now())
+        and ${after ? sql`(retry_at, storage_key) > (${after.due}::text::timestamptz, ${after.key})` : sql`true`}
+      order by retry_at, storage_key limit ${limit}
+    )
+    select json_agg(json_build_array(storage_key, retry_at::text) order by retry_at, storage_key) as due from page`
+  return row?.due?.map(([key, due]) => ({ key: storedKey(key), due })) ?? []
 }

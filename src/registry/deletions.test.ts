@@ -154,6 +154,18 @@ describe('the deletion queue', () => {
     assert.equal(await isReadable(registry, 'queue', digestOf(Buffer.from('never there'))), false)
   })
 
+  it('takes foreign objects, whatever their names', async () => {
+    const { sql } = registry.deps.db
+    const names = ['blobs/a name of words', 'blobs/two\nlines', 'blobs/"quoted" \\ \u{1f4e6}'] as ObjectKey[]
+    for (const name of names) await registry.deps.blobs.put(name, Buffer.from('x'))
+    await sql`insert into blob_deletions (storage_key) select unnest(${names}::text[])`
+    await sql`insert into blob_deletions (storage_key) select 'blobs/stub of ' || n from generate_series(1, 2500) n`
+    assert.deepEqual(await emptyQueue(registry.deps), { objects: 2503, failed: 0 })
+    assert.deepEqual(await queued(), [])
+    const left = await storedKeys(registry)
+    assert.ok(!left.some((key) => names.includes(key as ObjectKey)), left.join())
+  })
+
   it('is left where it is by a worker that is told to stop', async () => {
     const keys = await collected('left for the next worker')
     const signal = AbortSignal.abort(new Error('told to stop'))

@@ -75,32 +75,32 @@ export type EmptyOptions = {
 export async function emptyQueue(deps: Deps, options: EmptyOptions = {}): Promise<Emptied> {
   const { signal, pace = unpaced, onProgress } = options
   const emptied = { objects: 0, failed: 0 }
+  const batches = dueBatches(deps)
+  const work = async () => {
+    // All take from the same list: it gives one batch after the other, whoever asks.
+    for await (const keys of batches) {
+      await pace(keys.length, signal)
+      const deleted = await discard(deps, keys)
+      emptied.objects += deleted
+      emptied.failed += keys.length - deleted
+      onProgress?.(emptied)
+    }
+  }
+  await Promise.all(Array.from({ length: batchesAtOnce }, work))
+  return emptied
+}
+
+/** What is due at this moment, forward through the times, so that what stays queued is not met twice. */
+async function* dueBatches(deps: Deps): AsyncGenerator<ObjectKey[], void, undefined> {
   const until = await ask(deps.db, reviewClock)
-  const limit = batch * batchesAtOnce
   let after: Deletion | undefined
   for (;;) {
     const from = after
-    const due = await ask(deps.db, (sql) => dueDeletions(sql, { until, after: from, limit }))
-    const left = batchesOf(due).values()
-    const work = async () => {
-      for (const keys of left) {
-        await pace(keys.length, signal)
-        const deleted = await discard(deps, keys)
-        emptied.objects += deleted
-        emptied.failed += keys.length - deleted
-        onProgress?.(emptied)
-      }
-    }
-    await Promise.all(Array.from({ length: batchesAtOnce }, work))
-    if (due.length < limit) return emptied
+    const due = await ask(deps.db, (sql) => dueDeletions(sql, { until, after: from, limit: batch }))
+    if (due.length > 0) yield due.map(({ key }) => key)
+    if (due.length < batch) return
     after = due.at(-1)
   }
-}
-
-function batchesOf(due: readonly Deletion[]): ObjectKey[][] {
-  return Array.from({ length: Math.ceil(due.length / batch) }, (_, i) =>
-    due.slice(i * batch, (i + 1) * batch).map(({ key }) => key),
-  )
 }
 
 /** Each may have a hundred thousand objects. */
