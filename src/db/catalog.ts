@@ -56,7 +56,7 @@ function ranges(filter: NameFilter | undefined): Range[] {
   const readable = filter.filter((glob) => glob.readable)
   const kept: string[] = []
   // In order, a beginning comes before all that begins with it.
-  for (const { prefix } of readable.toSorted((a, b) => (a.prefix < b.prefix ? -1 : 1)))
+  for (const prefix of readable.map((glob) => glob.prefix).sort())
     if (!kept.length || !prefix.startsWith(kept.at(-1) as string)) kept.push(prefix)
   const many = (beginning: string) =>
     readable.some(({ prefix, rest }) => rest !== 'nothing' && prefix.startsWith(beginning))
