@@ -1,16 +1,8 @@
-import { ask, type Sql, type Transaction } from '../db/client.ts'
-import {
-  type DuePage,
-  dueBlobs,
-  dueLinks,
-  judgeBlobs,
-  judgeLinks,
-  lockDueBlobs,
-  lockDueLinks,
-  reviewClock,
-} from '../db/collect.ts'
+import { ask, type Transaction } from '../db/client.ts'
+import { dueBlobs, dueLinks, judgeBlobs, judgeLinks, lockDueBlobs, lockDueLinks } from '../db/collect.ts'
 import type { Deps } from '../deps.ts'
 import { type Pace, unpaced } from './collect-pace.ts'
+import { dueBatches } from './due-batches.ts'
 
 // Collecting content while everybody goes on. There are three stages, each with a work list of its own:
 //
@@ -78,7 +70,7 @@ export async function collectContent(deps: Deps, options: CollectOptions = {}): 
   const { signal, pace = unpaced, onProgress } = options
   const collected = { links: 0, blobs: 0, bytes: 0, kept: 0 }
   const grace = deps.config.gcGraceSeconds
-  for await (const batch of dueBatches(deps, dueLinks)) {
+  for await (const batch of dueBatches(deps, dueLinks, batchRows)) {
     await pace(batch.length, signal)
     const { kept, gone } = await inTransaction(deps, batch, async (tx, links) => ({
       ...(await judgeLinks(tx, await lockDueLinks(tx, links), grace)),
@@ -88,7 +80,7 @@ export async function collectContent(deps: Deps, options: CollectOptions = {}): 
     collected.kept += kept
     onProgress?.(collected)
   }
-  for await (const batch of dueBatches(deps, dueBlobs)) {
+  for await (const batch of dueBatches(deps, dueBlobs, batchRows)) {
     await pace(batch.length, signal)
     const { kept, gone, bytes } = await inTransaction(deps, batch, async (tx, blobs) =>
       judgeBlobs(tx, await lockDueBlobs(tx, blobs), grace),
@@ -119,20 +111,4 @@ function inTransaction<T>(
   }
   // Each statement is to see what was committed before it, whatever the server's default.
   return ask(deps.db, (sql) => sql.begin('isolation level read committed', work) as Promise<Judged>)
-}
-
-/** What is due at this moment, by and by: forward through the review times, so that no row is met twice. */
-async function* dueBatches<T>(
-  deps: Deps,
-  read: (sql: Sql, page: DuePage<T>) => Promise<T[]>,
-): AsyncGenerator<T[], void, undefined> {
-  const until = await ask(deps.db, reviewClock)
-  let after: T | undefined
-  for (;;) {
-    const from = after
-    const batch = await ask(deps.db, (sql) => read(sql, { until, after: from, limit: batchRows }))
-    if (batch.length > 0) yield batch
-    if (batch.length < batchRows) return
-    after = batch.at(-1)
-  }
 }

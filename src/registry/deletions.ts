@@ -1,14 +1,14 @@
 import type { ObjectKey } from '../blobs/keys.ts'
 import { type BlobStore, NotDeleted } from '../blobs/store.ts'
 import { ask, askRelaxed } from '../db/client.ts'
-import { reviewClock } from '../db/collect.ts'
-import { type Deletion, dueDeletions, forgetDeletions, postponeDeletions } from '../db/deletions.ts'
+import { dueDeletions, forgetDeletions, postponeDeletions } from '../db/deletions.ts'
 import { expireExports } from '../db/export-files.ts'
 import { expireImports, forgetImports } from '../db/imports.ts'
 import { expireUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { type Pace, unpaced } from './collect-pace.ts'
+import { dueBatches } from './due-batches.ts'
 
 // The deletion queue. Whoever takes the last row that names an object away puts its key there, in the same transaction
 // and durably; nobody ever names that key again, for new content gets a new one. So an object may be deleted at any time
@@ -75,10 +75,10 @@ export type EmptyOptions = {
 export async function emptyQueue(deps: Deps, options: EmptyOptions = {}): Promise<Emptied> {
   const { signal, pace = unpaced, onProgress } = options
   const emptied = { objects: 0, failed: 0 }
-  const batches = dueBatches(deps)
+  const batches = dueBatches(deps, dueDeletions, batch)
   const work = async () => {
-    // All take from the same list: it gives one batch after the other, whoever asks.
-    for await (const keys of batches) {
+    for await (const due of batches) {
+      const keys = due.map(({ key }) => key)
       await pace(keys.length, signal)
       const deleted = await discard(deps, keys)
       emptied.objects += deleted
@@ -88,19 +88,6 @@ export async function emptyQueue(deps: Deps, options: EmptyOptions = {}): Promis
   }
   await Promise.all(Array.from({ length: batchesAtOnce }, work))
   return emptied
-}
-
-/** What is due at this moment, forward through the times, so that what stays queued is not met twice. */
-async function* dueBatches(deps: Deps): AsyncGenerator<ObjectKey[], void, undefined> {
-  const until = await ask(deps.db, reviewClock)
-  let after: Deletion | undefined
-  for (;;) {
-    const from = after
-    const due = await ask(deps.db, (sql) => dueDeletions(sql, { until, after: from, limit: batch }))
-    if (due.length > 0) yield due.map(({ key }) => key)
-    if (due.length < batch) return
-    after = due.at(-1)
-  }
 }
 
 /** Each may have a hundred thousand objects. */
