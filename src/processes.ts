@@ -12,10 +12,14 @@ import type { Log } from './log.ts'
 //   worker → first   { figures, id }
 //   first → worker   { metrics: text, id }       the figures of all that have told theirs in time, added up
 // SIGTERM tells a worker to drain and end; one that has not got so far as to listen for it just ends.
+//
+//   worker → first   { closed }                  it takes no new connections any more
+//   first → workers  { tell: 'closed' }          once that is so of all: whatever was handed to them is with them now
+//   worker → first   { closed }                  so the first one closes what none of them has taken
 
 type Figures = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
-type ToFirst = { ask: 'metrics'; id: number } | { figures: Figures; id: number }
-type ToWorker = { tell: 'figures'; id: number } | { metrics: string; id: number }
+type ToFirst = { ask: 'metrics'; id: number } | { figures: Figures; id: number } | { closed: true }
+type ToWorker = { tell: 'figures'; id: number } | { tell: 'closed' } | { metrics: string; id: number }
 
 /** A worker that has not told its figures by then, because it is too busy or about to end, is left out of them. */
 const tellMs = 3_000
@@ -39,15 +43,18 @@ export function startWorkers(
   log: Log,
 ): Workers {
   const figures = openFigures(log)
+  const handed: Handed = new Map()
   new RateLimiterClusterMaster()
   let stopping = false
   const fork = (index: number) => {
     const worker = cluster.fork(environmentOf(index))
+    watchHanded(worker, handed)
     worker.on('message', (message: ToFirst) => figures.hear(worker, message))
     worker.on('listening', () => figures.add(worker))
     worker.on('exit', (code, signal) => {
       figures.remove(worker)
       if (stopping) return
+      handed.delete(worker)
       log.error({ worker: worker.process.pid, code, signal }, 'a serving process ended; starting another')
       setTimeout(() => stopping || fork(index), restartDelayMs)
     })
@@ -63,6 +70,7 @@ export function startWorkers(
     async stop() {
       stopping = true
       const workers = Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined)
+      const untaken = closeUntaken(workers, handed)
       await Promise.all(
         workers.map((worker) => {
           const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
@@ -71,6 +79,7 @@ export function startWorkers(
           return ended
         }),
       )
+      await untaken
     },
   }
 }
@@ -80,6 +89,52 @@ function whenListening(worker: Worker): Promise<number> {
     worker.once('listening', ({ port }) => resolve(port))
     worker.once('exit', (code) => reject(new Error(`a serving process ended with code ${code} while starting`)))
   })
+}
+
+type Handed = Map<Worker, { close(): void }>
+
+/** In the first process: keeps the connection that the worker is handed last; it has at most one that it has not taken. */
+function watchHanded(worker: Worker, handed: Handed): void {
+  const { process: child } = worker
+  const send = child.send.bind(child) as (...given: unknown[]) => boolean
+  child.send = (...given: unknown[]) => {
+    if (given[1]) handed.set(worker, given[1] as { close(): void })
+    return send(...given)
+  }
+}
+
+/**
+ * In the first process, once its workers were told to end: closes the connections that none of them has taken. Node's
+ * cluster gets back what comes to a worker that has just closed, to give it to another; where all have closed it would
+ * keep it, open and without an answer, until this process ends (distribute() in its lib/internal/cluster/
+ * round_robin_handle.js). Of those that were taken its own copy is closed already, and closing it again does nothing.
+ */
+async function closeUntaken(workers: Worker[], handed: Handed): Promise<void> {
+  await Promise.all(workers.map(saysClosed))
+  // Nothing is handed out any more. What is still on its way to a worker comes before this, and its answer is before that.
+  const again = Promise.all(workers.map(saysClosed))
+  for (const worker of workers) if (worker.isConnected()) worker.send({ tell: 'closed' } satisfies ToWorker)
+  await again
+  for (const connection of handed.values()) connection.close()
+}
+
+function saysClosed(worker: Worker): Promise<void> {
+  return new Promise((resolve) => {
+    if (!worker.isConnected()) resolve()
+    worker.once('disconnect', () => resolve())
+    worker.on('message', (message: ToFirst) => {
+      if ('closed' in message) resolve()
+    })
+  })
+}
+
+/** In a worker, as soon as it takes no new connections: has those closed that came too late, see `closeUntaken`. */
+export function sayClosed(): void {
+  const say = () => void process.send?.({ closed: true } satisfies ToFirst)
+  process.on('message', (message: ToWorker) => {
+    if ('tell' in message && message.tell === 'closed') say()
+  })
+  say()
 }
 
 /** In the first process: joins the figures of the workers that listen. */
@@ -116,7 +171,7 @@ function openFigures(log: Log) {
     remove: (worker: Worker) => void listening.delete(worker),
     hear(worker: Worker, message: ToFirst) {
       if ('figures' in message) asked.get(message.id)?.(worker, message.figures)
-      else
+      else if ('ask' in message)
         answer(worker, message.id).catch((error) => log.error({ error }, 'could not join the metrics of all processes'))
     },
   }
@@ -129,6 +184,7 @@ export function shareMetrics(register: Registry, log: Log): () => Promise<string
   const say = (message: ToFirst) => void process.send?.(message)
   process.on('message', (message: ToWorker) => {
     if ('tell' in message) {
+      if (message.tell !== 'figures') return
       const { id } = message
       register.getMetricsAsJSON().then(
         (figures) => say({ figures, id }),

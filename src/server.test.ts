@@ -80,12 +80,11 @@ describe('stopping', () => {
     const port = Number(new URL(registry.url).port)
     const bytes = Buffer.alloc(200_000, 'slow')
     const upload = (await registry.call('POST', '/v2/slow/blobs/uploads/')).headers.get('location')
-    const status = new Promise<number>((resolve, reject) => {
+    const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
       const path = `${upload}?digest=${digestOf(bytes)}`
-      const headers = { 'content-length': bytes.length }
+      const headers = { 'content-length': bytes.length, connection: 'keep-alive' }
       const request = http.request({ port, method: 'PUT', path, headers, agent: false }, (answer) => {
-        answer.resume()
-        resolve(answer.statusCode ?? 0)
+        resolve(answer.resume())
       })
       request.on('error', reject)
       request.write(bytes.subarray(0, 100_000))
@@ -103,7 +102,9 @@ describe('stopping', () => {
           probe.on('connect', () => probe.destroy(undefined).once('close', () => resolve(false)))
         }),
     )
-    assert.equal(await status, 201)
+    const { statusCode, headers } = await answered
+    assert.equal(statusCode, 201)
+    assert.equal(headers.connection, 'close', 'so that the client does not send the next request to where nobody is')
     await stopped
   })
   it('closes what does not end in time', async () => {

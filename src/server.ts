@@ -69,7 +69,10 @@ export async function startServer(
     traffic.watch(socket)
     pace.watch(socket)
   })
-  server.prependListener('request', (incoming, outgoing) => pace.begin(incoming, outgoing))
+  server.prependListener('request', (incoming, outgoing) => {
+    pace.begin(incoming, outgoing)
+    if (draining) outgoing.shouldKeepAlive = false
+  })
   server.requestTimeout = 0
   server.headersTimeout = patience.headersMs
   server.keepAliveTimeout = keepAliveMs
@@ -80,6 +83,8 @@ export async function startServer(
     url: `${tls ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`,
     async stop({ drainMs = defaultDrainMs } = {}) {
       draining = true
+      // Whoever has an answer from now on, on a connection that is closed after it, is told not to use it again.
+      for (const answer of pace.answers()) answer.shouldKeepAlive = false
       drain.abort()
       unwatch()
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))

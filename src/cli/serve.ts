@@ -4,7 +4,7 @@ import { openBlobStore } from '../blobs/open.ts'
 import type { Config } from '../config.ts'
 import { closeDeps, type Deps, openDeps } from '../deps.ts'
 import { type Log, openLog } from '../log.ts'
-import { shareMetrics, startWorkers } from '../processes.ts'
+import { sayClosed, shareMetrics, startWorkers } from '../processes.ts'
 import { lockAwayAll } from '../registry/key-vault.ts'
 import { cannotListen, startServer } from '../server.ts'
 import { startDeliveries } from '../worker/deliveries.ts'
@@ -105,7 +105,9 @@ async function serveAsWorker(config: Config, databaseUrl: string, log: Log): Pro
   const server = await startServer(deps, { allMetrics: shareMetrics(deps.metrics.register, log), hurry: ended.hurry })
   const stop = besides(deps, () => server.stop(), ended.hurry)
   const code = await ended.code
-  await stop()
+  const stopped = stop()
+  sayClosed()
+  await stopped
   await closeDeps(deps)
   return code
 }

@@ -50,6 +50,11 @@ export class PaceWatch {
     if (watched) watched.exchange = { incoming, outgoing }
   }
 
+  /** The last answer of every open connection, given or still to be given. */
+  *answers(): Iterable<ServerResponse> {
+    for (const { exchange } of this.#open.values()) if (exchange) yield exchange.outgoing
+  }
+
   close(): void {
     for (const timer of this.#timers) clearInterval(timer)
   }
