@@ -108,7 +108,7 @@ export const settings = {
     schema: duration(1, 365),
   },
   GC_RATE: {
-    fallback: '10000',
+    fallback: '6000',
     help: 'rows and objects a second that garbage collection goes through, so that serving does not suffer; 0: as many as it can',
     schema: wholeNumber(0, 1_000_000),
   },
@@ -303,7 +303,7 @@ function assemble(values: Values, problems: string[]): Config {
     workerConcurrency: values.WORKER_CONCURRENCY ?? 4,
     ...(values.WORKER_PORT === undefined ? {} : { workerPort: values.WORKER_PORT }),
     gcGraceSeconds: values.GC_GRACE ?? 24 * 60 * 60,
-    gcRate: values.GC_RATE ?? 10_000,
+    gcRate: values.GC_RATE ?? 6_000,
     ...(values.SCRUB_SCHEDULE && values.SCRUB_SCHEDULE !== 'off' ? { scrubSchedule: values.SCRUB_SCHEDULE } : {}),
     scrubRate: values.SCRUB_RATE ?? 50_000_000,
     ...(certFile && keyFile ? { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } } : {}),

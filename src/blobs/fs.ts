@@ -22,7 +22,8 @@ export async function openFolderStore(folder: string): Promise<BlobStore & { fil
   prepare(folder, temporary)
   const directories = new Directories(folder)
   const drafts = new Drafts(temporary)
-  const filePath = (key: ObjectKey) => join(folder, key)
+  // Keys are normal paths. To join them takes most of what deleting an object leaves to the collector of V8.
+  const filePath = (key: ObjectKey) => `${folder}/${key}`
 
   async function store(key: ObjectKey, fill: (draft: Draft) => Promise<void>): Promise<void> {
     const draft = drafts.begin()

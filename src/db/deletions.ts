@@ -42,7 +42,8 @@ export async function dueDeletions(
   sql: Sql,
   { until, after, limit }: { until: string; after: Deletion | undefined; limit: number },
 ): Promise<Deletion[]> {
-  // As one text, as the collector's lists come (db/collect.ts); as JSON, for a foreign object may have any name.
+  // As one text, for unpacking rows keeps the process, which serves others meanwhile, for several times as long; as JSON,
+  // for a foreign object may have any name.
   const [row] = await sql<{ due: [key: string, due: string][] | null }[]>`
     with page as (
       select storage_key, retry_at from blob_deletions

@@ -3,17 +3,7 @@ import { PassThrough, Readable } from 'node:stream'
 import { after, before, describe, it } from 'node:test'
 import { linkArrivals, mountBlob, postponeReview } from '../db/blobs.ts'
 import { connect, type Sql, type Transaction } from '../db/client.ts'
-import {
-  type DueBlob,
-  type DueLink,
-  dueBlobs,
-  dueLinks,
-  judgeBlobs,
-  judgeLinks,
-  lockDueBlobs,
-  lockDueLinks,
-  reviewClock,
-} from '../db/collect.ts'
+import { collectBlobs, collectLinks, reviewClock } from '../db/collect.ts'
 import { insertManifest } from '../db/manifests.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { parseManifest } from '../oci/manifest.ts'
@@ -77,20 +67,15 @@ async function inOrder<T>(first: (tx: Transaction) => Promise<unknown>, then: ()
   return (await started) as T
 }
 
-const everyLink = async (tx: Sql | Transaction): Promise<DueLink[]> =>
-  dueLinks(tx as Sql, { until: await reviewClock(tx as Sql), after: undefined, limit: 1000 })
-const everyBlob = async (tx: Sql | Transaction): Promise<DueBlob[]> =>
-  dueBlobs(tx as Sql, { until: await reviewClock(tx as Sql), after: undefined, limit: 1000 })
+const everything = async (tx: Sql | Transaction) => ({ until: await reviewClock(tx), after: undefined, limit: 1000 })
 
-async function collectLinks(tx: Transaction) {
-  return judgeLinks(tx, await lockDueLinks(tx, await everyLink(tx)), grace)
-}
-async function collectBlobs(tx: Transaction) {
-  return judgeBlobs(tx, await lockDueBlobs(tx, await everyBlob(tx)), grace)
+async function collectEveryLink(tx: Transaction) {
+  const { kept, gone } = await collectLinks(tx, await everything(tx), grace)
+  return { kept, gone }
 }
 async function collectBoth(tx: Transaction) {
-  assert.equal((await collectLinks(tx)).gone, 1)
-  assert.equal((await collectBlobs(tx)).gone, 1)
+  assert.equal((await collectEveryLink(tx)).gone, 1)
+  assert.equal((await collectBlobs(tx, await everything(tx), grace)).gone, 1)
 }
 
 function manifestOf(layer: Descriptor): Buffer {
@@ -119,20 +104,21 @@ describe('a manifest', () => {
 
   it('that comes when a blob has gone is refused, and taken once that is pushed again', async () => {
     const { repository, blob, text } = await dueContent()
-    const answer = await inOrder(collectLinks, () => putManifest(repository, blob))
+    const answer = await inOrder(collectEveryLink, () => putManifest(repository, blob))
     assert.equal(answer.status, 400)
     assert.equal(await codeOf(answer), 'MANIFEST_BLOB_UNKNOWN')
     await registry.pushBlob(repository, text)
     assert.equal((await putManifest(repository, blob)).status, 201)
   })
 
-  it('that was pushed after the work list was read is seen', async () => {
+  it('that was pushed after a pass has begun is seen by it', async () => {
     const { repository, blob, digest } = await dueContent()
-    const links = await everyLink(other)
-    assert.equal((await putManifest(repository, blob)).status, 201)
-    const judged = await other.begin(async (tx) => {
+    const judged = await other.begin('isolation level read committed', async (tx) => {
       const mine = tx as unknown as Transaction
-      return judgeLinks(mine, await lockDueLinks(mine, links), grace)
+      const due = await everything(mine)
+      assert.equal((await putManifest(repository, blob)).status, 201)
+      const { kept, gone } = await collectLinks(mine, due, grace)
+      return { kept, gone }
     })
     assert.deepEqual(judged, { kept: 1, gone: 0 })
     assert.equal(await isReadable(registry, repository, digest), true)
@@ -220,7 +206,7 @@ describe('a mount', () => {
 
   it('that comes when its source has gone becomes an upload', async () => {
     const { repository, digest } = await dueContent()
-    const answer = await inOrder(collectLinks, () =>
+    const answer = await inOrder(collectEveryLink, () =>
       registry.call('POST', `/v2/race/mounted/blobs/uploads/?mount=${digest}&from=${repository}`),
     )
     assert.equal(answer.status, 202)
@@ -242,7 +228,7 @@ describe('a HEAD', () => {
 
   it('that comes too late does not say that the blob is there', async () => {
     const { repository, digest } = await dueContent()
-    const answer = await inOrder(collectLinks, () => registry.call('HEAD', `/v2/${repository}/blobs/${digest}`))
+    const answer = await inOrder(collectEveryLink, () => registry.call('HEAD', `/v2/${repository}/blobs/${digest}`))
     assert.equal(answer.status, 404)
   })
 
@@ -250,7 +236,7 @@ describe('a HEAD', () => {
     const { repository, blob, digest } = await dueContent()
     const keep = async (tx: Transaction) => {
       assert.equal((await putManifest(repository, blob)).status, 201)
-      assert.deepEqual(await collectLinks(tx), { kept: 1, gone: 0 })
+      assert.deepEqual(await collectEveryLink(tx), { kept: 1, gone: 0 })
     }
     const answer = await inOrder(keep, () => registry.call('HEAD', `/v2/${repository}/blobs/${digest}`))
     assert.equal(answer.status, 200)
@@ -286,7 +272,7 @@ describe('a DELETE of a blob', () => {
 describe('two collectors', () => {
   it('do not judge the same blob and its link at once', async () => {
     const { digest } = await dueContent()
-    const pass = await inOrder(collectLinks, () => collectContent(registry.deps))
+    const pass = await inOrder(collectEveryLink, () => collectContent(registry.deps))
     assert.deepEqual(pass, nothing, 'the other one has all of it')
     assert.equal((await collectContent(registry.deps)).blobs, 1)
     assert.equal((await other`select from blobs where digest = ${digest}`).length, 0)

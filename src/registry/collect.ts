@@ -1,8 +1,7 @@
 import { ask, type Transaction } from '../db/client.ts'
-import { dueBlobs, dueLinks, judgeBlobs, judgeLinks, lockDueBlobs, lockDueLinks } from '../db/collect.ts'
+import { collectBlobs, collectLinks, type DuePage, type Judged, reviewClock } from '../db/collect.ts'
 import type { Deps } from '../deps.ts'
 import { type Pace, unpaced } from './collect-pace.ts'
-import { dueBatches } from './due-batches.ts'
 
 // Collecting content while everybody goes on. There are three stages, each with a work list of its own:
 //
@@ -55,60 +54,52 @@ export type CollectOptions = {
   onProgress?: ((collected: Collected) => void) | undefined
 }
 
-/** Rows that are read, and go or stay in one transaction. */
-const batchRows = 500
+/** Rows that go or stay in one transaction. */
+const batchRows = 100
 /**
  * Of these, the rows of one statement, which takes about a millisecond: where no processor is free, whoever reads waits
  * until PostgreSQL's process rests, as it does between two statements.
  */
 const statementRows = 25
 
-type Judged = { kept: number; gone: number; bytes: number }
-
 /** Collects every link, then every blob, that is due now and that nothing refers to. Any number may run at once. */
-export async function collectContent(deps: Deps, options: CollectOptions = {}): Promise<Collected> {
-  const { signal, pace = unpaced, onProgress } = options
+export async function collectContent(deps: Deps, { onProgress, ...options }: CollectOptions = {}): Promise<Collected> {
   const collected = { links: 0, blobs: 0, bytes: 0, kept: 0 }
-  const grace = deps.config.gcGraceSeconds
-  for await (const batch of dueBatches(deps, dueLinks, batchRows)) {
-    await pace(batch.length, signal)
-    const { kept, gone } = await inTransaction(deps, batch, async (tx, links) => ({
-      ...(await judgeLinks(tx, await lockDueLinks(tx, links), grace)),
-      bytes: 0,
-    }))
-    collected.links += gone
+  const note = (more: Partial<Collected>, kept: number) => {
+    for (const [name, count] of Object.entries(more)) collected[name as keyof Collected] += count
     collected.kept += kept
     onProgress?.(collected)
   }
-  for await (const batch of dueBatches(deps, dueBlobs, batchRows)) {
-    await pace(batch.length, signal)
-    const { kept, gone, bytes } = await inTransaction(deps, batch, async (tx, blobs) =>
-      judgeBlobs(tx, await lockDueBlobs(tx, blobs), grace),
-    )
-    collected.blobs += gone
-    collected.bytes += bytes
-    collected.kept += kept
-    onProgress?.(collected)
-  }
+  for await (const { gone, kept } of collectDue(deps, collectLinks, options)) note({ links: gone }, kept)
+  for await (const { gone, kept, bytes } of collectDue(deps, collectBlobs, options)) note({ blobs: gone, bytes }, kept)
   return collected
 }
 
-/** Judges a batch, a few rows at a time; answers the sums once that is committed. */
-function inTransaction<T>(
-  deps: Deps,
-  batch: readonly T[],
-  judge: (tx: Transaction, rows: readonly T[]) => Promise<Judged>,
-): Promise<Judged> {
+type Collect<T> = (tx: Transaction, page: DuePage<T>, graceSeconds: number) => Promise<Judged<T>>
+
+/**
+ * Goes once over what is due at this moment, forward through the review times, so that nothing is met twice, whether it
+ * stays or goes. Answers batch by batch, each when it is committed.
+ */
+async function* collectDue<T>(deps: Deps, collect: Collect<T>, { signal, pace = unpaced }: CollectOptions) {
+  const until = await ask(deps.db, reviewClock)
+  let after: T | undefined
+  let more = true
   const work = async (tx: Transaction) => {
-    const sum = { kept: 0, gone: 0, bytes: 0 }
-    for (let at = 0; at < batch.length; at += statementRows) {
-      const { kept, gone, bytes } = await judge(tx, batch.slice(at, at + statementRows))
-      sum.kept += kept
-      sum.gone += gone
-      sum.bytes += bytes
+    const batch = { kept: 0, gone: 0, bytes: 0 }
+    for (let rows = 0; more && rows < batchRows; rows += statementRows) {
+      const judged = await collect(tx, { until, after, limit: statementRows }, deps.config.gcGraceSeconds)
+      batch.kept += judged.kept
+      batch.gone += judged.gone
+      batch.bytes += judged.bytes
+      after = judged.last
+      more = judged.seen === statementRows
     }
-    return sum
+    return batch
   }
-  // Each statement is to see what was committed before it, whatever the server's default.
-  return ask(deps.db, (sql) => sql.begin('isolation level read committed', work) as Promise<Judged>)
+  while (more) {
+    await pace(batchRows, signal)
+    // Each statement is to see what was committed before it, whatever the server's default.
+    yield await ask(deps.db, (sql) => sql.begin('isolation level read committed', work) as ReturnType<typeof work>)
+  }
 }

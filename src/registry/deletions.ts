@@ -1,14 +1,14 @@
 import type { ObjectKey } from '../blobs/keys.ts'
 import { type BlobStore, NotDeleted } from '../blobs/store.ts'
 import { ask, askRelaxed } from '../db/client.ts'
-import { dueDeletions, forgetDeletions, postponeDeletions } from '../db/deletions.ts'
+import { reviewClock } from '../db/collect.ts'
+import { type Deletion, dueDeletions, forgetDeletions, postponeDeletions } from '../db/deletions.ts'
 import { expireExports } from '../db/export-files.ts'
 import { expireImports, forgetImports } from '../db/imports.ts'
 import { expireUploads } from '../db/uploads.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { type Pace, unpaced } from './collect-pace.ts'
-import { dueBatches } from './due-batches.ts'
 
 // The deletion queue. Whoever takes the last row that names an object away puts its key there, in the same transaction
 // and durably; nobody ever names that key again, for new content gets a new one. So an object may be deleted at any time
@@ -57,9 +57,12 @@ async function deleteObjects(blobs: BlobStore, keys: readonly ObjectKey[]): Prom
   }
 }
 
-/** As many objects as S3 deletes in one call. */
-const batch = 1000
-/** Calls at once: to delete a thousand objects takes S3 longer than it takes us to ask for it. */
+/**
+ * Objects of one call to the store. S3 takes a thousand; but a list of these keeps the process, which serves others
+ * meanwhile, for some milliseconds.
+ */
+const batch = 250
+/** Calls at once: to delete so many objects takes S3 longer than it takes us to ask for it. */
 const batchesAtOnce = 4
 
 /** What became of the queue. `failed`: objects that the store would not delete; they stay queued. */
@@ -75,7 +78,7 @@ export type EmptyOptions = {
 export async function emptyQueue(deps: Deps, options: EmptyOptions = {}): Promise<Emptied> {
   const { signal, pace = unpaced, onProgress } = options
   const emptied = { objects: 0, failed: 0 }
-  const batches = dueBatches(deps, dueDeletions, batch)
+  const batches = dueBatches(deps)
   const work = async () => {
     for await (const due of batches) {
       const keys = due.map(({ key }) => key)
@@ -88,6 +91,22 @@ export async function emptyQueue(deps: Deps, options: EmptyOptions = {}): Promis
   }
   await Promise.all(Array.from({ length: batchesAtOnce }, work))
   return emptied
+}
+
+/**
+ * What is due at this moment, by and by: forward through the times, so that nothing is met twice, whether it goes or not.
+ * Several may take from one of these: it gives one batch after the other, whoever asks.
+ */
+async function* dueBatches(deps: Deps): AsyncGenerator<Deletion[], void, undefined> {
+  const until = await ask(deps.db, reviewClock)
+  let after: Deletion | undefined
+  for (;;) {
+    const from = after
+    const due = await ask(deps.db, (sql) => dueDeletions(sql, { until, after: from, limit: batch }))
+    if (due.length > 0) yield due
+    if (due.length < batch) return
+    after = due.at(-1)
+  }
 }
 
 /** Each may have a hundred thousand objects. */

@@ -52,6 +52,7 @@ export const jobs: Record<QueueName, Job> = {
   retention: { run: runRetention, schedule: retentionTimes },
   tidy: { run: tidyUp, schedule: '*/10 * * * *' },
   scrub: { run: scrubStore, schedule: scrubTimes, concurrency: 1 },
-  gc: { run: gc, schedule: '*/5 * * * *' },
+  // A pass that takes longer than until the next is followed by it: GC_RATE is the rate of one.
+  gc: { run: gc, schedule: '*/5 * * * *', concurrency: 1 },
   sweep: { run: sweep, schedule: '17 * * * *' },
 }
