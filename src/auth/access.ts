@@ -126,12 +126,18 @@ export function readsSome({ patterns, public: all }: Grants): boolean {
 /** The first of these globs that matches a name says whether it may be listed; none: it may not. */
 export type ListFilter = readonly (GlobShape & { pattern: string; readable: boolean })[]
 
-/** What a list is to be filtered by; undefined: by nothing. */
+const listFilters = new WeakMap<Grants, ListFilter>()
+
+/** What a list is to be filtered by; undefined: by nothing. The same object for the same grants. */
 export function listFilter(grants: Grants): ListFilter | undefined {
   if (grants.open || readsAll(grants)) return undefined
-  return [...grants.public, ...grants.patterns].map(({ glob, source, actions }) => ({
+  const known = listFilters.get(grants)
+  if (known) return known
+  const filter = [...grants.public, ...grants.patterns].map(({ glob, source, actions }) => ({
     ...shapeOf(glob),
     pattern: source,
     readable: actions.has('pull'),
   }))
+  listFilters.set(grants, filter)
+  return filter
 }

@@ -47,20 +47,41 @@ function matching({ prefix, rest, pattern }: NameFilter[number], { name, place, 
   return rest === 'anything' ? starts : `${starts} and ${name} not like ${place(`${prefix.replaceAll('_', '\\_')}%/%`)}`
 }
 
-/** Names that begin so, and whether they can be many: a glob without a star is one name. */
-type Range = { readonly beginning: string; readonly many: boolean }
+/** Names that begin so, before `end`, and whether they can be many: a glob without a star is one name. */
+type Range = { readonly beginning: string; readonly end: string; readonly many: boolean }
 
 /** Outside of these there is nothing to list. In order, and no name is in two of them. */
 function ranges(filter: NameFilter | undefined): Range[] {
-  if (!filter) return [{ beginning: '', many: true }]
+  if (!filter) return [{ beginning: '', end: pastNames, many: true }]
   const readable = filter.filter((glob) => glob.readable)
   const kept: string[] = []
   // In order, a beginning comes before all that begins with it.
   for (const prefix of readable.map((glob) => glob.prefix).sort())
     if (!kept.length || !prefix.startsWith(kept.at(-1) as string)) kept.push(prefix)
-  const many = (beginning: string) =>
-    readable.some(({ prefix, rest }) => rest !== 'nothing' && prefix.startsWith(beginning))
-  return kept.map((beginning) => ({ beginning, many: many(beginning) }))
+  return kept.map((beginning) => ({
+    beginning,
+    end: beginning + pastNames,
+    many: readable.some(({ prefix, rest }) => rest !== 'nothing' && prefix.startsWith(beginning)),
+  }))
+}
+
+/** `values`: behind the last name of the page before, and the limit. */
+type Statement = { readonly text: string; readonly values: readonly string[] }
+
+/** What a filter comes to: its ranges, and the statements that were needed so far, by the numbers of their ranges. */
+type Lookup = { readonly ranges: readonly Range[]; readonly statements: Map<string, Statement> }
+
+const lookups = new WeakMap<NameFilter, Lookup>()
+const unfiltered: Lookup = { ranges: ranges(undefined), statements: new Map() }
+
+/** Made once for a filter: to make it for every page would take a twentieth of the page's time. */
+function lookupOf(filter: NameFilter | undefined): Lookup {
+  if (!filter) return unfiltered
+  const known = lookups.get(filter)
+  if (known) return known
+  const lookup = { ranges: ranges(filter), statements: new Map() }
+  lookups.set(filter, lookup)
+  return lookup
 }
 
 type Page = { last: string; limit: number; filter?: NameFilter | undefined }
@@ -71,31 +92,48 @@ type Page = { last: string; limit: number; filter?: NameFilter | undefined }
  * many, so that the ranges behind it are asked only where it does not: merging them takes longer than reading the page.
  */
 export async function listRepositories(sql: Sql, { last, limit, filter }: Page): Promise<string[]> {
-  const left = ranges(filter).filter(({ beginning }) => last < beginning + pastNames)
-  const nearest = left.splice(0, left.findIndex(({ many }) => many) + 1 || left.length)
-  const found = await namesIn(sql, nearest, { last, limit, filter })
-  if (found.length === limit || left.length === 0) return found
-  return [...found, ...(await namesIn(sql, left, { last, limit: limit - found.length, filter }))]
+  const lookup = lookupOf(filter)
+  const { length } = lookup.ranges
+  const from = firstOf(lookup.ranges, 0, ({ end }) => last < end)
+  const to = Math.min(length, firstOf(lookup.ranges, from, ({ many }) => many) + 1)
+  const read = async (some: [from: number, to: number], most: number) => {
+    const { text, values } = statementOf(lookup, filter, some)
+    const [row] = await sql.unsafe<{ names: string[] }[]>(text, [last, most, ...values], { prepare: true })
+    return row?.names ?? []
+  }
+  const found = from < to ? await read([from, to], limit) : []
+  if (found.length === limit || to >= length) return found
+  return [...found, ...(await read([to, length], limit - found.length))]
+}
+
+/** The number of the first range from there on of which it is so; how many there are where it is of none. */
+function firstOf(all: readonly Range[], from: number, is: (range: Range) => boolean): number {
+  for (let at = from; at < all.length; at++) if (is(all[at] as Range)) return at
+  return all.length
 }
 
 /** Every range is a scan of its own, in order, and the scans are merged: no more names are taken from each than needed. */
-async function namesIn(sql: Sql, among: readonly Range[], { last, limit, filter }: Page): Promise<string[]> {
-  if (among.length === 0) return []
-  const values: (string | number)[] = [last, limit]
-  const place = (value: string) => `$${values.push(value)}::text`
-  const scans = among.map(
-    ({ beginning }) => `(
+function statementOf(lookup: Lookup, filter: NameFilter | undefined, [from, to]: [number, number]): Statement {
+  const key = `${from} ${to}`
+  const known = lookup.statements.get(key)
+  if (known) return known
+  const values: string[] = []
+  const place = (value: string) => `$${values.push(value) + 2}::text`
+  const scans = lookup.ranges.slice(from, to).map(({ beginning, end, many }) => {
+    const within = many ? `r.name >= ${place(beginning)} and r.name < ${place(end)}` : `r.name = ${place(beginning)}`
+    return `(
       select r.name from repositories r
-      where r.name > $1 and r.name >= ${place(beginning)} and r.name < ${place(beginning + pastNames)}
-        and ${filter ? listable(filter, { name: 'r.name', place, beginning }) : true}
+      where r.name > $1 and ${within} and ${filter ? listable(filter, { name: 'r.name', place, beginning }) : true}
         and exists (select from manifests m where m.repository_id = r.id)
-      order by r.name limit $2)`,
-  )
+      ${many ? 'order by r.name limit $2' : ''})`
+  })
+  const merged = scans.length > 1 ? ' order by found.name limit $2' : ''
   // As one text: of fragments the driver makes a promise each, and ten of them take as long as the statement.
   const text = `
     select coalesce(json_agg(page.name), '[]') as names from (
-      select found.name from (${scans.join(' union all ')}) found order by found.name limit $2
+      select found.name from (${scans.join(' union all ')}) found${merged}
     ) page`
-  const [row] = await sql.unsafe<{ names: string[] }[]>(text, values, { prepare: true })
-  return row?.names ?? []
+  const statement = { text, values }
+  lookup.statements.set(key, statement)
+  return statement
 }
