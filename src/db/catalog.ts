@@ -119,7 +119,8 @@ function statementOf(lookup: Lookup, filter: NameFilter | undefined, [from, to]:
   if (known) return known
   const values: string[] = []
   const place = (value: string) => `$${values.push(value) + 2}::text`
-  const scans = lookup.ranges.slice(from, to).map(({ beginning, end, many }) => {
+  const among = lookup.ranges.slice(from, to)
+  const scans = among.map(({ beginning, end, many }) => {
     const within = many ? `r.name >= ${place(beginning)} and r.name < ${place(end)}` : `r.name = ${place(beginning)}`
     return `(
       select r.name from repositories r
@@ -127,11 +128,11 @@ function statementOf(lookup: Lookup, filter: NameFilter | undefined, [from, to]:
         and exists (select from manifests m where m.repository_id = r.id)
       ${many ? 'order by r.name limit $2' : ''})`
   })
-  const merged = scans.length > 1 ? ' order by found.name limit $2' : ''
+  const inOrder = among.length === 1 && among[0]?.many ? '' : ' order by found.name limit $2'
   // As one text: of fragments the driver makes a promise each, and ten of them take as long as the statement.
   const text = `
     select coalesce(json_agg(page.name), '[]') as names from (
-      select found.name from (${scans.join(' union all ')}) found${merged}
+      select found.name from (${scans.join(' union all ')}) found${inOrder}
     ) page`
   const statement = { text, values }
   lookup.statements.set(key, statement)
