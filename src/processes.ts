@@ -98,7 +98,9 @@ function watchHanded(worker: Worker, handed: Handed): void {
   const { process: child } = worker
   const send = child.send.bind(child) as (...given: unknown[]) => boolean
   child.send = (...given: unknown[]) => {
-    if (given[1]) handed.set(worker, given[1] as { close(): void })
+    const [, connection] = given
+    if (typeof connection === 'object' && connection && 'close' in connection)
+      handed.set(worker, connection as { close(): void })
     return send(...given)
   }
 }
@@ -113,10 +115,13 @@ async function closeUntaken(workers: Worker[], handed: Handed): Promise<void> {
   await Promise.all(workers.map(saysClosed))
   // Nothing is handed out any more. What is still on its way to a worker comes before this, and its answer is before that.
   const again = Promise.all(workers.map(saysClosed))
-  for (const worker of workers) if (worker.isConnected()) worker.send({ tell: 'closed' } satisfies ToWorker)
+  for (const worker of workers) if (worker.isConnected()) worker.send({ tell: 'closed' } satisfies ToWorker, whenGone)
   await again
   for (const connection of handed.values()) connection.close()
 }
+
+/** A worker that ends in this moment does not hear it; that it is gone is heard of by itself. Without this, it is an error of ours. */
+const whenGone = () => undefined
 
 function saysClosed(worker: Worker): Promise<void> {
   return new Promise((resolve) => {

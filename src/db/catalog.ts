@@ -47,7 +47,7 @@ function matching({ prefix, rest, pattern }: NameFilter[number], { name, place, 
   return rest === 'anything' ? starts : `${starts} and ${name} not like ${place(`${prefix.replaceAll('_', '\\_')}%/%`)}`
 }
 
-/** Names that begin so, before `end`, and whether they can be many: a glob without a star is one name. */
+/** Names that begin so, before `end`, and whether they can be many: of globs without a star each is one name. */
 type Range = { readonly beginning: string; readonly end: string; readonly many: boolean }
 
 /** Outside of these there is nothing to list. In order, and no name is in two of them. */
@@ -119,20 +119,19 @@ function statementOf(lookup: Lookup, filter: NameFilter | undefined, [from, to]:
   if (known) return known
   const values: string[] = []
   const place = (value: string) => `$${values.push(value) + 2}::text`
-  const among = lookup.ranges.slice(from, to)
-  const scans = among.map(({ beginning, end, many }) => {
-    const within = many ? `r.name >= ${place(beginning)} and r.name < ${place(end)}` : `r.name = ${place(beginning)}`
-    return `(
+  const scans = lookup.ranges.slice(from, to).map(
+    ({ beginning, end }) => `(
       select r.name from repositories r
-      where r.name > $1 and ${within} and ${filter ? listable(filter, { name: 'r.name', place, beginning }) : true}
+      where r.name > $1 and r.name >= ${place(beginning)} and r.name < ${place(end)}
+        and ${filter ? listable(filter, { name: 'r.name', place, beginning }) : true}
         and exists (select from manifests m where m.repository_id = r.id)
-      ${many ? 'order by r.name limit $2' : ''})`
-  })
-  const inOrder = among.length === 1 && among[0]?.many ? '' : ' order by found.name limit $2'
+      order by r.name limit $2)`,
+  )
+  const merged = scans.length > 1 ? ' order by found.name limit $2' : ''
   // As one text: of fragments the driver makes a promise each, and ten of them take as long as the statement.
   const text = `
     select coalesce(json_agg(page.name), '[]') as names from (
-      select found.name from (${scans.join(' union all ')}) found${inOrder}
+      select found.name from (${scans.join(' union all ')}) found${merged}
     ) page`
   const statement = { text, values }
   lookup.statements.set(key, statement)
