@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtempSync, renameSync, rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import http from 'node:http'
@@ -276,6 +277,24 @@ describe('TLS', () => {
     await until(async () => (await nameOnTheWire()) === 'second')
     await registry.stop()
   })
+
+  it('takes a large blob and gives back what was sent', async () => {
+    make('large')
+    const registry = await startRegistry(await databases.fresh(), { TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile })
+    const bytes = randomBytes(9 * 1024 * 1024 + 1)
+    const digest = digestOf(bytes)
+    const ask = async (method: string, path: string, body: Buffer | undefined, status: number) => {
+      const request = https.request(registry.url + path, { method, rejectUnauthorized: false, agent: false })
+      request.end(body)
+      const [answer] = (await once(request, 'response')) as [http.IncomingMessage]
+      assert.equal(answer.statusCode, status)
+      return Buffer.concat((await answer.toArray()) as Buffer[])
+    }
+    await ask('POST', `/v2/tls/large/blobs/uploads/?digest=${digest}`, bytes, 201)
+    assert.ok((await ask('GET', `/v2/tls/large/blobs/${digest}`, undefined, 200)).equals(bytes))
+    await registry.stop()
+  })
+
   it('says in words which files cannot be used', async () => {
     const missing = { TLS_CERT_FILE: '/nowhere/cert.pem', TLS_KEY_FILE: keyFile }
     await assert.rejects(startRegistry(await databases.fresh(), missing), /\/nowhere\/cert\.pem.*cannot be used/)

@@ -5,7 +5,7 @@ import { setImmediate } from 'node:timers/promises'
 import { Failure, unavailable } from '../errors.ts'
 import { Directories } from './directories.ts'
 import { type Draft, Drafts } from './drafts.ts'
-import { consume } from './intake.ts'
+import { consume, releaseOf } from './intake.ts'
 import { type ObjectKey, storedKey } from './keys.ts'
 import { type BlobStore, type ByteRange, NotDeleted } from './store.ts'
 
@@ -25,8 +25,12 @@ export async function openFolderStore(folder: string): Promise<BlobStore & { fil
   // Keys are normal paths. To join them takes most of what deleting an object leaves to the collector of V8.
   const filePath = (key: ObjectKey) => `${folder}/${key}`
 
-  async function store(key: ObjectKey, fill: (draft: Draft) => Promise<void>): Promise<void> {
-    const draft = drafts.begin()
+  async function store(
+    key: ObjectKey,
+    fill: (draft: Draft) => Promise<void>,
+    copied?: (piece: Buffer) => void,
+  ): Promise<void> {
+    const draft = drafts.begin(copied)
     try {
       await fill(draft)
       const alongside = await refused(draft.finish())
@@ -40,14 +44,15 @@ export async function openFolderStore(folder: string): Promise<BlobStore & { fil
 
   const putStream: BlobStore['putStream'] = async (key, source, { onBytes, seal }) => {
     let size = 0
-    await store(key, async (draft) => {
+    const fill = async (draft: Draft) => {
       await consume(source, (piece) => {
         onBytes?.(piece)
         size += piece.length
         return refusedNow(() => draft.add(piece))
       })
       seal?.()
-    })
+    }
+    await store(key, fill, releaseOf(source))
     return size
   }
 

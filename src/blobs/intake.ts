@@ -1,4 +1,6 @@
+import { IncomingMessage } from 'node:http'
 import { finished, type Readable } from 'node:stream'
+import { MessageChannel } from 'node:worker_threads'
 
 /**
  * Hands every piece of `source` to `take`, in order; where `take` returns a promise the source is paused until it
@@ -82,4 +84,37 @@ export class Pieces {
     if (this.#end > this.#start) this.#whole.push(this.#tray.subarray(this.#start, this.#end))
     this.#start = this.#end
   }
+}
+
+/** For less than this it is not worth it. */
+const releasedBytes = 16 * 1024
+
+/**
+ * Gives back the memory of pieces that nobody needs any more, at once. Left to the garbage collector, every 64 MiB of a
+ * body that goes by makes V8 go through the whole heap, and each piece is memory that no cache of the processor has:
+ * bodies of 64 MiB, four at once, took 1.7 times as much processor time.
+ * Only of a message's body: its pieces are made for its one reader. A piece goes when the next one has come, so that
+ * whoever handed it over is done with it too.
+ */
+export function releaseOf(source: Readable): ((piece: Buffer) => void) | undefined {
+  if (!(source instanceof IncomingMessage)) return undefined
+  let last: ArrayBuffer | undefined
+  return ({ buffer, byteLength }) => {
+    if (last) release(last)
+    last =
+      buffer instanceof ArrayBuffer && buffer.byteLength === byteLength && byteLength >= releasedBytes
+        ? buffer
+        : undefined
+  }
+}
+
+type Transferable = ArrayBuffer & { transfer?(length: number): ArrayBuffer }
+
+const nowhere = new MessageChannel().port1
+nowhere.close()
+
+/** Node 20 has no `transfer`; a message to a port that is closed takes its memory along as well. */
+function release(memory: Transferable): void {
+  if (memory.transfer) memory.transfer(0)
+  else nowhere.postMessage(undefined, [memory])
 }
