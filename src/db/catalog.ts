@@ -47,22 +47,28 @@ function matching({ prefix, rest, pattern }: NameFilter[number], { name, place, 
   return rest === 'anything' ? starts : `${starts} and ${name} not like ${place(`${prefix.replaceAll('_', '\\_')}%/%`)}`
 }
 
-/** Names that begin so, before `end`, and whether they can be many: of globs without a star each is one name. */
-type Range = { readonly beginning: string; readonly end: string; readonly many: boolean }
+/** Names that begin so, before `end`. `exact`: of globs without a star only, these are all there can be. */
+type Range = { readonly beginning: string; readonly end: string; readonly exact?: readonly string[] }
 
 /** Outside of these there is nothing to list. In order, and no name is in two of them. */
 function ranges(filter: NameFilter | undefined): Range[] {
-  if (!filter) return [{ beginning: '', end: pastNames, many: true }]
+  if (!filter) return [{ beginning: '', end: pastNames }]
   const readable = filter.filter((glob) => glob.readable)
   const kept: string[] = []
   // In order, a beginning comes before all that begins with it.
   for (const prefix of readable.map((glob) => glob.prefix).sort())
     if (!kept.length || !prefix.startsWith(kept.at(-1) as string)) kept.push(prefix)
-  return kept.map((beginning) => ({
-    beginning,
-    end: beginning + pastNames,
-    many: readable.some(({ prefix, rest }) => rest !== 'nothing' && prefix.startsWith(beginning)),
-  }))
+  const all = kept.map((beginning): Range => {
+    const within = readable.filter(({ prefix }) => prefix.startsWith(beginning))
+    const range = { beginning, end: beginning + pastNames }
+    if (within.some(({ rest }) => rest !== 'nothing')) return range
+    return { ...range, exact: within.map(({ prefix }) => prefix).filter((name) => isReadable(filter, name)) }
+  })
+  return all.filter(({ exact }) => exact?.length !== 0)
+}
+
+function isReadable(filter: NameFilter, name: string): boolean {
+  return filter.find(({ pattern }) => new RegExp(pattern).test(name))?.readable ?? false
 }
 
 /** `values`: behind the last name of the page before, and the limit. */
@@ -95,11 +101,11 @@ export async function listRepositories(sql: Sql, { last, limit, filter }: Page):
   const lookup = lookupOf(filter)
   const { length } = lookup.ranges
   const from = firstOf(lookup.ranges, 0, ({ end }) => last < end)
-  const to = Math.min(length, firstOf(lookup.ranges, from, ({ many }) => many) + 1)
+  const to = Math.min(length, firstOf(lookup.ranges, from, ({ exact }) => !exact) + 1)
   const read = async (some: [from: number, to: number], most: number) => {
     const { text, values } = statementOf(lookup, filter, some)
     const [row] = await sql.unsafe<{ names: string[] }[]>(text, [last, most, ...values], { prepare: true })
-    return row?.names ?? []
+    return inOrder(row?.names ?? []).slice(0, most)
   }
   const found = from < to ? await read([from, to], limit) : []
   if (found.length === limit || to >= length) return found
@@ -112,27 +118,45 @@ function firstOf(all: readonly Range[], from: number, is: (range: Range) => bool
   return all.length
 }
 
-/** Every range is a scan of its own, in order, and the scans are merged: no more names are taken from each than needed. */
+/** Nothing promises that what was appended comes as it was appended; it does. */
+function inOrder(names: string[]): string[] {
+  return names.every((name, at) => at === 0 || (names[at - 1] as string) < name) ? names : names.sort()
+}
+
+/**
+ * Every range is a scan of its own, in order, and their scans are merged: no more names are taken from each than needed.
+ * Exact names that come before all others are one scan, with nothing to merge, which would take longer than the scan.
+ */
 function statementOf(lookup: Lookup, filter: NameFilter | undefined, [from, to]: [number, number]): Statement {
   const key = `${from} ${to}`
   const known = lookup.statements.get(key)
   if (known) return known
   const values: string[] = []
   const place = (value: string) => `$${values.push(value) + 2}::text`
-  const scans = lookup.ranges.slice(from, to).map(
-    ({ beginning, end }) => `(
+  const scan = (names: string) => `(
       select r.name from repositories r
-      where r.name > $1 and r.name >= ${place(beginning)} and r.name < ${place(end)}
-        and ${filter ? listable(filter, { name: 'r.name', place, beginning }) : true}
-        and exists (select from manifests m where m.repository_id = r.id)
-      order by r.name limit $2)`,
-  )
-  const merged = scans.length > 1 ? ' order by found.name limit $2' : ''
+      where r.name > $1 and ${names} and exists (select from manifests m where m.repository_id = r.id)
+      order by r.name limit $2)`
+  const exactly = (names: readonly string[]) =>
+    names.length === 1
+      ? `r.name = ${place(names[0] as string)}`
+      : `r.name = any(array[${names.map(place).join()}]::text[])`
+  const within = ({ beginning, end, exact }: Range) =>
+    exact
+      ? exactly(exact)
+      : `r.name >= ${place(beginning)} and r.name < ${place(end)} and ${filter ? listable(filter, { name: 'r.name', place, beginning }) : true}`
+  const some = lookup.ranges.slice(from, to)
+  const many = some.findIndex(({ exact }) => !exact)
+  const before = some.slice(0, many < 0 ? some.length : many).flatMap(({ exact }) => exact ?? [])
+  const merged = many < 0 ? [] : some.slice(many).map((range) => scan(within(range)))
+  const scans = [
+    ...(before.length > 0 ? [scan(exactly(before))] : []),
+    ...(merged.length > 1 ? [`(${merged.join(' union all ')} order by name limit $2)`] : merged),
+  ]
   // As one text: of fragments the driver makes a promise each, and ten of them take as long as the statement.
-  const text = `
-    select coalesce(json_agg(page.name), '[]') as names from (
-      select found.name from (${scans.join(' union all ')}) found${merged}
-    ) page`
+  const appended =
+    scans.length === 1 ? scans[0] : `(${scans.map((one, at) => `select * from ${one} s${at}`).join(' union all ')})`
+  const text = `select coalesce(json_agg(page.name), '[]') as names from ${appended} page`
   const statement = { text, values }
   lookup.statements.set(key, statement)
   return statement
