@@ -12,32 +12,12 @@ import { writeAll } from './write-all.ts'
 const fdatasync = promisify(fs.fdatasync)
 const ftruncate = promisify(fs.ftruncate)
 
-/** No disk is known that asks for more, and less is of no use; `writesDirectly` tries it. */
+/** No disk is known that asks for more, and less is of no use; `blocksFor` tries it. */
 const alignment = 4096
 const alignedUp = (bytes: number) => Math.ceil(bytes / alignment) * alignment
 
 const { O_DIRECT, O_WRONLY, O_CREAT, O_EXCL } = fs.constants
 const openDirect = (path: string) => fs.openSync(path, O_DIRECT | O_WRONLY | O_CREAT | O_EXCL)
-
-/**
- * Whether files in `folder` can be written directly: not where the system (macOS) or the file system (one in memory, of
- * an older Linux) has no such thing. A file is written to find out, and removed again.
- */
-export function writesDirectly(folder: string): boolean {
-  if (O_DIRECT === undefined) return false
-  const path = join(folder, `probe-${process.pid}-${randomBytes(9).toString('base64url')}`)
-  let fd: number | undefined
-  try {
-    fd = openDirect(path)
-    return fs.writeSync(fd, alignedMemory(alignment)) === alignment
-  } catch {
-    // The reason does not matter: what else is wrong with the folder shows where it is written to as usual.
-    return false
-  } finally {
-    if (fd !== undefined) fs.closeSync(fd)
-    fs.rmSync(path, { force: true })
-  }
-}
 
 /** While one half is written the other one is filled. */
 type Block = readonly [Buffer, Buffer]
@@ -45,27 +25,42 @@ const halfBytes = 512 * 1024
 
 /** Aligned memory for `count` files at a time. What has never been used takes none. */
 export class Blocks {
-  #count: number
-  #free: Block[] | undefined
+  #free: Block[]
 
   constructor(count: number) {
-    this.#count = count
+    const memory = alignedMemory(2 * halfBytes * count)
+    const half = (at: number) => memory.subarray(at * halfBytes, (at + 1) * halfBytes)
+    this.#free = Array.from({ length: count }, (_, at) => [half(2 * at), half(2 * at + 1)] as const)
   }
 
   /** A block of one's own; undefined where all are taken. */
   take(): Block | undefined {
-    this.#free ??= this.#make()
     return this.#free.pop()
   }
 
   give(block: Block): void {
-    this.#free?.push(block)
+    this.#free.push(block)
   }
+}
 
-  #make(): Block[] {
-    const memory = alignedMemory(2 * halfBytes * this.#count)
-    const half = (at: number) => memory.subarray(at * halfBytes, (at + 1) * halfBytes)
-    return Array.from({ length: this.#count }, (_, at) => [half(2 * at), half(2 * at + 1)] as const)
+/**
+ * What files in `folder` are written directly from; undefined where that does not go: on macOS, in the memory of an
+ * older Linux, without WebAssembly. A file is written to find out, and removed again.
+ */
+export function blocksFor(folder: string, count: number): Blocks | undefined {
+  if (O_DIRECT === undefined) return undefined
+  const path = join(folder, `probe-${process.pid}-${randomBytes(9).toString('base64url')}`)
+  let fd: number | undefined
+  try {
+    const blocks = new Blocks(count)
+    fd = openDirect(path)
+    return fs.writeSync(fd, alignedMemory(alignment)) === alignment ? blocks : undefined
+  } catch {
+    // The reason does not matter: what else is wrong with the folder shows where it is written to as usual.
+    return undefined
+  } finally {
+    if (fd !== undefined) fs.closeSync(fd)
+    fs.rmSync(path, { force: true })
   }
 }
 

@@ -10,7 +10,7 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { test } from 'node:test'
 import { BufferedFile } from './buffered-file.ts'
-import { Blocks, DirectFile, writesDirectly } from './direct-file.ts'
+import { Blocks, blocksFor, DirectFile } from './direct-file.ts'
 import { Drafts } from './drafts.ts'
 import { consume, releaseOf } from './intake.ts'
 
@@ -19,7 +19,7 @@ const MiB = 1024 * KiB
 
 /** A folder on a disk: the one for temporary files can be in memory, where an older Linux writes nothing directly. */
 function folderOnDisk(t: { after(undo: () => void): void }): string {
-  const parent = writesDirectly(tmpdir()) ? tmpdir() : '.'
+  const parent = blocksFor(tmpdir(), 1) ? tmpdir() : '.'
   const folder = fs.mkdtempSync(join(parent, '.drafts-'))
   t.after(() => fs.rmSync(folder, { recursive: true }))
   return folder
@@ -32,7 +32,7 @@ const opened: Record<string, Open> = {
   direct: (path, copied) => DirectFile.open(path, blocks, copied) ?? assert.fail('the block was not given back'),
 }
 /** Where a system cannot write directly, what there is to hold is that large files are written all the same. */
-const skip = (kind: string) => kind === 'direct' && !writesDirectly('.') && 'this system writes no file directly'
+const skip = (kind: string) => kind === 'direct' && !blocksFor('.', 1) && 'this system writes no file directly'
 
 const sizes = [1, 4095, 4096, 4097, 512 * KiB - 1, 512 * KiB, 512 * KiB + 1, MiB, MiB + 1, 3 * MiB, 5 * MiB + 4321]
 

@@ -3,7 +3,7 @@ import fs from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { BufferedFile } from './buffered-file.ts'
-import { Blocks, DirectFile, writesDirectly } from './direct-file.ts'
+import { type Blocks, blocksFor, DirectFile } from './direct-file.ts'
 import { Pieces } from './intake.ts'
 import { writeAllSync } from './write-all.ts'
 
@@ -24,7 +24,7 @@ export class Drafts {
 
   constructor(folder: string) {
     this.folder = folder
-    this.#blocks = writesDirectly(folder) ? new Blocks(directFiles) : undefined
+    this.#blocks = blocksFor(folder, directFiles)
   }
 
   /** `copied` is told of pieces that the draft has no use for any more, unless they are kept until it ends. */
