@@ -20,14 +20,33 @@ export function patternOf(glob: string): string {
   return `^${parts.join('')}$`
 }
 
-/** What a glob spells out before its first `*`, and what may stand behind that, where this is simple to say. */
-export type GlobShape = { prefix: string; rest: 'nothing' | 'segment' | 'anything' | 'pattern' }
+/**
+ * A glob in words that a database is quick with. `prefix`: what it spells out before its first `*`; `rest`: what may
+ * stand behind that, where this is simple to say.
+ * `like`: every name that fits is like this, in the sense of SQL. `slashes`: those that do are all names like it with so
+ * many slashes, or with any number of them; undefined: only the regular expression tells.
+ */
+export type GlobShape = {
+  prefix: string
+  rest: 'nothing' | 'segment' | 'anything' | 'pattern'
+  like: string
+  slashes: number | 'any' | undefined
+}
 
 export function shapeOf(glob: string): GlobShape {
   const star = glob.indexOf('*')
-  if (star < 0) return { prefix: glob, rest: 'nothing' }
+  const like = glob.replaceAll('_', '\\_').replace(/\*+/g, '%')
+  const slashes = slashesOf(glob)
+  if (star < 0) return { prefix: glob, rest: 'nothing', like, slashes }
   const rest = { '*': 'segment', '**': 'anything' }[glob.slice(star)] ?? 'pattern'
-  return { prefix: glob.slice(0, star), rest: rest as GlobShape['rest'] }
+  return { prefix: glob.slice(0, star), rest: rest as GlobShape['rest'], like, slashes }
+}
+
+/** With as many slashes as the glob itself spells out, there is none left for a star to stand for. */
+function slashesOf(glob: string): GlobShape['slashes'] {
+  const stars = new Set(glob.match(/\*+/g))
+  if (!stars.has('**')) return glob.split('/').length - 1
+  return stars.has('*') ? undefined : 'any'
 }
 
 /** How many characters it spells out: of two globs that match, the longer one is about less. */

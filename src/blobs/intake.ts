@@ -96,8 +96,8 @@ const releasedBytes = 16 * 1024
  * Only of a message's body: its pieces are made for its one reader. A piece goes when the next one has come, so that
  * whoever handed it over is done with it too.
  */
-export function releaseOf(source: Readable): ((piece: Buffer) => void) | undefined {
-  if (!(source instanceof IncomingMessage)) return undefined
+export function releaseOf(source: Readable): (piece: Buffer) => void {
+  if (!(source instanceof IncomingMessage)) return () => undefined
   let last: ArrayBuffer | undefined
   return ({ buffer, byteLength }) => {
     if (last) release(last)

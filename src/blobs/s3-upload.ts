@@ -9,7 +9,7 @@ import {
   type S3Client,
   UploadPartCommand,
 } from '@aws-sdk/client-s3'
-import { consume, Pieces } from './intake.ts'
+import { consume, Pieces, releaseOf } from './intake.ts'
 import { PartBudget } from './part-budget.ts'
 import { answered, type S3Connection } from './s3-connection.ts'
 
@@ -45,6 +45,8 @@ export class S3Upload {
   #sent: { PartNumber: number; ETag: string | undefined }[] = []
   #sending = new Set<Promise<void>>()
   #failure: { error: unknown } | undefined
+  /** Told of pieces that are in a part. */
+  #copied: (piece: Buffer) => void = () => undefined
 
   constructor(s3: S3Connection, key: string) {
     this.#s3 = s3
@@ -56,6 +58,7 @@ export class S3Upload {
     source: Readable,
     { onBytes, seal }: { onBytes?: (bytes: Buffer) => void; seal?: () => void },
   ): Promise<number> {
+    this.#copied = releaseOf(source)
     await consume(source, (piece) => {
       if (this.#failure) throw this.#failure.error
       onBytes?.(piece)
@@ -90,6 +93,7 @@ export class S3Upload {
   #add(piece: Buffer): Promise<void> | undefined {
     if (this.#part && piece.length <= this.#part.length - this.#filled) {
       this.#filled += piece.copy(this.#part, this.#filled)
+      this.#copied(piece)
       return undefined
     }
     if (!this.#part && this.#total <= smallBytes) {
@@ -109,6 +113,7 @@ export class S3Upload {
         this.#filled += copied
         done += copied
       }
+      this.#copied(piece)
     }
   }
 

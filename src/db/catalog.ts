@@ -2,11 +2,15 @@ import type { Sql } from './client.ts'
 
 /**
  * The first of these globs that matches a name says whether it may be listed; none: it may not. `prefix`: what it spells
- * out before its first star; `rest`: what may stand behind that; `pattern`: the whole as a regular expression.
+ * out before its first star; `rest`: what may stand behind that; `like`: what every name that matches is like, in the
+ * sense of SQL; `slashes`: how many those have that match, where all of them do; `pattern`: the whole as a regular
+ * expression.
  */
 export type NameFilter = readonly {
   prefix: string
   rest: 'nothing' | 'segment' | 'anything' | 'pattern'
+  like: string
+  slashes: number | 'any' | undefined
   pattern: string
   readable: boolean
 }[]
@@ -39,8 +43,14 @@ export function listable(filter: NameFilter, { name, place, beginning = '' }: As
 }
 
 /** A regular expression takes ten times as long as what says the same of nearly every glob there is. */
-function matching({ prefix, rest, pattern }: NameFilter[number], { name, place, beginning }: Required<Asked>): string {
-  if (rest === 'pattern') return `${name} ~ ${place(pattern)}`
+function matching(glob: NameFilter[number], { name, place, beginning }: Required<Asked>): string {
+  const { prefix, rest, like, slashes, pattern } = glob
+  if (rest === 'pattern') {
+    const fits = `${name} like ${place(like)}`
+    if (slashes === 'any') return fits
+    if (slashes === undefined) return `${fits} and ${name} ~ ${place(pattern)}`
+    return `${fits} and ${name} not like ${place(`${'%/'.repeat(slashes + 1)}%`)}`
+  }
   if (rest === 'nothing') return `${name} = ${place(prefix)}`
   const starts = beginning.startsWith(prefix) ? 'true' : `starts_with(${name}, ${place(prefix)})`
   // In a pattern of LIKE, an underline in a name is to be none but itself.
