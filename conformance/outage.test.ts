@@ -55,11 +55,12 @@ function databaseRequests(server: Server, digest: string): (readonly [string, ()
     ['catalog', () => call('GET', `${server.url}/v2/_catalog`)],
     ['referrers', () => call('GET', `${v2}/referrers/${digest}`)],
     [
-      // Opening it takes no database: what there is to know is in the answer. Its content does.
+      // To open it, the database is asked for the upstreams at most, and that only now and then. Its content does need it.
       'POST upload and PUT',
       async () => {
-        const { headers } = await call('POST', `${v2}/blobs/uploads/`)
-        return call('PUT', withQuery(`${server.url}${headers.location}`, { digest: sha256('y') }), {
+        const opened = await call('POST', `${v2}/blobs/uploads/`)
+        if (opened.status !== 202) return opened
+        return call('PUT', withQuery(`${server.url}${opened.headers.location}`, { digest: sha256('y') }), {
           headers: octets,
           body: 'y',
         })
