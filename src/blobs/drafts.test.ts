@@ -90,6 +90,22 @@ test('more large files than there are blocks are written all the same', async (t
   assert.deepEqual(fs.readdirSync(folder), [])
 })
 
+test('the starts of many files at once hold no more than so much together', async (t) => {
+  const folder = folderOnDisk(t)
+  const drafts = new Drafts(folder)
+  const start = randomBytes(512 * KiB)
+  const files = Array.from({ length: 300 }, () => drafts.begin())
+  for (const file of files) {
+    void file.add(Buffer.alloc(0))
+    await file.add(start)
+  }
+  const held = files.length - fs.readdirSync(folder).length
+  assert.ok(held * start.length <= 64 * MiB, `${held} starts are in memory`)
+  await Promise.all(files.map((file) => file.discard()))
+  assert.equal(drafts.starting, 0)
+  assert.deepEqual(fs.readdirSync(folder), [])
+})
+
 /** Stores a stream as the folder store does; answers the digest it went by with, and its pieces. */
 async function storeIn(drafts: Drafts, source: Readable, expected: Buffer) {
   const draft = drafts.begin(releaseOf(source))

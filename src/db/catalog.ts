@@ -68,17 +68,23 @@ function ranges(filter: NameFilter | undefined): Range[] {
   // In order, a beginning comes before all that begins with it.
   for (const prefix of readable.map((glob) => glob.prefix).sort())
     if (!kept.length || !prefix.startsWith(kept.at(-1) as string)) kept.push(prefix)
+  const isReadable = readableIn(filter)
   const all = kept.map((beginning): Range => {
     const within = readable.filter(({ prefix }) => prefix.startsWith(beginning))
     const range = { beginning, end: beginning + pastNames }
     if (within.some(({ rest }) => rest !== 'nothing')) return range
-    return { ...range, exact: within.map(({ prefix }) => prefix).filter((name) => isReadable(filter, name)) }
+    return { ...range, exact: within.map(({ prefix }) => prefix).filter(isReadable) }
   })
   return all.filter(({ exact }) => exact?.length !== 0)
 }
 
-function isReadable(filter: NameFilter, name: string): boolean {
-  return filter.find(({ pattern }) => new RegExp(pattern).test(name))?.readable ?? false
+/** What the filter says of a name. A policy can have a thousand globs without a star: those are compared as they are. */
+function readableIn(filter: NameFilter): (name: string) => boolean {
+  const globs = filter.map(({ prefix, rest, pattern, readable }) => {
+    const whole = rest === 'nothing' ? undefined : new RegExp(pattern)
+    return { readable, matches: (name: string) => (whole ? whole.test(name) : name === prefix) }
+  })
+  return (name) => globs.find(({ matches }) => matches(name))?.readable ?? false
 }
 
 /** `values`: behind the last name of the page before, and the limit. */
