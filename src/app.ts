@@ -98,7 +98,7 @@ async function audited(
   answering: Response | Promise<Response>,
 ): Promise<Response> {
   const answer = await answering
-  await audit(deps, bindings, answer)
+  await audit(deps, bindings, answer.status)
   return answer
 }
 

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { LRUCache } from 'lru-cache'
 import { type Auth, openAuth } from './auth/open.ts'
@@ -36,7 +37,7 @@ export type Deps = {
   /** The statements that many requests ask at the same moment, joined into one. */
   together: ReturnType<typeof openTogether>
   /** What upload session ids are signed with. */
-  uploadSecret: Buffer
+  uploadSecret: KeyObject
   /** Which repositories quotas are about, as far as this process knows. */
   quotas: KnownQuotas
   /** What private keys are encrypted with in the database: the first; the others open older ones. None: they are not. */
@@ -52,7 +53,10 @@ export const uploadLifeSeconds = 24 * 60 * 60
 
 const cacheBytes = 64 * 1024 * 1024
 
-function openTogether(db: Database, { gcGraceSeconds }: Config) {
+/** How long what happened waits for more of its kind, where no answer waits for it. In milliseconds. */
+const auditRestMs = 100
+
+function openTogether(db: Database, { gcGraceSeconds, auth }: Config) {
   return {
     linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) =>
       askRead(db, (sql) => findLinkedBlobs(sql, keys)),
@@ -68,7 +72,7 @@ function openTogether(db: Database, { gcGraceSeconds }: Config) {
         await askRelaxed(db, (relaxed) => insertEvents(relaxed, entries))
         return entries.map(() => undefined)
       },
-      { lanes: 2 },
+      auth.mode === 'none' ? { restMs: auditRestMs } : { lanes: 2 },
     ),
     packContent: batched((keys: Parameters<typeof findContents>[1]) => askRead(db, (sql) => findContents(sql, keys))),
     packDescription: batched((keys: Parameters<typeof findDescriptions>[1]) =>
@@ -149,6 +153,7 @@ async function readSecrets(file: string | undefined): Promise<Buffer[]> {
 
 export async function closeDeps(deps: Deps): Promise<void> {
   deps.auth.close()
+  await deps.together.audit.settle()
   await deps.relay.close()
   await Promise.all([deps.db.close(), deps.blobs.close()])
 }

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 
 /** So that a token is known by its looks, to people and to programs that search for leaked ones. */
 const prefix = 'pkr_'
@@ -14,5 +14,5 @@ export function isApiToken(text: string): boolean {
 }
 
 export function hashOf(token: string): Buffer {
-  return createHash('sha256').update(token).digest()
+  return hash('sha256', token, 'buffer')
 }

@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { randomHex } from '../random.ts'
 import { BufferedFile } from './buffered-file.ts'
 import { type Blocks, blocksFor, DirectFile } from './direct-file.ts'
 import { Pieces } from './intake.ts'
@@ -69,7 +69,7 @@ export class Draft {
   constructor(drafts: Drafts, copied: (piece: Buffer) => void) {
     this.#drafts = drafts
     this.#copied = copied
-    this.path = join(drafts.folder, `${process.pid}-${randomBytes(9).toString('base64url')}`)
+    this.path = join(drafts.folder, `${process.pid}-${randomHex(9)}`)
   }
 
   /** Takes a piece; the promise, if any, resolves when there is room for more. */

@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto'
 import { algorithmOf, type Digest, hexOf, parseDigest } from '../oci/digest.ts'
+import { randomHex } from '../random.ts'
 
 declare const brand: unique symbol
 
@@ -13,17 +13,17 @@ export type ObjectKey = string & { readonly [brand]: 'ObjectKey' }
  */
 export function blobKey(digest: Digest): ObjectKey {
   const hex = hexOf(digest)
-  return `blobs/${algorithmOf(digest)}/${hex.slice(0, 2)}/${hex}.${randomBytes(4).toString('hex')}` as ObjectKey
+  return `blobs/${algorithmOf(digest)}/${hex.slice(0, 2)}/${hex}.${randomHex(4)}` as ObjectKey
 }
 
 /** Where one chunk of an unfinished upload is staged. Random, so two writers of one chunk never share an object. */
 export function chunkKey(uploadId: string): ObjectKey {
-  return `uploads/${uploadId}/${randomBytes(6).toString('hex')}` as ObjectKey
+  return `uploads/${uploadId}/${randomHex(6)}` as ObjectKey
 }
 
 /** Where wrong bytes are kept for a person to look at. Nothing is ever served from there. */
 export function quarantineKey(digest: Digest): ObjectKey {
-  return `quarantine/${algorithmOf(digest)}/${hexOf(digest)}.${randomBytes(4).toString('hex')}` as ObjectKey
+  return `quarantine/${algorithmOf(digest)}/${hexOf(digest)}.${randomHex(4)}` as ObjectKey
 }
 
 /** What the keys of all generations of content begin with; its folder where `digest` is only the first two digits. */
@@ -64,7 +64,7 @@ export function parseKey(key: string): KeyKind | undefined {
 
 /** Where a part of a bundle file that was exported is kept. Random, so two writers of one part never share an object. */
 export function exportKey(exportId: string): ObjectKey {
-  return `exports/${exportId}/${randomBytes(6).toString('hex')}` as ObjectKey
+  return `exports/${exportId}/${randomHex(6)}` as ObjectKey
 }
 
 /** A key as the database remembers it. */

@@ -6,6 +6,8 @@ export type Batched<Key, Answer> = {
   /** `done` is called with the answer, or with the error of the statement. The hottest reads use this form. */
   ask(key: Key, done: Done<Answer>): void
   load(key: Key): Promise<Answer>
+  /** Sends what waits, and resolves when nothing is under way any more. */
+  settle(): Promise<void>
 }
 
 type Done<Answer> = (error: unknown, answer?: Answer) => void
@@ -19,10 +21,11 @@ type Done<Answer> = (error: unknown, answer?: Answer) => void
  * for a single key), and an idle one adds no wait. Nothing is remembered from one batch to the next, so an answer is
  * never older than its question. `run` gives one answer per key, in the order of the keys.
  * A batch that fails fails all of its callers.
+ * `restMs`: how long a batch that is not full waits for more, in milliseconds: for what nobody waits for.
  */
 export function batched<Key, Answer>(
   run: (keys: Key[]) => Promise<Answer[]>,
-  { lanes = 1, most = 200 } = {},
+  { lanes = 1, most = 200, restMs = 0 } = {},
 ): Batched<Key, Answer> {
   let keys: Key[] = []
   let waiting: Done<Answer>[] = []
@@ -30,9 +33,12 @@ export function batched<Key, Answer>(
   let scheduled = false
   let turns = 0
   let seen = 0
+  let resting: NodeJS.Timeout | undefined
+  const settling: (() => void)[] = []
 
   // Another turn of the event loop as long as turns bring more.
   const gather = () => {
+    resting = undefined
     if (keys.length > seen && keys.length < most && ++turns < mostTurns) {
       seen = keys.length
       setImmediate(gather)
@@ -59,17 +65,23 @@ export function batched<Key, Answer>(
   const back = (asking: Done<Answer>[], tell: (done: Done<Answer>, i: number) => void) => {
     underWay--
     for (const [i, done] of asking.entries()) tell(done, i)
-    if (keys.length > 0 && !scheduled && underWay < lanes) {
-      scheduled = true
-      setImmediate(gather)
-    }
+    if (keys.length > 0 && !scheduled && underWay < lanes) schedule()
+    for (const resolve of settling.splice(0)) resolve()
+  }
+  const schedule = () => {
+    scheduled = true
+    if (restMs > 0 && keys.length < most) resting = setTimeout(gather, restMs)
+    else setImmediate(gather)
+  }
+  const rested = () => {
+    clearTimeout(resting)
+    gather()
   }
   const ask = (key: Key, done: Done<Answer>) => {
     keys.push(key)
     waiting.push(done)
-    if (scheduled || underWay >= lanes) return
-    scheduled = true
-    setImmediate(gather)
+    if (resting && keys.length === most) rested()
+    else if (!scheduled && underWay < lanes) schedule()
   }
   return {
     ask,
@@ -77,6 +89,12 @@ export function batched<Key, Answer>(
       new Promise((resolve, reject) => {
         ask(key, (error, answer) => (error === undefined ? resolve(answer as Answer) : reject(error)))
       }),
+    async settle() {
+      while (keys.length > 0 || underWay > 0) {
+        if (resting) rested()
+        await new Promise<void>((resolve) => settling.push(resolve))
+      }
+    },
   }
 }
 

@@ -1,3 +1,4 @@
+import { createSecretKey, type KeyObject } from 'node:crypto'
 import { type ObjectKey, storedKey } from '../blobs/keys.ts'
 import type { Algorithm, Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -18,10 +19,10 @@ export type UploadSession = {
 }
 
 /** The key that session ids are signed with, the same for every process. */
-export async function uploadSecret(sql: Sql): Promise<Buffer> {
+export async function uploadSecret(sql: Sql): Promise<KeyObject> {
   const [row] = await sql<{ secret: Buffer }[]>`select secret from secrets where name = 'uploads'`
   if (!row) throw new Error('The database has no key for upload sessions; its row in "secrets" was deleted.')
-  return row.secret
+  return createSecretKey(row.secret)
 }
 
 /** What somebody has under way in uploads that have a chunk. */

@@ -112,10 +112,10 @@ export function mayBeAudited({ mode }: Deps['auth'], { incoming }: Bindings): bo
  * That nothing was shown where something is needed is no refusal, but how every client begins. Never throws: what was
  * done is done, and the log has it.
  */
-export async function audit(deps: Deps, bindings: Bindings, answer: Response): Promise<void> {
-  const outcome = outcomeOf(bindings, answer.status)
+export async function audit(deps: Deps, bindings: Bindings, status: number): Promise<void> {
+  const outcome = outcomeOf(bindings, status)
   if (!outcome) return
-  const entry = entryOf(bindings, answer, outcome)
+  const entry = entryOf(bindings, status, outcome)
   const written = deps.together.audit.load(entry).catch((error) => {
     deps.log.error({ error, audit: entry }, 'this could not be written to the audit')
   })
@@ -134,8 +134,8 @@ function outcomeOf(bindings: Bindings, status: number): AuditEntry['outcome'] | 
   return isUnderWay || (route === session && method !== 'PUT') ? undefined : 'done'
 }
 
-function entryOf(bindings: Bindings, { status, headers }: Response, outcome: AuditEntry['outcome']): AuditEntry {
-  const { incoming, principal, gate, repository, digest, reason } = bindings
+function entryOf(bindings: Bindings, status: number, outcome: AuditEntry['outcome']): AuditEntry {
+  const { incoming, principal, gate, repository, digest, tags = [], reason } = bindings
   const { method = '', url = '' } = incoming
   return {
     who: principal?.name ?? claimedName(incoming.headers.authorization),
@@ -145,8 +145,8 @@ function entryOf(bindings: Bindings, { status, headers }: Response, outcome: Aud
     action: `${method} ${bindings.route ?? 'none'}`,
     path: (url.split('?', 1)[0] ?? '').slice(0, 2000).replaceAll('\0', ''),
     repository: repository === '*' ? undefined : repository,
-    digest: digest ?? headers.get('docker-content-digest') ?? undefined,
-    tags: headers.get('oci-tag') ?? undefined,
+    digest,
+    tags: tags.length > 0 ? tags.join(', ') : undefined,
     reason,
     ...{ outcome, status, requestId: requestId(bindings) },
   }

@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { Deps } from '../deps.ts'
 import { Failure, failures } from '../errors.ts'
+import { randomHex } from '../random.ts'
 import type { Env, RequestFacts } from './routes.ts'
 
 type Bindings = Env['Bindings']
@@ -11,7 +11,7 @@ const wellFormed = /^[A-Za-z0-9._-]{8,128}$/
 /** Names the request in the log and in errors: the name that a proxy gave it, else one of ours. */
 export function requestId(bindings: Bindings): string {
   const given = bindings.incoming.headers['x-request-id']
-  bindings.id ??= typeof given === 'string' && wellFormed.test(given) ? given : randomBytes(8).toString('hex')
+  bindings.id ??= typeof given === 'string' && wellFormed.test(given) ? given : randomHex(8)
   return bindings.id
 }
 

@@ -16,6 +16,8 @@ export type RequestFacts = {
   /** What it was about: the last that access was asked for, and the manifest or blob that was written. */
   repository?: RepositoryName | '*'
   digest?: string
+  /** The tags that the client asked for beside the one in the path. */
+  tags?: readonly string[]
   /** Why whoever asks means it, where they said so. */
   reason?: string | undefined
   /** The answer is that there is nothing, for it may not be read. */

@@ -1,4 +1,4 @@
-import { createHash, type Hash } from 'node:crypto'
+import { type Hash, hash } from 'node:crypto'
 
 declare const brand: unique symbol
 
@@ -33,5 +33,5 @@ export function digestSoFar(algorithm: Algorithm, hash: Hash): Digest {
 }
 
 export function digestOf(bytes: Uint8Array, algorithm: Algorithm = 'sha256'): Digest {
-  return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}` as Digest
+  return `${algorithm}:${hash(algorithm, bytes, 'hex')}` as Digest
 }

@@ -1,4 +1,4 @@
-import { createHmac, randomUUID } from 'node:crypto'
+import { createHmac, type KeyObject, randomUUID } from 'node:crypto'
 import { isSameSecret } from '../auth/secrets.ts'
 import type { Algorithm } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -13,7 +13,7 @@ const form = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.([0-9a-z]{1,10}
 
 /** A new id, good until `expiresAt` (seconds since 1970) in this repository and on every process. */
 export function newSessionId(
-  secret: Buffer,
+  secret: KeyObject,
   { repository, algorithm, expiresAt }: { repository: RepositoryName; algorithm: Algorithm; expiresAt: number },
 ): string {
   const facts = `${randomUUID()}.${Math.floor(expiresAt).toString(36)}.${algorithm}`
@@ -22,7 +22,7 @@ export function newSessionId(
 
 /** Undefined where the text is no id, or one that we did not sign for this repository, or has expired. */
 export function parseSessionId(
-  secret: Buffer,
+  secret: KeyObject,
   repository: RepositoryName,
   text: string,
   nowSeconds: number,
@@ -36,6 +36,6 @@ export function parseSessionId(
   return { id, repository, fresh: { algorithm: algorithm as Algorithm } }
 }
 
-function signature(secret: Buffer, repository: RepositoryName, facts: string): string {
+function signature(secret: KeyObject, repository: RepositoryName, facts: string): string {
   return createHmac('sha256', secret).update(`${repository} ${facts}`).digest('hex').slice(0, 32)
 }

@@ -57,6 +57,7 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
       mayPull: mayPullFor(c),
     }
     const { digest, manifest } = await putManifest(deps, push)
+    Object.assign(c.env, { digest, tags: extraTags })
     return reply(201, {
       location: `/v2/${name}/manifests/${digest}`,
       'docker-content-digest': digest,

@@ -39,11 +39,11 @@ export function addUploadRoutes(routes: Routes, deps: Deps): void {
     requireAccess(c, name, 'push', parseName(c.req.query('from') ?? ''))
     await requireNoUpstream(deps, name)
     const mounted = digestQuery(c, 'mount')
-    if (mounted && (await tryMount(c, deps, name, mounted))) return created(name, mounted)
+    if (mounted && (await tryMount(c, deps, name, mounted))) return created(c, name, mounted)
     const digest = digestQuery(c)
     if (digest && !mounted) {
       await patiently(c, () => storeContent(deps, { repository: name, digest, body: bodyOf(c) }))
-      return created(name, digest)
+      return created(c, name, digest)
     }
     const id = startUpload(deps, name, algorithmQuery(c))
     return reply(202, sessionHeaders({ id, repository: name }, 0))
@@ -69,7 +69,7 @@ export function addUploadRoutes(routes: Routes, deps: Deps): void {
     const digest = digestQuery(c)
     if (!digest) throw new Failure('DIGEST_INVALID', { detail: 'the closing request needs ?digest=' })
     await patiently(c, () => finish(deps, id, digest, bodyOf(c), chunkRangeOf(c)))
-    return created(id.repository, digest)
+    return created(c, id.repository, digest)
   })
 
   // end-14
@@ -88,6 +88,7 @@ async function tryMount(c: Context<Env>, deps: Deps, to: RepositoryName, digest:
   return mount(deps, { from, to, digest }, (source) => mayAccess(principalOf(c), source, 'pull'))
 }
 
-function created(name: RepositoryName, digest: Digest): Response {
+function created(c: Context<Env>, name: RepositoryName, digest: Digest): Response {
+  c.env.digest = digest
   return reply(201, { location: `/v2/${name}/blobs/${digest}`, 'docker-content-digest': digest })
 }
