@@ -1,7 +1,7 @@
 import { type ObjectKey, storedKey } from '../blobs/keys.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import type { Fragment, Sql } from './client.ts'
+import type { Sql } from './client.ts'
 import { healBlobs } from './damage.ts'
 
 /** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at its link; undefined: it will not. */
@@ -70,72 +70,79 @@ export async function linkArrivals(sql: Sql, arrivals: Arrival[], graceSeconds: 
  * `on conflict do update`, not `do nothing`: it locks the row against the collector, and inserts it anew where the
  * collector has just deleted it.
  */
-function linkStored(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> {
-  return linkPresent(sql, arrivals, graceSeconds, {
-    present: sql`
-      insert into blobs (digest, size, storage_key, verified_at, review_at)
-      select distinct on (g.digest) g.digest, g.size, g.key, now(), now() + make_interval(secs => ${graceSeconds})
-      from given g order by g.digest
-      on conflict (digest) do update set review_at = excluded.review_at
-      returning digest, storage_key, damaged_at is not null as damaged`,
-    after: sql`, spare as (
-      insert into blob_deletions (storage_key)
-      select g.key from given g join present p on p.digest = g.digest where p.storage_key <> g.key and not p.damaged
-      on conflict do nothing
-    )`,
-  })
-}
+const storedBlobs = `
+  insert into blobs (digest, size, storage_key, verified_at, review_at)
+  select distinct on (g.digest) g.digest, g.size, g.key, now(), now() + make_interval(secs => $6)
+  from given g order by g.digest
+  on conflict (digest) do update set review_at = excluded.review_at
+  returning digest, storage_key, damaged_at is not null as damaged`
+
+/** Objects of content that another was first to store. */
+const spareObjects = `, spare as (
+    insert into blob_deletions (storage_key)
+    select g.key from given g join present p on p.digest = g.digest where p.storage_key <> g.key and not p.damaged
+    on conflict do nothing
+  )`
 
 /** Where the collector has just deleted the row, or the content is damaged, there is none to update, and nothing is linked. */
-function linkHeld(sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> {
-  return linkPresent(sql, arrivals, graceSeconds, {
-    present: sql`
-      update blobs b set review_at = now() + make_interval(secs => ${graceSeconds})
-      from (
-        select digest from blobs where digest in (select g.digest from given g) and damaged_at is null
-        order by digest for no key update
-      ) as locked
-      where b.digest = locked.digest
-      returning b.digest, false as damaged`,
-    after: sql``,
-  })
-}
+const heldBlobs = `
+  update blobs b set review_at = now() + make_interval(secs => $6)
+  from (
+    select digest from blobs where digest in (select g.digest from given g) and damaged_at is null
+    order by digest for no key update
+  ) as locked
+  where b.digest = locked.digest
+  returning b.digest, false as damaged`
 
-async function linkPresent(
-  sql: Sql,
-  arrivals: Arrival[],
-  graceSeconds: number,
-  { present, after }: { present: Fragment; after: Fragment },
-): Promise<boolean[]> {
-  // The part that few arrivals need is left out where none does: it costs the server as much as the rest does.
-  const closed = sql`, closed as (
-      update uploads u set state = 'closed', digest = g.digest, chunks = '[]'
-      from given g where u.id = g.upload and u.state = 'open'
-    )`
-  const rows = await sql<{ i: number; damaged: boolean }[]>`
-    with given as materialized (
-      select g.*, r.id as repository_id from unnest(
-        ${arrivals.map((a) => a.repository)}::text[], ${arrivals.map((a) => a.digest)}::text[],
-        ${arrivals.map((a) => a.size)}::bigint[], ${arrivals.map((a) => a.key ?? null)}::text[],
-        ${arrivals.map((a) => a.uploadId ?? null)}::uuid[])
-        with ordinality as g (name, digest, size, key, upload, i)
-      join repositories r on r.name = g.name
-      where not exists (select from uploads u where u.id = g.upload and u.state = 'cancelled')
-    ), present as (${present}
-    ), linked as (
-      insert into repository_blobs (repository_id, digest, review_at)
-      select distinct g.repository_id, g.digest, now() + make_interval(secs => ${graceSeconds})
-      from given g join present p on p.digest = g.digest
-      order by 1, 2
-      on conflict (repository_id, digest) do update set review_at = excluded.review_at
-    )${arrivals.some((arrival) => arrival.closes) ? closed : sql``}${after}
-    select g.i::int, p.damaged from given g join present p on p.digest = g.digest`
-  const done: boolean[] = new Array(arrivals.length).fill(false)
-  for (const { i } of rows) done[i - 1] = true
-  const healing = rows.filter(({ damaged }) => damaged).map(({ i }) => arrivals[i - 1])
-  const stored = healing.flatMap((arrival) => (arrival?.key ? [{ ...arrival, key: arrival.key }] : []))
-  if (stored.length > 0) await healBlobs(sql, stored)
-  return done
+/** The part that few arrivals need is left out where none does: it costs the server as much as the rest does. */
+const closedSessions = `, closed as (
+    update uploads u set state = 'closed', digest = g.digest, chunks = '[]'
+    from given g where u.id = g.upload and u.state = 'open'
+  )`
+
+const word = (place: number) => `string_to_array($${place}::text, ' ', '-')`
+
+const linking = (present: string, further: string) => `
+  with given as materialized (
+    select g.*, r.id as repository_id from unnest(
+      ${word(1)}, ${word(2)}, ${word(3)}::bigint[], ${word(4)}, ${word(5)}::uuid[])
+      with ordinality as g (name, digest, size, key, upload, i)
+    join repositories r on r.name = g.name
+    where not exists (select from uploads u where u.id = g.upload and u.state = 'cancelled')
+  ), present as (${present}
+  ), linked as (
+    insert into repository_blobs (repository_id, digest, review_at)
+    select distinct g.repository_id, g.digest, now() + make_interval(secs => $6)
+    from given g join present p on p.digest = g.digest
+    order by 1, 2
+    on conflict (repository_id, digest) do update set review_at = excluded.review_at
+  )${further}
+  select g.i::int, p.damaged from given g join present p on p.digest = g.digest`
+
+/** Texts that are made once, and arrivals as one text a column: to put either together anew took the driver as long as the rest of its work. */
+const linkStored = linkings(storedBlobs, spareObjects)
+const linkHeld = linkings(heldBlobs, '')
+
+function linkings(present: string, further: string) {
+  const [plain, closing] = [linking(present, further), linking(present, further + closedSessions)]
+  return async (sql: Sql, arrivals: Arrival[], graceSeconds: number): Promise<boolean[]> => {
+    const words = (of: (arrival: Arrival) => string | number | undefined) =>
+      arrivals.map((arrival) => of(arrival) ?? '-').join(' ')
+    const columns = [
+      ...[words((a) => a.repository), words((a) => a.digest), words((a) => a.size)],
+      ...[words((a) => a.key), words((a) => a.uploadId)],
+    ]
+    const text = arrivals.some((arrival) => arrival.closes) ? closing : plain
+    const rows = await sql.unsafe<{ i: number; damaged: boolean }[]>(text, [...columns, graceSeconds], {
+      prepare: true,
+    })
+    const done: boolean[] = new Array(arrivals.length).fill(false)
+    for (const { i } of rows) done[i - 1] = true
+    const healing = rows.filter(({ damaged }) => damaged).map(({ i }) => arrivals[i - 1])
+    const stored = healing.flatMap((arrival) => (arrival?.key ? [{ ...arrival, key: arrival.key }] : []))
+    if (stored.length > 0) await healBlobs(sql, stored)
+    return done
+  }
 }
 
 /** Brings a repository into being. */
