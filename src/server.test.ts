@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import type { TLSSocket } from 'node:tls'
 import { readConfig } from './config.ts'
+import { connect as connectDatabase } from './db/client.ts'
 import { closeDeps, type Deps, openDeps } from './deps.ts'
 import { openLog } from './log.ts'
 import { digestOf } from './oci/digest.ts'
@@ -125,6 +126,19 @@ describe('stopping', () => {
     await server.stop({ drainMs: 50 })
     assert.match(String(await cut), /hang up|ECONNRESET/)
     await deps.db.close()
+  })
+  it('writes down everything that happened before it ends', async () => {
+    const url = await databases.fresh()
+    const registry = await startRegistry(url)
+    for (let push = 0; push < 5; push++) await registry.pushBlob('stopped/here', String(push))
+    await registry.stop()
+    const sql = connectDatabase(url)
+    const rows = await sql`select digest from audit_events where repository = 'stopped/here' and outcome = 'done'`
+    await sql.end()
+    assert.deepEqual(
+      rows.map(({ digest }) => digest).toSorted(),
+      Array.from({ length: 5 }, (_, push) => digestOf(Buffer.from(String(push)))).toSorted(),
+    )
   })
   it('says in words that the port is taken', async () => {
     const registry = await startRegistry(await databases.fresh())

@@ -235,4 +235,43 @@ describe('batched', () => {
     broken = false
     assert.equal(await fragile.load(3), 3)
   })
+  /** Gathers for so long; `sizes`: of the batches that left. */
+  const resting = (restMs: number, run = async (keys: number[]) => keys) => {
+    const sizes: number[] = []
+    const counted = (keys: number[]) => {
+      sizes.push(keys.length)
+      return run(keys)
+    }
+    return { sizes, gathered: batched(counted, { restMs, most: 5 }) }
+  }
+  it('rests where it is to, over turns of the event loop, and answers each', async () => {
+    const { sizes, gathered } = resting(20)
+    const answers: Promise<number>[] = []
+    for (let key = 0; key < 4; key++) {
+      answers.push(gathered.load(key))
+      await new Promise(setImmediate)
+    }
+    assert.deepEqual([...(await Promise.all(answers)), ...sizes], [0, 1, 2, 3, 4])
+    assert.equal(await gathered.load(9), 9)
+  })
+  it('rests no longer when it is full', async () => {
+    const { sizes, gathered } = resting(2 ** 30)
+    const answers = Array.from({ length: 10 }, (_, key) => gathered.load(key))
+    assert.deepEqual(await Promise.all(answers), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    assert.deepEqual(sizes.toSorted(), [5, 5])
+  })
+  it('settles: sends what rests, and waits for what is under way, also where it fails', async () => {
+    let done = 0
+    const { gathered } = resting(2 ** 30, async (keys) => {
+      await new Promise((resolve) => setTimeout(resolve, 5))
+      done += keys.length
+      if (keys.includes(7)) throw new Error('down')
+      return keys
+    })
+    const answers = Promise.allSettled(Array.from({ length: 8 }, (_, key) => gathered.load(key)))
+    await gathered.settle()
+    assert.equal(done, 8)
+    await gathered.settle()
+    assert.equal((await answers).length, 8)
+  })
 })
