@@ -10,7 +10,7 @@ import { type AuditEntry, insertEvents } from './db/audit.ts'
 import { askedDistinct, askedOnce, batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
 import { ask, askRead, askRelaxed, type Database, learnTypes, openDatabase } from './db/client.ts'
-import { findManifests } from './db/manifests.ts'
+import { findManifests, type ManifestQuestion } from './db/manifests.ts'
 import { listPacks, type PackQuery } from './db/pack-list.ts'
 import { findContents, findDescriptions, findVersions } from './db/pack-versions.ts'
 import { openRelay, type Relay } from './db/relay.ts'
@@ -58,10 +58,21 @@ const auditRestMs = 100
 
 function openTogether(db: Database, { gcGraceSeconds, auth }: Config) {
   return {
+    // Where many pull at once, they mostly pull the same.
     linkedBlob: batched((keys: Parameters<typeof findLinkedBlobs>[1]) =>
-      askRead(db, (sql) => findLinkedBlobs(sql, keys)),
+      askedDistinct(
+        keys,
+        (each) => askRead(db, (sql) => findLinkedBlobs(sql, each)),
+        ({ repository, digest }) => `${repository} ${digest}`,
+      ),
     ),
-    manifest: batched((keys: Parameters<typeof findManifests>[1]) => askRead(db, (sql) => findManifests(sql, keys))),
+    manifest: batched((keys: ManifestQuestion[]) =>
+      askedDistinct(
+        keys,
+        (each) => askRead(db, (sql) => findManifests(sql, each)),
+        ({ repository, digest, tag, known }) => `${repository} ${digest ?? tag} ${known}`,
+      ),
+    ),
     packVersion: batched((keys: Parameters<typeof findVersions>[1]) => askRead(db, (sql) => findVersions(sql, keys))),
     apiToken: batched((keys: Parameters<typeof findLiveTokens>[1][number][]) =>
       askedDistinct(keys, (each) => askRead(db, (sql) => findLiveTokens(sql, each))),

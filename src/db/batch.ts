@@ -98,16 +98,20 @@ export function batched<Key, Answer>(
   }
 }
 
-/** For a batch whose questions are often the same, and one statement answers all: it is asked none twice. Answers stand in the order of the questions. */
+/**
+ * For a batch whose questions are often the same, and one statement answers all: it is asked none twice. Answers stand in
+ * the order of the questions; the same question has the same one, not a copy of it. `textOf`: what tells questions apart.
+ */
 export async function askedDistinct<Key, Answer>(
   keys: readonly Key[],
   run: (keys: Key[]) => Promise<Answer[]>,
+  textOf: (key: Key) => string = JSON.stringify,
 ): Promise<Answer[]> {
   if (keys.length === 1) return run([...keys])
   const places = new Map<string, number>()
   const distinct: Key[] = []
   const at = keys.map((key) => {
-    const text = JSON.stringify(key)
+    const text = textOf(key)
     const place = places.get(text) ?? distinct.push(key) - 1
     places.set(text, place)
     return place
