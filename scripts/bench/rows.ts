@@ -41,6 +41,15 @@ export const rows: Readonly<Record<string, Row>> = {
     target: { atLeast: 1.2, of: 'olareg' },
     measure: (origin, load) => requests(origin, pathsOf(load.samples).byTag, load),
   },
+  // A registry that keeps its tags in one list looks through half of it, or has to have all of it at hand.
+  'tag-100': {
+    title: '  one tag of 100, in turn',
+    unit: 'req/s',
+    measure: async (origin, { samples, seconds }) => {
+      const paths = pathsOf(samples).eachTag
+      return (await wrk(origin, { seconds, accept: acceptFor(paths[0] ?? ''), paths })).perSecond
+    },
+  },
   digest: {
     title: 'manifest GET by digest',
     unit: 'req/s',

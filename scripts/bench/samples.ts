@@ -20,7 +20,7 @@ export function makeSamples() {
 
 export type Samples = ReturnType<typeof makeSamples>
 
-export function pathsOf({ small, large, manifest }: Samples) {
+export function pathsOf({ small, large, manifest, tags }: Samples) {
   const root = `/v2/${repository}`
   return {
     byTag: `${root}/manifests/${tag}`,
@@ -28,16 +28,20 @@ export function pathsOf({ small, large, manifest }: Samples) {
     small: `${root}/blobs/${small.digest}`,
     large: `${root}/blobs/${large.digest}`,
     tags: `/v2/${tagsRepository}/tags/list`,
+    eachTag: tags.map((name) => `/v2/${tagsRepository}/manifests/${name}`),
   }
 }
 
-export async function pushSamples(origin: string, { config, small, large, tags, manifest }: Samples): Promise<void> {
+/** What all of the hundred tags name. */
+const taggedOf = ({ config, small }: Samples) => manifestOf(config, [small])
+
+export async function pushSamples(origin: string, samples: Samples): Promise<void> {
+  const { config, small, large, tags, manifest } = samples
   const wire = new Wire(origin)
   for (const blob of [config, small, large]) await putBlob(wire, repository, blob)
   await putManifest(wire, repository, tag, manifest)
-  const tagged = manifestOf(config, [small])
   for (const blob of [config, small]) await putBlob(wire, tagsRepository, blob)
-  for (const name of tags) await putManifest(wire, tagsRepository, name, tagged)
+  for (const name of tags) await putManifest(wire, tagsRepository, name, taggedOf(samples))
   wire.close()
 }
 
@@ -50,6 +54,7 @@ export async function writeSamples(folder: string, samples: Samples): Promise<vo
     [paths.small, samples.small.bytes],
     [paths.large, samples.large.bytes],
     [paths.tags, Buffer.from(JSON.stringify({ name: tagsRepository, tags: samples.tags }))],
+    ...paths.eachTag.map((path): [string, Buffer] => [path, taggedOf(samples).bytes]),
   ]
   for (const [path, bytes] of files) {
     const file = join(folder, path)

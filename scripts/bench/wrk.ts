@@ -4,12 +4,31 @@ import { promisify } from 'node:util'
 
 const script = fileURLToPath(new URL('report.lua', import.meta.url))
 
-type Load = { connections?: number; seconds: number; accept?: string; authorization?: string }
+type Load = {
+  connections?: number
+  seconds: number
+  accept?: string
+  authorization?: string
+  /** Asked for in turn, in place of the url's own. */
+  paths?: readonly string[]
+}
 
 /** Requests and megabytes (10^6 bytes) per second of one GET, by wrk. Throws when any answer was not 2xx or broke off. */
-export async function wrk(url: string, { connections = 32, seconds, accept = '*/*', authorization }: Load) {
+export async function wrk(url: string, { connections = 32, seconds, accept = '*/*', authorization, paths = [] }: Load) {
   const shown = authorization === undefined ? [] : ['-H', `authorization: ${authorization}`]
-  const args = ['-t1', `-c${connections}`, `-d${seconds}s`, '-H', `accept: ${accept}`, ...shown, '-s', script, url]
+  const args = [
+    '-t1',
+    `-c${connections}`,
+    `-d${seconds}s`,
+    '-H',
+    `accept: ${accept}`,
+    ...shown,
+    '-s',
+    script,
+    url,
+    '--',
+    ...paths,
+  ]
   const { stdout } = await promisify(execFile)('wrk', args)
   const report = /^REPORT (.*)$/m.exec(stdout)?.[1]
   if (report === undefined) throw new Error(`wrk printed no report: ${stdout}`)
