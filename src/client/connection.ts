@@ -58,6 +58,12 @@ function next(url: URL, answer: IncomingMessage, home: URL, { method = 'GET', an
       'ANSWER_INVALID',
       `${url.origin} redirects to ${JSON.stringify(location)}, which is no address`,
     )
+  // A digest proves what content is, and hides neither it nor the address that lets whoever has it in.
+  if (url.protocol === 'https:' && target.protocol === 'http:')
+    throw new PacksError(
+      'REDIRECTED',
+      `${url.origin} sends this call on to ${target.origin}, without encryption. Whoever runs it has to give it an S3 endpoint with https, or to set BLOB_REDIRECT=false`,
+    )
   // Answers that no digest proves are taken from the registry only.
   if ((target.origin === home.origin && (method === 'GET' || Number(answer.statusCode) >= 307)) || anywhere)
     return target

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { Failure } from '../errors.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
-import { batched } from './batch.ts'
+import { askedDistinct, batched } from './batch.ts'
 import { ask, askRead, connect, type Database, openDatabase } from './client.ts'
 import { migrate } from './migrate.ts'
 
@@ -234,6 +234,27 @@ describe('batched', () => {
     )
     broken = false
     assert.equal(await fragile.load(3), 3)
+  })
+  it('asks the same question of one moment once, and answers all who asked it', async () => {
+    const asked: string[][] = []
+    const shout = batched((keys: { word: string; loud: boolean }[]) =>
+      askedDistinct(
+        keys,
+        async (each) => {
+          asked.push(each.map(({ word, loud }) => `${word} ${loud}`))
+          return each.map(({ word, loud }) => (loud ? word.toUpperCase() : word))
+        },
+        ({ word, loud }) => `${word} ${loud}`,
+      ),
+    )
+    const words = ['a', 'b', 'a', 'c', 'a', 'b']
+    const answers = await Promise.all(words.flatMap((word) => [false, true].map((loud) => shout.load({ word, loud }))))
+    assert.deepEqual(
+      answers,
+      words.flatMap((word) => [word, word.toUpperCase()]),
+    )
+    assert.deepEqual(asked, [['a false', 'a true', 'b false', 'b true', 'c false', 'c true']])
+    assert.equal(await shout.load({ word: 'a', loud: true }), 'A')
   })
   /** Gathers for so long; `sizes`: of the batches that left. */
   const resting = (restMs: number, run = async (keys: number[]) => keys) => {

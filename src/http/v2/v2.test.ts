@@ -483,6 +483,42 @@ describe('manifests', () => {
         }
     }
   })
+  it('answers many who ask in the same moment, each what they asked for', async () => {
+    type Wanted = { path: string; status: number; bytes?: string }
+    const wanted: Wanted[] = []
+    const content = await registry.pushBlob('moment/one', 'of one alone')
+    for (const repository of ['moment/one', 'moment/two']) {
+      for (const tag of ['a', 'b']) {
+        const manifest = sampleManifest({ annotations: { of: `${repository} ${tag}` } })
+        const { digest } = await registry.pushManifest(repository, tag, manifest)
+        const bytes = json(manifest)
+        wanted.push({ path: `/v2/${repository}/manifests/${tag}`, status: 200, bytes })
+        wanted.push({ path: `/v2/${repository}/manifests/${digest}`, status: 200, bytes })
+        const other = repository === 'moment/one' ? 'moment/two' : 'moment/one'
+        wanted.push({ path: `/v2/${other}/manifests/${digest}`, status: 404 })
+      }
+      const held = repository === 'moment/one'
+      const path = `/v2/${repository}/blobs/${content.digest}`
+      wanted.push(held ? { path, status: 200, bytes: 'of one alone' } : { path, status: 404 })
+    }
+    const asked = Array.from({ length: 600 }, (_, i) => ({
+      ...(wanted[i % wanted.length] as Wanted),
+      method: i % 3 === 0 ? 'HEAD' : 'GET',
+    }))
+    const told = await Promise.all(
+      asked.map(async ({ method, path }) => {
+        const answer = await registry.call(method, path)
+        return [answer.status, answer.headers.get('content-length'), await answer.text()] as const
+      }),
+    )
+    for (const [i, { method, path, status, bytes }] of asked.entries()) {
+      const [answered, length, text] = told[i] ?? []
+      assert.equal(answered, status, `${method} ${path}`)
+      if (bytes === undefined) continue
+      assert.equal(length, String(Buffer.byteLength(bytes)), `${method} ${path}`)
+      assert.equal(text, method === 'HEAD' ? '' : bytes, `${method} ${path}`)
+    }
+  })
   it('follows a tag that moves and forgets one that is deleted, at once', async () => {
     const first = await registry.pushManifest('m/moves', 'edge')
     const second = await registry.pushManifest('m/moves', 'edge', sampleManifest({ annotations: { v: '2' } }))
