@@ -54,7 +54,7 @@ export const uploadLifeSeconds = 24 * 60 * 60
 const cacheBytes = 64 * 1024 * 1024
 
 /** How long what happened waits for more of its kind, where no answer waits for it. In milliseconds. */
-const auditRestMs = 100
+const auditRestMs = 25
 
 function openTogether(db: Database, { gcGraceSeconds, auth }: Config) {
   return {
