@@ -20,7 +20,7 @@ const pageSize = 100
 const leastOfAnonymous = 0.7
 const leastTokens = 1500
 /** Of an unfiltered page, measurement noise included. */
-const leastOfUnfiltered = 0.8
+const leastOfUnfiltered = 0.9
 
 /** A request by somebody: what they show, undefined for nothing. */
 type Question = { readonly path: string; readonly authorization: string | undefined }

@@ -8,9 +8,10 @@ import { fileURLToPath } from 'node:url'
 import bcrypt from 'bcryptjs'
 import { openClient } from '../client/client.ts'
 import { connect } from '../db/client.ts'
+import { digestOf } from '../oci/digest.ts'
 import { sealAudit } from '../registry/audit.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
-import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
 
 const launcher = fileURLToPath(new URL('../packs.mjs', import.meta.url))
 let databases: TestDatabases
@@ -110,7 +111,6 @@ describe('the audit', () => {
     assert.equal(found.at(-1)?.tokenId, info.id)
     assert.ok(!JSON.stringify(found).includes(token))
   })
-
   it('is sealed, and shows what is changed or taken away', async () => {
     const unsealed = await client().audit.verify()
     assert.deepEqual([unsealed.intact, unsealed.seals], [true, 0])
@@ -142,6 +142,30 @@ describe('the audit', () => {
     } finally {
       await sql.end()
     }
+  })
+  it('has the digest of what came by /v2, and the tags that were asked for beside its own', async () => {
+    const headers = { authorization: basic('admin') }
+    const bytes = Buffer.from('{}')
+    const blob = digestOf(bytes)
+    await registry.call('POST', `/v2/by/oci/blobs/uploads/?digest=${blob}`, { headers, body: bytes })
+    const body = JSON.stringify(sampleManifest())
+    const put = (query = '') =>
+      registry.call('PUT', `/v2/by/oci/manifests/1${query}`, {
+        headers: { ...headers, 'content-type': imageType },
+        body,
+      })
+    assert.equal((await put('?tag=a&tag=b')).status, 201)
+    assert.equal((await put()).status, 201)
+    const ofOci = (await events()).filter(({ repository }) => repository === 'by/oci')
+    const manifest = digestOf(Buffer.from(body))
+    assert.deepEqual(
+      ofOci.map(({ digest, tags }) => [digest, tags]),
+      [
+        [blob, undefined],
+        [manifest, 'a, b'],
+        [manifest, undefined],
+      ],
+    )
   })
 })
 

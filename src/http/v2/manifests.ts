@@ -57,7 +57,8 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
       mayPull: mayPullFor(c),
     }
     const { digest, manifest } = await putManifest(deps, push)
-    Object.assign(c.env, { digest, tags: extraTags })
+    c.env.digest = digest
+    c.env.tags = extraTags
     return reply(201, {
       location: `/v2/${name}/manifests/${digest}`,
       'docker-content-digest': digest,
