@@ -38,21 +38,54 @@ export function openMetrics() {
   }
 }
 
+/**
+ * Durations on their way into a histogram. They go there many at a time, and all of them before somebody looks: the same
+ * work takes a fraction of the time while what it needs is at hand.
+ */
+class Timer {
+  readonly #waiting = new Float64Array(256)
+  #count = 0
+  readonly #histogram: { observe(seconds: number): void }
+
+  constructor(histogram: { observe(seconds: number): void }) {
+    this.#histogram = histogram
+  }
+
+  observe(seconds: number): void {
+    this.#waiting[this.#count++] = seconds
+    if (this.#count === this.#waiting.length) this.settle()
+  }
+
+  settle(): void {
+    for (const seconds of this.#waiting.subarray(0, this.#count)) this.#histogram.observe(seconds)
+    this.#count = 0
+  }
+}
+
 function requestMetrics(registers: Registry[], sources: Sources) {
+  const timers = new Set<Timer>()
   const requests = new Histogram({
     name: 'packs_http_request_duration_seconds',
     help: 'Requests by route, method and status, from the head of the request to the end of the answer',
     labelNames: ['route', 'method', 'status'] as const,
     buckets: latencyBuckets,
     registers,
+    collect() {
+      for (const timer of timers) timer.settle()
+    },
   })
-  const timers = new Map<string, { observe(seconds: number): void }>()
+  // Step by step: one text of the three would have to be made, and hashed, for every request.
+  const byRoute = new Map<string, Map<string, Map<number, Timer>>>()
   return {
     /** The histogram of these labels, remembered: looking it up by its labels costs more than observing it. */
-    timerOf(route: string, method: string, status: number) {
-      const place = `${status} ${method} ${route}`
-      const timer = timers.get(place) ?? requests.labels(route, method, String(status))
-      timers.set(place, timer)
+    timerOf(route: string, method: string, status: number): Timer {
+      const known = byRoute.get(route)?.get(method)?.get(status)
+      if (known) return known
+      const timer = new Timer(requests.labels(route, method, String(status)))
+      timers.add(timer)
+      const byMethod = byRoute.get(route) ?? new Map<string, Map<number, Timer>>()
+      const byStatus = byMethod.get(method) ?? new Map<number, Timer>()
+      byRoute.set(route, byMethod.set(method, byStatus.set(status, timer)))
       return timer
     },
     inFlight: new Gauge({ name: 'packs_http_requests_in_flight', help: 'Requests being answered', registers }),
@@ -78,13 +111,18 @@ function requestMetrics(registers: Registry[], sources: Sources) {
 }
 
 function partMetrics(registers: Registry[], sources: Sources) {
+  const statements = new Histogram({
+    name: 'packs_database_duration_seconds',
+    help: 'Statements and transactions, without the wait for a connection',
+    buckets: latencyBuckets,
+    registers,
+    collect() {
+      database.settle()
+    },
+  })
+  const database = new Timer(statements)
   return {
-    database: new Histogram({
-      name: 'packs_database_duration_seconds',
-      help: 'Statements and transactions, without the wait for a connection',
-      buckets: latencyBuckets,
-      registers,
-    }),
+    database,
     pool: new Gauge({
       name: 'packs_database_connections',
       help: 'Database connections: in use, the most there may be, and statements that wait for one',

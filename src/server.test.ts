@@ -59,6 +59,22 @@ describe('operations', () => {
       assert.match(text, figure)
     await registry.stop()
   })
+  it('counts every one of many, by what was answered and how long it took', async () => {
+    const registry = await startRegistry(await databases.fresh())
+    await registry.pushManifest('many', 'v1')
+    const place = '/v2/many/manifests/v1'
+    const ask = async (method: string) => assert.equal((await registry.call(method, place)).status, 200)
+    for (let i = 0; i < 30; i++) await Promise.all(Array.from({ length: 10 }, () => ask('GET')))
+    await ask('HEAD')
+    const text = await (await registry.call('GET', '/metrics')).text()
+    const of = (name: string, method: string, le = '') =>
+      text.includes(
+        `packs_http_request_duration_seconds_${name}{${le}route="/v2/:name{.+}/manifests/:reference",method="${method}",status="200"} ${method === 'GET' ? 300 : 1}\n`,
+      )
+    for (const method of ['GET', 'HEAD'])
+      assert.ok(of('count', method) && of('bucket', method, 'le="+Inf",'), `${method} in ${text}`)
+    await registry.stop()
+  })
   it('keeps no secret and no query in the log', async () => {
     const lines: string[] = []
     const log = openLog('debug', { write: (line) => lines.push(line) })

@@ -62,16 +62,17 @@ export async function startServer(
     drain: drain.signal,
     ...(allMetrics ? { allMetrics } : {}),
   }
-  const listener = worker ? operationsOf(deps, state) : everythingOf(deps, state)
-  const { server, unwatch } = await makeServer(deps, listener, patience)
   const pace = new PaceWatch(patience, (facts) => deps.log.info(facts, 'a client was too slow'))
+  const answer = worker ? operationsOf(deps, state) : everythingOf(deps, state)
+  const listener: RequestListener = (incoming, outgoing) => {
+    pace.begin(incoming, outgoing)
+    if (draining) outgoing.shouldKeepAlive = false
+    answer(incoming, outgoing)
+  }
+  const { server, unwatch } = await makeServer(deps, listener, patience)
   server.on(deps.config.tls ? 'secureConnection' : 'connection', (socket) => {
     traffic.watch(socket)
     pace.watch(socket)
-  })
-  server.prependListener('request', (incoming, outgoing) => {
-    pace.begin(incoming, outgoing)
-    if (draining) outgoing.shouldKeepAlive = false
   })
   server.requestTimeout = 0
   server.headersTimeout = patience.headersMs

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { Failure } from '../errors.ts'
+import type { Digest } from '../oci/digest.ts'
+import type { RepositoryName } from '../oci/name.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { askedDistinct, batched } from './batch.ts'
 import { ask, askRead, connect, type Database, openDatabase } from './client.ts'
+import { findManifests, type ManifestQuestion } from './manifests.ts'
 import { migrate } from './migrate.ts'
 
 let databases: TestDatabases
@@ -294,5 +297,53 @@ describe('batched', () => {
     assert.equal(done, 8)
     await gathered.settle()
     assert.equal((await answers).length, 8)
+  })
+})
+
+describe('manifests', () => {
+  it('are found by one question as by many', async () => {
+    const sql = connect(await databases.fresh(), { max: 1 })
+    const [a, b] = ['a'.repeat(64), 'b'.repeat(64)].map((hex) => `sha256:${hex}` as Digest)
+    const [here, there, nowhere] = ['one/here', 'one/there', 'one/nowhere'] as RepositoryName[]
+    assert.ok(a && b && here && there && nowhere)
+    await sql`insert into repositories (name) values (${here}), (${there})`
+    await sql`
+      insert into manifests (repository_id, digest, media_type, size, payload)
+      select id, ${a}, 'text/a', 3, ${Buffer.from('abc')} from repositories where name = ${here}`
+    for (const [tag, due] of [
+      ['v1', null],
+      ['fresh', '1 hour'],
+      ['stale', '-1 hour'],
+    ])
+      await sql`
+        insert into tags (repository_id, name, manifest_digest, recheck_at)
+        select id, ${tag as string}, ${a}, now() + ${due as string | null}::interval from repositories where name = ${here}`
+    const references = [{ digest: a }, { digest: b }, ...['v1', 'fresh', 'stale', 'none'].map((tag) => ({ tag }))]
+    const questions = [here, there, nowhere].flatMap((repository) =>
+      references.flatMap((reference) =>
+        [undefined, 'all', a, b].map((known) => ({
+          ...{ repository, digest: undefined, tag: undefined, known },
+          ...reference,
+        })),
+      ),
+    ) as ManifestQuestion[]
+    const together = [...(await findManifests(sql, questions))]
+    const whole = { digest: a, mediaType: 'text/a', size: 3, payload: Buffer.from('abc') }
+    const bare = { ...whole, payload: undefined }
+    // By digest, by its tag, and by the tag that need not be asked of its upstream yet.
+    const found = [whole, bare, bare, whole]
+    const none = new Array(4).fill(undefined)
+    assert.deepEqual(together, [
+      ...found,
+      ...none,
+      ...found,
+      ...found,
+      ...none,
+      ...none,
+      ...new Array(48).fill(undefined),
+    ])
+    for (const [i, question] of questions.entries())
+      assert.deepEqual(await findManifests(sql, [question]), [together[i]], JSON.stringify(question))
+    await sql.end({ timeout: 5 })
   })
 })

@@ -22,6 +22,8 @@ export type ManifestQuestion = {
  * A tag that is to be asked of its upstream again is as if it were not there.
  */
 export async function findManifests(sql: Sql, asked: ManifestQuestion[]): Promise<(StoredManifest | undefined)[]> {
+  const [only] = asked
+  if (only && asked.length === 1) return [await findManifest(sql, only)]
   const words = (word: (question: ManifestQuestion) => string | undefined) =>
     asked.map((question) => word(question) ?? '-').join(' ')
   const rows = await sql<[string, Buffer | null][]>`
@@ -40,6 +42,29 @@ export async function findManifests(sql: Sql, asked: ManifestQuestion[]): Promis
     found[Number(i) - 1] = { digest: digest as Digest, mediaType, size: Number(size), payload: payload ?? undefined }
   }
   return found
+}
+
+const oneOf = (joins: string) => `
+  select m.digest, m.media_type, m.size, case when $3 in (m.digest, 'all') then null else m.payload end
+  from repositories r ${joins} where r.name = $1`
+
+const oneByDigest = oneOf('join manifests m on m.repository_id = r.id and m.digest = $2')
+const oneByTag = oneOf(`
+  join tags t on t.repository_id = r.id and t.name = $2 and (t.recheck_at is null or t.recheck_at > now())
+  join manifests m on m.repository_id = r.id and m.digest = t.manifest_digest`)
+
+/** A single question has no lists to unpack: two thirds of the time. */
+async function findManifest(
+  sql: Sql,
+  { repository, digest, tag, known }: ManifestQuestion,
+): Promise<StoredManifest | undefined> {
+  const asked = [repository, digest ?? tag ?? null, known ?? null]
+  const [row] = await sql
+    .unsafe<[Digest, string, number, Buffer | null][]>(digest ? oneByDigest : oneByTag, asked, { prepare: true })
+    .values()
+  if (!row) return undefined
+  const [found, mediaType, size, payload] = row as unknown as [Digest, string, number, Buffer | null]
+  return { digest: found, mediaType, size, payload: payload ?? undefined }
 }
 
 const children = `, children as (
