@@ -7,14 +7,30 @@ import { healBlobs } from './damage.ts'
 /** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at its link; undefined: it will not. */
 export type LinkedBlob = { size: number; key: ObjectKey; reviewDueSeconds: number | undefined }
 
+const oneBlob = `
+  select b.size, b.storage_key, extract(epoch from l.review_at - now())::float8
+  from repositories r
+  join repository_blobs l on l.repository_id = r.id and l.digest = $2
+  join blobs b on b.digest = $2 and b.damaged_at is null
+  where r.name = $1`
+
+/** A single question has no lists to unpack. */
+async function findLinkedBlob(sql: Sql, { repository, digest }: BlobQuestion): Promise<LinkedBlob | undefined> {
+  const [row] = await sql.unsafe(oneBlob, [repository, digest], { prepare: true }).values()
+  if (!row) return undefined
+  const [size, key, due] = row as unknown as [number, string, number | null]
+  return { size, key: storedKey(key), reviewDueSeconds: due ?? undefined }
+}
+
+type BlobQuestion = { repository: RepositoryName; digest: Digest }
+
 /**
  * Looks up many blobs, each in its repository; the answers stand in the order of the questions. See findManifests. One that
  * is known to be damaged is as if it were not there: so whoever has it stores it again.
  */
-export async function findLinkedBlobs(
-  sql: Sql,
-  asked: { repository: RepositoryName; digest: Digest }[],
-): Promise<(LinkedBlob | undefined)[]> {
+export async function findLinkedBlobs(sql: Sql, asked: BlobQuestion[]): Promise<(LinkedBlob | undefined)[]> {
+  const [only] = asked
+  if (only && asked.length === 1) return [await findLinkedBlob(sql, only)]
   const rows = await sql`
     select concat_ws(' ', q.i, b.size, b.storage_key,
       extract(epoch from l.review_at - now()))

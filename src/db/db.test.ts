@@ -5,6 +5,7 @@ import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { askedDistinct, batched } from './batch.ts'
+import { findLinkedBlobs, type LinkedBlob } from './blobs.ts'
 import { ask, askRead, connect, type Database, openDatabase } from './client.ts'
 import { findManifests, type ManifestQuestion } from './manifests.ts'
 import { migrate } from './migrate.ts'
@@ -300,8 +301,8 @@ describe('batched', () => {
   })
 })
 
-describe('manifests', () => {
-  it('are found by one question as by many', async () => {
+describe('a question by itself is answered as one of many', () => {
+  it('about manifests', async () => {
     const sql = connect(await databases.fresh(), { max: 1 })
     const [a, b] = ['a'.repeat(64), 'b'.repeat(64)].map((hex) => `sha256:${hex}` as Digest)
     const [here, there, nowhere] = ['one/here', 'one/there', 'one/nowhere'] as RepositoryName[]
@@ -344,6 +345,36 @@ describe('manifests', () => {
     ])
     for (const [i, question] of questions.entries())
       assert.deepEqual(await findManifests(sql, [question]), [together[i]], JSON.stringify(question))
+    await sql.end({ timeout: 5 })
+  })
+  it('about blobs', async () => {
+    const sql = connect(await databases.fresh(), { max: 1 })
+    const digests = [...'abcde'].map((letter) => `sha256:${letter.repeat(64)}` as Digest)
+    const [kept, awaited, late, damaged] = digests
+    const [here, there, nowhere] = ['one/here', 'one/there', 'one/nowhere'] as RepositoryName[]
+    assert.ok(kept && awaited && late && damaged && here && there && nowhere)
+    await sql`insert into repositories (name) values (${here}), (${there})`
+    const keyOf = (digest: Digest) => `blobs/sha256/${digest.slice(7, 9)}/${digest.slice(7)}.abcdefghij`
+    for (const [digest, due] of [
+      [kept, null],
+      [awaited, '2 hours'],
+      [late, '-2 hours'],
+      [damaged, null],
+    ] as [Digest, string | null][]) {
+      await sql`insert into blobs (digest, size, storage_key) values (${digest}, 3, ${keyOf(digest)})`
+      await sql`
+        insert into repository_blobs (repository_id, digest, review_at)
+        select id, ${digest}, now() + ${due}::interval from repositories where name = ${here}`
+    }
+    await sql`update blobs set damaged_at = now() where digest = ${damaged}`
+    const questions = [here, there, nowhere].flatMap((repository) => digests.map((digest) => ({ repository, digest })))
+    const hours = (found: LinkedBlob | undefined) =>
+      found && { ...found, reviewDueSeconds: found.reviewDueSeconds && Math.round(found.reviewDueSeconds / 3600) }
+    const together = [...(await findLinkedBlobs(sql, questions))].map(hours)
+    const blob = (digest: Digest, reviewDueSeconds?: number) => ({ size: 3, key: keyOf(digest), reviewDueSeconds })
+    assert.deepEqual(together, [blob(kept), blob(awaited, 2), blob(late, -2), ...new Array(12).fill(undefined)])
+    for (const [i, question] of questions.entries())
+      assert.deepEqual((await findLinkedBlobs(sql, [question])).map(hours), [together[i]], JSON.stringify(question))
     await sql.end({ timeout: 5 })
   })
 })
