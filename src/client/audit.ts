@@ -1,4 +1,5 @@
-import { askFor, type Connection } from './connection.ts'
+import { askFor, type Connection, queryOf } from './connection.ts'
+import { listed } from './pages.ts'
 
 /** What was done or refused. Times are RFC 3339. */
 export type AuditEvent = {
@@ -56,19 +57,8 @@ export type Audit = {
 
 export function auditOf(connection: Connection): Audit {
   return {
-    async *list({ pageSize = 1000, ...filters } = {}, { signal } = {}) {
-      const given = Object.entries({ ...filters, limit: String(pageSize) }).filter(([, value]) => value !== undefined)
-      const query = new URLSearchParams(given as [string, string][])
-      for (;;) {
-        const page = await askFor<{ events: AuditEvent[]; next?: string }>(connection, 'events', {
-          path: `/audit?${query}`,
-          signal,
-        })
-        yield* page.events
-        if (page.next === undefined) return
-        query.set('after', page.next)
-      }
-    },
+    list: ({ pageSize = 1000, ...filters } = {}, { signal } = {}) =>
+      listed(connection, 'events', { path: `/audit${queryOf({ ...filters, limit: String(pageSize) })}`, signal }),
     verify: ({ head, signal } = {}) =>
       askFor<AuditCheck>(connection, 'intact', { path: `/audit/verify${head ? `?head=${head}` : ''}`, signal }),
   }

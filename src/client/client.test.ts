@@ -245,6 +245,30 @@ describe('retries', () => {
       assert.equal(proxy.asked.length, 1)
     })
 
+  for (const [what, ways, asked] of [
+    ['to itself', { one: 'one' }, 2],
+    ['in a circle of several', { one: 'two', two: 'three', three: 'one' }, 4],
+  ] as const)
+    it(`do not go on with a list that leads ${what}`, async () => {
+      proxy.fault = ({ request, response }) => {
+        const after = new URL(request.url ?? '', 'http://host').searchParams.get('after') ?? ''
+        const next = (ways as Record<string, string>)[after] ?? 'one'
+        return response.end(JSON.stringify({ packs: [{ packId: `after-${after}` }], next }))
+      }
+      const found: string[] = []
+      const all = async () => {
+        for await (const { packId } of client.search({ q: 'net' })) found.push(packId)
+      }
+      await rejects(all(), 'ANSWER_INVALID', /same pages again and again/)
+      assert.equal(found.length, asked)
+      assert.ok(proxy.asked.every(({ path }) => path.startsWith('/packs?q=net')))
+    })
+
+  it('do not take for a list what is none', async () => {
+    proxy.fault = ({ response }) => response.end('{"packs":{"length":1}}')
+    await rejects(client.search().next(), 'ANSWER_INVALID', /answers packs that are no list/)
+  })
+
   it('give up a connection that is silent', async () => {
     proxy.fault = () => true
     await rejects(open({ idleTimeoutMs: 50 }).ping(), 'UNREACHABLE', /silent for 50 ms/)

@@ -1,5 +1,6 @@
 import { type BundleRequest, readFile } from './bundles.ts'
 import { askFor, type Connection, jsonBody } from './connection.ts'
+import { listed } from './pages.ts'
 
 /** A bundle file that the registry makes in the background and keeps until `expiresAt`. Sizes in bytes. */
 export type Export = {
@@ -52,7 +53,8 @@ export function exportsOf(connection: Connection): Exports {
       const call = { method: 'POST' as const, path: '/bundles/exports', body: jsonBody(request), signal }
       return (await askFor<{ export: Export }>(connection, 'export', call)).export
     },
-    list: (options = {}) => list(connection, options),
+    list: ({ pageSize = 100, signal } = {}) =>
+      listed(connection, 'exports', { path: `/bundles/exports?limit=${pageSize}`, signal }),
     async show(id, { signal } = {}) {
       return (await askFor<{ export: Export }>(connection, 'export', { path: path(id), signal })).export
     },
@@ -62,14 +64,4 @@ export function exportsOf(connection: Connection): Exports {
     },
     read: ({ id, size }, options = {}) => readFile(connection, { path: `${path(id)}/file`, etag: id, size }, options),
   }
-}
-
-async function* list(connection: Connection, { pageSize = 100, signal }: Cancellable & { pageSize?: number }) {
-  const query = new URLSearchParams({ limit: String(pageSize) })
-  do {
-    const call = { path: `/bundles/exports?${query}`, signal }
-    const page = await askFor<{ exports: Export[]; next?: string }>(connection, 'exports', call)
-    yield* page.exports
-    query.set('after', page.next ?? '')
-  } while (query.get('after'))
 }

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { askFor, type Call, type Connection } from './connection.ts'
+import { askFor, type Call, type Connection, queryOf } from './connection.ts'
 import { PacksError, type PacksErrorCode, unlessCancelled } from './failure.ts'
+import { listed } from './pages.ts'
 import { Passing, persist } from './retry.ts'
 
 /** A bundle to be imported. `open` gives its bytes from byte `from` on; they must be the same each time. */
@@ -88,7 +89,8 @@ export function importsOf(connection: Connection): Imports {
   return {
     run: (source, options = {}) => run(connection, source, options),
     start: (source, options = {}) => start(connection, source, options),
-    list: (options = {}) => list(connection, options),
+    list: ({ state, signal } = {}) =>
+      listed(connection, 'imports', { path: `/bundles/imports${queryOf({ state })}`, signal }),
     find: (id, { signal } = {}) => find(connection, id, signal),
   }
 }
@@ -98,36 +100,23 @@ async function find(connection: Connection, id: string, signal: AbortSignal | un
   return (await askFor<{ import: ImportStatus }>(connection, 'import', call)).import
 }
 
-async function* list(
-  connection: Connection,
-  { state, signal }: { state?: ImportStatus['state']; signal?: AbortSignal },
-) {
-  const query = new URLSearchParams(state ? { state } : {})
-  do {
-    const call = { path: `/bundles/imports?${query}`, signal }
-    const page = await askFor<{ imports: ImportStatus[]; next?: string }>(connection, 'imports', call)
-    yield* page.imports
-    query.set('after', page.next ?? '')
-  } while (query.get('after'))
-}
-
 async function run(connection: Connection, source: ImportSource, options: ImportOptions): Promise<ImportReport> {
   const { dryRun = false, signal } = options
   // Chosen here, so that it is known however early the connection is lost. A dry run leaves nothing to go on with.
   const id = dryRun ? undefined : randomUUID()
-  const query = queryOf(options, id === undefined ? { dryRun: 'true' } : { resume: id })
+  const query = uploadQuery(options, id === undefined ? { dryRun: 'true' } : { resume: id })
   const sent = await send(connection, source, { ...options, id, query, field: 'changed' })
   return 'report' in sent ? sent.report : ended(connection, await find(connection, sent.id, signal), signal)
 }
 
 async function start(connection: Connection, source: ImportSource, options: ImportOptions): Promise<ImportStatus> {
   const id = randomUUID()
-  const query = queryOf(options, { resume: id, async: 'true' })
+  const query = uploadQuery(options, { resume: id, async: 'true' })
   await send(connection, source, { ...options, id, query, field: 'import' })
   return find(connection, id, options.signal)
 }
 
-function queryOf({ force, runner, repository }: ImportOptions, more: Record<string, string>): URLSearchParams {
+function uploadQuery({ force, runner, repository }: ImportOptions, more: Record<string, string>): URLSearchParams {
   return new URLSearchParams({
     ...more,
     ...(force ? { force: 'true', reason: force.reason } : {}),

@@ -1,4 +1,5 @@
-import { askFor, type Connection, jsonBody } from './connection.ts'
+import { askFor, type Connection, jsonBody, queryOf } from './connection.ts'
+import { listed } from './pages.ts'
 
 export type JobState = 'waiting' | 'running' | 'completed' | 'failed' | 'cancelled'
 
@@ -83,7 +84,8 @@ export type Jobs = {
 export function jobsOf(connection: Connection): Jobs {
   const path = (id: string, action = '') => `/jobs/${encodeURIComponent(id)}${action}`
   return {
-    list: (query = {}, options = {}) => list(connection, query, options),
+    list: ({ state, name, pageSize } = {}, { signal } = {}) =>
+      listed(connection, 'jobs', { path: `/jobs${queryOf({ state, name, limit: pageSize?.toString() })}`, signal }),
     async show(id, { signal } = {}) {
       return (await askFor<{ job: Job }>(connection, 'job', { path: path(id), signal })).job
     },
@@ -104,16 +106,4 @@ export function jobsOf(connection: Connection): Jobs {
 
 async function change(connection: Connection, path: string, { signal }: Cancellable = {}): Promise<Job> {
   return (await askFor<{ job: Job }>(connection, 'job', { method: 'POST', path, signal })).job
-}
-
-async function* list(connection: Connection, { state, name, pageSize }: JobsQuery, { signal }: Cancellable) {
-  const query = new URLSearchParams()
-  if (state) query.set('state', state)
-  if (name) query.set('name', name)
-  if (pageSize) query.set('limit', String(pageSize))
-  do {
-    const page = await askFor<{ jobs: Job[]; next?: string }>(connection, 'jobs', { path: `/jobs?${query}`, signal })
-    yield* page.jobs
-    query.set('after', page.next ?? '')
-  } while (query.get('after'))
 }

@@ -12,6 +12,7 @@ import {
   packPath,
   type Referrer,
 } from './pack.ts'
+import { listed } from './pages.ts'
 
 type Cancellable = { signal?: AbortSignal | undefined }
 type ForRunner = Cancellable & {
@@ -82,7 +83,8 @@ export type Reads = {
 
 export function readsOf(connection: Connection): Reads {
   return {
-    search: (query = {}, options = {}) => search(connection, query, options),
+    search: ({ pageSize, ...filters } = {}, { signal } = {}) =>
+      listed(connection, 'packs', { path: `/packs${queryOf({ ...filters, limit: pageSize?.toString() })}`, signal }),
     async pack(packId, { version, runner, signal } = {}) {
       const path = version === undefined ? packPath(packId) : packPath(packId, version, 'manifest')
       const call = { path: path + queryOf({ runner }), signal }
@@ -98,13 +100,8 @@ export function readsOf(connection: Connection): Reads {
     },
     async dependents(packId, version, { signal } = {}) {
       const all: Dependent[] = []
-      let after: string | undefined
-      do {
-        const call = { path: packPath(packId, version, 'dependents') + queryOf({ after }), signal }
-        const page = await askFor<{ dependents: Dependent[]; next?: string }>(connection, 'dependents', call)
-        all.push(...page.dependents)
-        after = page.next
-      } while (after !== undefined)
+      const call = { path: packPath(packId, version, 'dependents'), signal }
+      for await (const dependent of listed<Dependent>(connection, 'dependents', call)) all.push(dependent)
       return all
     },
     async referrers(packId, version, { signal } = {}) {
@@ -125,15 +122,4 @@ function requireWhole(bytes: Uint8Array, header: string | string[] | undefined):
   const announced = /(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]+):/.exec(String(header ?? ''))?.[1]
   if (announced === undefined || announced === createHash('sha256').update(bytes).digest('base64')) return
   throw new PacksError('DIGEST_MISMATCH', 'the lock was changed on its way from the registry; resolve again')
-}
-
-async function* search(connection: Connection, { pageSize, ...filters }: SearchQuery, { signal }: Cancellable) {
-  const limit = pageSize === undefined ? undefined : String(pageSize)
-  let after: string | undefined
-  do {
-    const call = { path: `/packs${queryOf({ ...filters, limit, after })}`, signal }
-    const page = await askFor<{ packs: PackSummary[]; next?: string }>(connection, 'packs', call)
-    yield* page.packs
-    after = page.next
-  } while (after !== undefined)
 }

@@ -1,4 +1,5 @@
 import { askFor, type Connection, jsonBody } from './connection.ts'
+import { listed, pages } from './pages.ts'
 
 /** What is kept of a kind of things: whatever one of these rules says. */
 export type Keeping = {
@@ -126,10 +127,7 @@ function holdsOf(connection: Connection) {
   const path = (packId: string, version: string) =>
     `/retention/holds/${encodeURIComponent(packId)}/${encodeURIComponent(version)}`
   return {
-    async *holds({ signal } = {}) {
-      for await (const page of pages<{ holds: Hold[] }>(connection, 'holds', { path: '/retention/holds', signal }))
-        yield* page.holds
-    },
+    holds: ({ signal } = {}) => listed<Hold>(connection, 'holds', { path: '/retention/holds', signal }),
     async hold(packId, version, reason, { signal } = {}) {
       const call = { method: 'PUT' as const, path: path(packId, version), body: jsonBody({ reason }), signal }
       return (await askFor<{ hold: Hold }>(connection, 'hold', call)).hold
@@ -160,24 +158,6 @@ function runsOf(connection: Connection) {
     async showRun(id, { signal } = {}) {
       return (await askFor<{ run: RetentionRun }>(connection, 'run', { path: `${path(id)}?limit=1`, signal })).run
     },
-    async *removals(id, { signal } = {}) {
-      for await (const page of pages<{ removals: RetentionRemoval[] }>(connection, 'removals', {
-        path: path(id),
-        signal,
-      }))
-        yield* page.removals
-    },
+    removals: (id, { signal } = {}) => listed<RetentionRemoval>(connection, 'removals', { path: path(id), signal }),
   } satisfies Partial<Retention>
-}
-
-type Paged = { method?: 'POST'; path: string; body?: ReturnType<typeof jsonBody> } & Cancellable
-
-/** Page after page, as they are consumed. */
-async function* pages<Page>(connection: Connection, field: string, call: Paged): AsyncGenerator<Page, void, undefined> {
-  let path: string | undefined = call.path
-  while (path !== undefined) {
-    const page: Page & { next?: string } = await askFor<Page & { next?: string }>(connection, field, { ...call, path })
-    yield page as Awaited<Page>
-    path = page.next === undefined ? undefined : `${call.path}?after=${encodeURIComponent(page.next)}`
-  }
 }

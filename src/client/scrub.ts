@@ -1,4 +1,5 @@
-import { askFor, type Connection } from './connection.ts'
+import type { Connection } from './connection.ts'
+import { pages } from './pages.ts'
 
 /** Something that a scrub found to be wrong. Times are RFC 3339. */
 export type ScrubFinding = {
@@ -59,16 +60,14 @@ export function scrubsOf(connection: Connection): Scrubs {
         limit: String(Math.min(limit, 1000)),
         ...(kind ? { kind } : {}),
       })
-      const ask = () => askFor<ScrubState>(connection, 'findings', { path: `/scrub?${query}`, signal })
-      const state = await ask()
-      while (state.next !== undefined && state.findings.length < limit) {
-        query.set('after', state.next)
-        const page = await ask()
-        state.findings.push(...page.findings)
+      const state: ScrubState = { passes: [], open: {}, findings: [] }
+      for await (const page of pages<ScrubState>(connection, 'findings', { path: `/scrub?${query}`, signal })) {
+        const findings = [...state.findings, ...page.findings]
+        Object.assign(state, page, { findings: findings.slice(0, limit) })
         if (page.next === undefined) delete state.next
-        else state.next = page.next
+        if (findings.length >= limit) break
       }
-      return { ...state, findings: state.findings.slice(0, limit) }
+      return state
     },
   }
 }

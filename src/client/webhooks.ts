@@ -1,4 +1,5 @@
-import { askFor, type Connection, jsonBody } from './connection.ts'
+import { askFor, type Connection, jsonBody, queryOf } from './connection.ts'
+import { listed } from './pages.ts'
 
 /** How a webhook is treated. */
 export type WebhookOptions = {
@@ -114,7 +115,10 @@ export function webhooksOf(connection: Connection): Webhooks {
     },
     test: (name, { signal } = {}) =>
       askFor<WebhookTest>(connection, 'delivered', { method: 'POST', path: path(name, '/test'), signal }),
-    deliveries: (name, query = {}, options = {}) => deliveries(connection, path(name, '/deliveries'), query, options),
+    deliveries: (name, { state, pageSize } = {}, { signal } = {}) => {
+      const query = queryOf({ state, limit: pageSize?.toString() })
+      return listed(connection, 'deliveries', { path: path(name, '/deliveries') + query, signal })
+    },
     delivery: (name, id, { signal } = {}) =>
       askFor(connection, 'delivery', { path: path(name, `/deliveries/${encodeURIComponent(id)}`), signal }),
     async redeliver(name, id, { signal } = {}) {
@@ -123,21 +127,4 @@ export function webhooksOf(connection: Connection): Webhooks {
       return (await askFor<{ redelivered: number }>(connection, 'redelivered', call)).redelivered
     },
   }
-}
-
-async function* deliveries(
-  connection: Connection,
-  path: string,
-  { state, pageSize }: DeliveriesQuery,
-  { signal }: Cancellable,
-) {
-  const query = new URLSearchParams()
-  if (state) query.set('state', state)
-  if (pageSize) query.set('limit', String(pageSize))
-  do {
-    const call = { path: `${path}?${query}`, signal }
-    const page = await askFor<{ deliveries: Delivery[]; next?: string }>(connection, 'deliveries', call)
-    yield* page.deliveries
-    query.set('after', page.next ?? '')
-  } while (query.get('after'))
 }
