@@ -5,7 +5,8 @@ import { randomBytes } from 'node:crypto'
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { connectionsTo, nodeProcesses, openDescriptors, processesOf, waitFor } from '../scripts/services/processes.ts'
+import { connectionsTo, nodeProcesses, openDescriptors, processesOf } from '../scripts/services/processes.ts'
+import { waitFor } from '../src/testing/wait.ts'
 import {
   call,
   pushArtifact,

@@ -8,8 +8,9 @@ import { mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import bcrypt from 'bcryptjs'
-import { isAlive, waitFor } from '../scripts/services/processes.ts'
+import { isAlive } from '../scripts/services/processes.ts'
 import { type Authority, startAuthority } from '../src/testing/authority.ts'
+import { waitFor } from '../src/testing/wait.ts'
 import { type Server, startServer, temporaryFolder } from './server.ts'
 
 const clients = execFileSync('bash', [join(import.meta.dirname, '..', 'scripts', 'services', 'clients.sh')], {

@@ -7,7 +7,7 @@ import { mkdirSync, rmSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { type Postgres15, startPostgres15 } from '../scripts/services/postgres15.ts'
-import { waitFor } from '../scripts/services/processes.ts'
+import { waitFor } from '../src/testing/wait.ts'
 import {
   type Answer,
   call,

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { after, before, describe, it } from 'node:test'
-import { waitFor } from '../scripts/services/processes.ts'
+import { waitFor } from '../src/testing/wait.ts'
 import { type Json, json, type Peer, publish, runMirror, sign, startPeer } from './mirror-peer.ts'
 import { call, imageManifest, sha256 } from './registry-client.ts'
 import { type Server, startServer } from './server.ts'

@@ -4,7 +4,8 @@ import { once } from 'node:events'
 import { chmodSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort, isAlive, processesOf, signalAll, waitFor } from '../scripts/services/processes.ts'
+import { freePort, isAlive, processesOf, signalAll } from '../scripts/services/processes.ts'
+import { waitFor } from '../src/testing/wait.ts'
 import { call } from './registry-client.ts'
 
 const checkout = join(import.meta.dirname, '..')

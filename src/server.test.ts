@@ -19,16 +19,13 @@ import { digestOf } from './oci/digest.ts'
 import { type RunningServer, startServer } from './server.ts'
 import { startDatabases, type TestDatabases } from './testing/database.ts'
 import { startRegistry, type TestRegistry } from './testing/registry.ts'
+import { waitFor } from './testing/wait.ts'
 
 let databases: TestDatabases
 before(async () => {
   databases = await startDatabases()
 })
 after(() => databases?.stop())
-
-async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20))
-}
 
 describe('operations', () => {
   it('says that it lives and is ready, and counts what it does', async () => {
@@ -43,7 +40,7 @@ describe('operations', () => {
     const upload = await registry.call('POST', '/v2/counted/blobs/uploads/')
     await registry.call('PATCH', upload.headers.get('location') ?? '', { body: 'a chunk' })
     const figures = async () => await (await registry.call('GET', '/metrics')).text()
-    await until(async () => /method="GET",status="404"/.test(await figures()))
+    await waitFor('the requests to be counted', async () => /method="GET",status="404"/.test(await figures()))
     const text = await figures()
     for (const figure of [
       /packs_http_request_duration_seconds_count\{route="\/v2\/:name\{\.\+\}\/manifests\/:reference",method="PUT",status="201"\} 1/,
@@ -108,17 +105,19 @@ describe('stopping', () => {
       request.write(bytes.subarray(0, 100_000))
       setTimeout(() => request.end(bytes.subarray(100_000)), 300)
     })
-    await until(async () =>
-      /packs_http_requests_in_flight 2/.test(await (await registry.call('GET', '/metrics')).text()),
-    )
+    const figures = async () => await (await registry.call('GET', '/metrics')).text()
+    const isUnderWay = async () => /packs_http_requests_in_flight 2/.test(await figures())
+    await waitFor('the upload to be under way', isUnderWay, { everyMs: 20 })
     const stopped = registry.stop()
-    await until(
+    await waitFor(
+      'new connections to be refused',
       () =>
-        new Promise((resolve) => {
+        new Promise<boolean>((resolve) => {
           const probe = connect({ port, host: '127.0.0.1' })
           probe.on('error', () => resolve(true))
           probe.on('connect', () => probe.destroy(undefined).once('close', () => resolve(false)))
         }),
+      { everyMs: 20 },
     )
     const { statusCode, headers } = await answered
     assert.equal(statusCode, 201)
@@ -138,7 +137,7 @@ describe('stopping', () => {
     })
     const cut = new Promise((resolve) => request.on('error', resolve))
     request.write('x')
-    await until(async () => /in_flight 1/.test(await deps.metrics.register.metrics()))
+    await waitFor('the request to be under way', async () => /in_flight 1/.test(await deps.metrics.register.metrics()))
     await server.stop({ drainMs: 50 })
     assert.match(String(await cut), /hang up|ECONNRESET/)
     await deps.db.close()
@@ -267,8 +266,8 @@ describe('a client that keeps from being idle, and no more', () => {
     const timer = setInterval(() => void socket.read(1), 50)
     const inFlight = async (count: number) =>
       (await registry.deps.metrics.register.metrics()).includes(`packs_http_requests_in_flight ${count}\n`)
-    await until(() => inFlight(1))
-    await until(() => inFlight(0))
+    await waitFor('the answer to be under way', () => inFlight(1))
+    await waitFor('the answer to be given up', () => inFlight(0))
     clearInterval(timer)
     socket.resume()
     await closed
@@ -304,7 +303,7 @@ describe('TLS', () => {
     assert.match(registry.url, /^https:/)
     assert.equal(await nameOnTheWire(), 'first')
     make('second')
-    await until(async () => (await nameOnTheWire()) === 'second')
+    await waitFor('the new certificate', async () => (await nameOnTheWire()) === 'second')
     await registry.stop()
   })
 

@@ -4,7 +4,8 @@ import { chownSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort, processesOf, signalAll, waitFor } from './processes.ts'
+import { waitFor } from '../../src/testing/wait.ts'
+import { freePort, processesOf, signalAll } from './processes.ts'
 
 const programs = '/usr/lib/postgresql/15/bin'
 

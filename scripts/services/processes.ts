@@ -1,27 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
-
-/** Asks again until the answer is truthy, and gives it. Throws, with the last error or answer, after `timeoutMs`. */
-export async function waitFor<T>(
-  what: string,
-  condition: () => T | Promise<T>,
-  { timeoutMs = 60_000, everyMs = 50 } = {},
-): Promise<Exclude<T, false | '' | 0 | null | undefined>> {
-  const deadline = Date.now() + timeoutMs
-  let last: unknown
-  for (;;) {
-    try {
-      const answer = await condition()
-      if (answer) return answer as Exclude<T, false | '' | 0 | null | undefined>
-      last = answer
-    } catch (error) {
-      last = error
-    }
-    if (Date.now() > deadline) throw new Error(`waited in vain: ${what}`, { cause: last })
-    await sleep(everyMs)
-  }
-}
 
 /** A port nobody listens on at 127.0.0.1. */
 export async function freePort(): Promise<number> {

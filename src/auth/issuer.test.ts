@@ -5,6 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import { it } from 'node:test'
 import { exportJWK, SignJWT } from 'jose'
+import { waitFor } from '../testing/wait.ts'
 import { openIssuer } from './issuer.ts'
 
 const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
@@ -48,7 +49,7 @@ it('its keys are fetched once for many tokens, and again in the background when 
     assert.equal(fetched(), 1)
     time += 11_000
     await opened.verify(token)
-    while (fetched() < 2) await new Promise((resolve) => setTimeout(resolve, 5))
+    await waitFor('the keys to be fetched again', () => fetched() >= 2)
     await opened.verify(token)
     assert.equal(fetched(), 2)
   })

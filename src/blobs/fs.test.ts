@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { PassThrough, Readable } from 'node:stream'
 import { test } from 'node:test'
 import { digestOf } from '../oci/digest.ts'
+import { waitFor } from '../testing/wait.ts'
 import { Directories } from './directories.ts'
 import { openFolderStore } from './fs.ts'
 import { blobKey, chunkKey } from './keys.ts'
@@ -155,10 +156,9 @@ test('folder: killed in the middle of a body leaves nothing that can be read', a
   const temporary = join(folder, 'tmp')
   const size = () =>
     fs.existsSync(temporary) ? fs.readdirSync(temporary).map((name) => fs.statSync(join(temporary, name)).size) : []
-  for (let sizes = size(); !sizes.some((bytes) => bytes > 0); sizes = size()) {
-    assert.equal(child.exitCode, null, 'the writer ended by itself')
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
+  const isWriting = () => size().some((bytes) => bytes > 0)
+  await waitFor('the body to be written', () => child.exitCode !== null || isWriting(), { everyMs: 10 })
+  assert.equal(child.exitCode, null, 'the writer ended by itself')
   child.kill('SIGKILL')
   await once(child, 'exit')
   const store = await openFolderStore(folder)

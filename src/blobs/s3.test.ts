@@ -15,6 +15,7 @@ import {
 import type { Failure } from '../errors.ts'
 import { digestOf } from '../oci/digest.ts'
 import { noS3, startS3, type TestS3 } from '../testing/s3.ts'
+import { waitFor } from '../testing/wait.ts'
 import { blobKey, chunkKey, storedKey } from './keys.ts'
 import { openS3Store } from './s3.ts'
 import type { S3Location } from './s3-connection.ts'
@@ -75,14 +76,6 @@ function testS3(what: string, body: (server: TestS3) => Promise<void>) {
   test(`s3: ${what}`, { skip: skip ?? false }, () => body(s3 as TestS3))
 }
 
-async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 60_000
-  while (!(await holds().catch(() => false))) {
-    assert.ok(Date.now() < deadline, `never: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
-}
-
 testS3('a server that hangs is UNAVAILABLE, and leaves nothing behind when it goes on', async (server) => {
   const { location, traces } = place(server)
   const patient = await openS3Store(location)
@@ -118,7 +111,7 @@ testS3('a server that hangs is UNAVAILABLE, and leaves nothing behind when it go
     await server.thaw()
   }
   assert.equal(source.destroyed, false)
-  await eventually('only the chunk is left', async () => (await traces()).length === 1)
+  await waitFor('all but the chunk to be gone', async () => (await traces()).length === 1)
   assert.equal((await patient.read(chunk))?.length, 1000)
   await Promise.all([store.close(), patient.close()])
 })
@@ -138,7 +131,7 @@ testS3('a body that stops arriving ends in an error', async (server) => {
   } finally {
     await server.thaw()
   }
-  await eventually('the server answers again', async () => (await patient.size(key)) === 96 * MiB)
+  await waitFor('the server to answer again', async () => (await patient.size(key)) === 96 * MiB)
   await Promise.all([store.close(), patient.close()])
 })
 
@@ -167,7 +160,7 @@ testS3('a server that dies mid-body is an error, and is used again when it is ba
   await once(body, 'readable')
   await server.restart()
   await assert.rejects(buffer(body))
-  await eventually('the server answers again', async () => (await store.size(key)) === 96 * MiB)
+  await waitFor('the server to answer again', async () => (await store.size(key)) === 96 * MiB)
   await store.ping()
   await store.close()
 })

@@ -16,12 +16,12 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, beforeEach, describe, it } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { openLog } from '../log.ts'
 import { createKey } from '../registry/keys.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 
 // The command as a process, against a real registry; with a proxy in between for lines that break.
 
@@ -192,7 +192,7 @@ describe('packs export', () => {
           stdio: 'ignore',
         })
         const received = () => partial().reduce((sum, name) => sum + statSync(join(folder, name)).size, 0)
-        while (received() < 2_000_000) await sleep(10)
+        await waitFor('2,000,000 bytes to be received', () => received() >= 2_000_000)
         const ended = new Promise((resolve) => child.once('exit', resolve))
         child.kill('SIGKILL')
         await ended

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { startWorker } from '../worker/worker.ts'
 
 // Bundles that are made, and published, while nobody waits: the commands as processes, against real registries.
@@ -67,7 +68,9 @@ it('an export is made in the background, downloaded, and imported in the backgro
   assert.match(await well(['imports', 'show', imported], away), /publishing/)
   assert.match(await well(['imports', 'list', '--state', 'publishing'], away), new RegExp(imported))
   workers.push(startWorker(away.deps, { pollMs: 50 }))
-  for (let told = ''; !/published/.test(told); ) told = await well(['imports', 'show', imported], away)
+  await waitFor('the import to be published', async () => {
+    return /published/.test(await well(['imports', 'show', imported], away))
+  })
   assert.match(await well(['imports', 'show', imported], away), /2 of 2 versions are new/)
   assert.match(await well(['info', 'alpha'], away), /1\.0\.0/)
 

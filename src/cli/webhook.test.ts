@@ -8,6 +8,7 @@ import { openClient } from '../client/client.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { startDeliveries } from '../worker/deliveries.ts'
 import type { RunningWorker } from '../worker/worker.ts'
 
@@ -60,10 +61,6 @@ async function packs(...args: string[]): Promise<{ code: number | null; text: st
   return { code, text: child.text }
 }
 
-async function until(holds: () => Promise<boolean> | boolean): Promise<void> {
-  while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 50))
-}
-
 it('a webhook is set up, tested, fails, is looked into, and sent again', async () => {
   const url = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/hook`
   const refused = await packs('webhook', 'add', 'ci', url)
@@ -78,14 +75,14 @@ it('a webhook is set up, tested, fails, is looked into, and sent again', async (
   assert.match(tested.text, /refused, status 500/)
   assert.equal((await publish(registry, { packId: 'told' })).status, 201)
   const { webhooks } = openClient({ url: registry.url })
-  await until(async () => (await webhooks.show('ci')).dead === 1)
+  await waitFor('the delivery to be given up', async () => (await webhooks.show('ci')).dead === 1)
   const listed = await packs('webhook', 'deliveries', 'ci', '--state', 'dead')
   assert.match(listed.text, /dead +2 +pack\.published +told@1\.0\.0/)
   const [id = ''] = /[0-9a-f-]{36}/.exec(listed.text) ?? []
   assert.equal((await packs('webhook', 'deliveries', 'ci', id)).text.match(/refused, status 500/g)?.length, 2)
   status = 204
   assert.match((await packs('webhook', 'redeliver', 'ci', '--dead')).text, /^1 waits to be sent again/)
-  await until(async () => (await webhooks.delivery('ci', id)).delivery.state === 'delivered')
+  await waitFor('the delivery', async () => (await webhooks.delivery('ci', id)).delivery.state === 'delivered')
   assert.match((await packs('webhook', 'list')).text, /ci +ok +0 +0 +pack\.published/)
   assert.match((await packs('webhook', 'disable', 'ci')).text, /ci is disabled/)
   assert.match((await packs('webhook', 'show', 'ci')).text, /enabled +false/)
@@ -109,7 +106,7 @@ it('events are listed, gone on with, and followed', async () => {
   )
   const following = start('events', '--follow', '--pack', 'told', '--after', first, '--type', 'pack.*')
   assert.equal((await publish(registry, { packId: 'told', version: '1.1.0' })).status, 201)
-  await until(() => following.text.includes('told@1.1.0'))
+  await waitFor('the event to be told', () => following.text.includes('told@1.1.0'))
   following.kill('SIGINT')
   assert.equal(await new Promise((resolve) => following.once('close', resolve)), 130)
 })
@@ -162,7 +159,7 @@ it('the library follows on over cut connections, with none left out and none twi
     for (const version of [`1.0.${n}`, `1.0.${n + 1}`])
       assert.equal((await publish(registry, { packId: 'cut', version }, version)).status, 201)
     // The first is there; whether the second is on its way, has come, or is yet to come, nobody knows.
-    await until(() => seen.length > n)
+    await waitFor(`event ${n + 1}`, () => seen.length > n)
     way.cut()
   }
   await following

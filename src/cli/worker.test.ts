@@ -7,6 +7,7 @@ import { listJobs } from '../db/jobs.ts'
 import { send } from '../db/queue.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 
 const main = new URL('../main.ts', import.meta.url).pathname
 const command = ['--import', 'tsx', main]
@@ -25,10 +26,6 @@ after(async () => {
   await registry?.stop()
   await databases?.stop()
 })
-
-async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 50))
-}
 
 function start(...args: string[]): ChildProcess {
   const env = { ...process.env, DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore, LOG_LEVEL: 'warn' }
@@ -57,9 +54,9 @@ async function stop(child: ChildProcess): Promise<void> {
 
 it('packs worker runs what is due and what is sent, and ends well when it is told to', async () => {
   const worker = start('worker')
-  await until(async () => (await completed()).some(({ name }) => name === 'tidy'))
+  await waitFor('what is due to be done', async () => (await completed()).some(({ name }) => name === 'tidy'))
   await send(registry.deps.db.sql, 'tidy', {}, { key: 'by hand' })
-  await until(async () => (await completed()).some(({ key }) => key === 'by hand'))
+  await waitFor('what is sent to be done', async () => (await completed()).some(({ key }) => key === 'by hand'))
   await stop(worker)
 })
 
@@ -73,9 +70,9 @@ it('packs serve with several processes runs jobs in one of them; with WORKER=fal
   }
   const lone = start('serve', '--port', '0', '--worker', 'false')
   const many = start('serve', '--port', '0', '--processes', '3')
-  await until(async () => (await ears()) === 1)
+  await waitFor('one worker to listen', async () => (await ears()) === 1)
   await send(sql, 'tidy', {}, { key: 'among many' })
-  await until(async () => (await completed()).some(({ key }) => key === 'among many'))
+  await waitFor('the job to be done', async () => (await completed()).some(({ key }) => key === 'among many'))
   assert.equal(await ears(), 1)
   await Promise.all([stop(lone), stop(many)])
 })
@@ -84,7 +81,7 @@ it('packs serve with several processes shows each figure of the registry once, a
   const { sql } = registry.deps.db
   const server = start('serve', '--port', '0', '--processes', '2', '--worker', 'false', '--log-level', 'info')
   const told = saidBy(server, /"url":"(http:\/\/127\.0\.0\.1:\d+)"/)
-  await until(() => told() !== undefined)
+  await waitFor('the address of the server', told)
   /** A connection of its own: the processes take turns. */
   const figures = async () => {
     const answer = await fetch(`${told()}/metrics`, { headers: { connection: 'close' } })
@@ -98,7 +95,9 @@ it('packs serve with several processes shows each figure of the registry once, a
   await sql`delete from pgboss.job where id = ${id}`
   for (let i = 0; i < 4; i++) assert.deepEqual(await dead(), ['packs_jobs{kind="tidy",state="failed"} 0'])
   // Those of the processes are added up, whoever is asked. The other one may not have started yet.
-  await until(async () => (await figures()).includes('packs_database_connections{state="max"} 24'))
+  await waitFor('the figures of both processes', async () => {
+    return (await figures()).includes('packs_database_connections{state="max"} 24')
+  })
   await stop(server)
 })
 
@@ -155,7 +154,7 @@ it('packs jobs run has a job run, waits for its end, and says how it went', asyn
 it('packs worker answers probes and Prometheus on WORKER_PORT, and nothing else', async () => {
   const worker = start('worker', '--worker-port', '0', '--log-level', 'info')
   const told = saidBy(worker, /"probes":"(http:\/\/127\.0\.0\.1:\d+)"/)
-  await until(() => told() !== undefined)
+  await waitFor('the address of the probes', told)
   const get = async (path: string) => {
     const answer = await fetch(`${told()}${path}`)
     return { status: answer.status, text: await answer.text() }

@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { indexType, startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { type Client, type ClientOptions, type Lock, type LockedPack, openClient, PacksError } from './client.ts'
 import { cachePath } from './content.ts'
 import { fileNameOf } from './file-name.ts'
@@ -459,7 +460,7 @@ describe('pull', () => {
     proxy.fault = async ({ request, response, forward }) => {
       if (request.url?.includes(hanging.packId)) return forward({ stallAfter: 100_000 })
       if (!request.url?.includes(bad.packId)) return false
-      await until(() => proxy.asked.some(({ path }) => path.includes(hanging.packId)))
+      await waitFor('the third to be asked for', () => proxy.asked.some(({ path }) => path.includes(hanging.packId)))
       return response.writeHead(404).end()
     }
     const lock = lockOf(good, bad, hanging, later)
@@ -491,7 +492,7 @@ describe('pull', () => {
       await openClient(${JSON.stringify({ url: proxy.url, cacheDir: cacheDir() })})
         .pullOne(${JSON.stringify(locked)}, { into: ${JSON.stringify(into())} })`
     const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', code], { stdio: 'inherit' })
-    await until(async () => (await sizesIn(cacheDir()))[0] === 1_000_000)
+    await waitFor('1,000,000 bytes to be kept', async () => (await sizesIn(cacheDir()))[0] === 1_000_000)
     child.kill('SIGKILL')
     await new Promise((done) => child.once('exit', done))
     const { file } = await open({ cacheDir: cacheDir() }).pullOne(locked, { into: into() })
@@ -668,10 +669,6 @@ describe('file names', () => {
     assert.equal(await readFile(victim, 'utf8'), 'untouched!')
   })
 })
-
-async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await holds())) await new Promise((done) => setTimeout(done, 5))
-}
 
 type Forward = {
   /** Cuts the connection after so many bytes of the body. */

@@ -4,6 +4,7 @@ import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { waitFor } from '../testing/wait.ts'
 import { askedDistinct, batched } from './batch.ts'
 import { findLinkedBlobs, type LinkedBlob } from './blobs.ts'
 import { ask, askRead, connect, type Database, openDatabase } from './client.ts'
@@ -184,7 +185,7 @@ describe('a transaction whose connection is cut', () => {
     // Connects again, so that a statement that comes late would find a connection.
     assert.equal(await counted(db), 1)
     thaw()
-    while (after === undefined) await new Promise(setImmediate)
+    await waitFor('the late statement to end', () => after !== undefined, { everyMs: 1 })
     assert.ok(after instanceof Error)
     assert.deepEqual([...(await other`select n from numbers`)], [{ n: 4 }])
     await db.close()

@@ -22,8 +22,8 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type TestContext, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
+import { waitFor } from '../testing/wait.ts'
 import { type EmbeddedOptions, startEmbedded } from './embedded.ts'
 import { findPostmaster, stopPostmaster } from './embedded-postmaster.ts'
 import { isAlive } from './embedded-process.ts'
@@ -137,16 +137,12 @@ const remember = (url: string, value: string) =>
 const remembered = (url: string) =>
   query(url, async (sql) => (await sql<{ value: string }[]>`select value from remembered`).map(({ value }) => value))
 
-async function until(holds: () => Promise<boolean> | boolean): Promise<void> {
-  while (!(await holds())) await sleep(10)
-}
-
 /** Kills a server and all its children at once: what a power cut, or the end of a container, leaves. */
 async function killTree(pid: number, url: string): Promise<void> {
   const children = await query(url, (sql) => sql<{ pid: number }[]>`select pid from pg_stat_activity`)
   const all = [pid, ...children.map((row) => row.pid)]
   for (const each of all) if (isAlive(each)) process.kill(each, 'SIGKILL')
-  for (const each of all) await until(() => !isAlive(each))
+  await waitFor('the killed to be gone', () => !all.some(isAlive), { everyMs: 10 })
 }
 
 const socketFolder = (url: string) => socketHost(url).host!
@@ -264,13 +260,19 @@ test('a starter that comes while the owner stops gets a server of its own', asyn
 })
 
 async function startWhenFree(start: () => ReturnType<typeof startEmbedded>): ReturnType<typeof startEmbedded> {
-  for (;;) {
-    try {
-      return await start()
-    } catch (error) {
-      assert.match((error as Error).message, /Another PacksRegistry/)
-    }
-  }
+  const { starting } = await waitFor(
+    'the owner to be gone',
+    async () => {
+      const starting = start()
+      const isRefused = await starting.then(
+        () => false,
+        (error: Error) => /Another PacksRegistry/.test(error.message),
+      )
+      return !isRefused && { starting }
+    },
+    { everyMs: 1 },
+  )
+  return starting
 }
 
 test('survives a killed backend and keeps the lock', async (t) => {
@@ -282,7 +284,7 @@ test('survives a killed backend and keeps the lock', async (t) => {
     process.kill(row!.pid, 'SIGKILL')
     await assert.rejects(sql`select pg_sleep(60)`)
   })
-  await until(() => warned.length > 0)
+  await waitFor('the server to be ready again', () => warned.length > 0, { everyMs: 10 })
   assert.deepEqual(warned, ['PostgreSQL ended its sessions; it is ready again'])
   await remember(embedded.url, 'after')
   assert.match((await startElsewhere()).error ?? '', /Another PacksRegistry/)

@@ -8,9 +8,10 @@ import { connect } from '../db/client.ts'
 import { forgetEvents, recordEvents, relayEvents } from '../db/events.ts'
 import type { PackId } from '../packs/pack.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
-import { type EventStream, openEvents } from '../testing/events.ts'
+import { openEvents } from '../testing/events.ts'
 import { ask, codeIn, publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 
 let databases: TestDatabases
 before(async () => {
@@ -293,8 +294,8 @@ describe('who is told', () => {
     other.cut()
     streams.pop()?.cut()
     // The server hears of it a moment later.
-    const again = async (): Promise<EventStream> => openEvents(registry.url).catch(again)
-    for (const stream of [...streams, await again()]) stream.cut()
+    const again = await waitFor('room for one more stream', () => openEvents(registry.url))
+    for (const stream of [...streams, again]) stream.cut()
   })
 
   it('a token that is revoked ends its streams', async () => {

@@ -17,6 +17,7 @@ import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, codeIn, publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { noS3, startS3, type TestS3 } from '../testing/s3.ts'
+import { waitFor } from '../testing/wait.ts'
 import { startWorker } from '../worker/worker.ts'
 
 let databases: TestDatabases
@@ -88,8 +89,7 @@ describe('an export', () => {
       assert.deepEqual([asked.state, asked.size, asked.packs], ['waiting', bundle.length, 2])
       const worker = startWorker(registry.deps, { pollMs: 50 })
       try {
-        for (let told = asked; told.state !== 'ready'; told = await shown(registry, asked.id))
-          await new Promise((resolve) => setTimeout(resolve, 20))
+        await waitFor('the export to be ready', async () => (await shown(registry, asked.id)).state === 'ready')
       } finally {
         await worker.stop()
       }

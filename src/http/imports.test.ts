@@ -12,6 +12,7 @@ import { pathOf, type SampleOptions, sampleBundle, type TarEntry, tarOf } from '
 import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { indexType, startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { startWorker } from '../worker/worker.ts'
 
 let databases: TestDatabases
@@ -419,19 +420,18 @@ describe('an import that is cut off', () => {
     })
     sending.on('error', () => undefined)
     await new Promise((resolve) => sending.write(bytes.subarray(0, length), resolve))
-    for (;;) {
+    await waitFor('the first part to be received', async () => {
       const [row] = await deps.db.sql<{ received: number }[]>`select received from imports where id = ${id}`
-      if ((row?.received ?? 0) > length - 100_000) break
-      await new Promise((resolve) => setTimeout(resolve, 20))
-    }
+      return (row?.received ?? 0) > length - 100_000
+    })
     sending.destroy()
-    for (;;) {
+    const { resumeAt } = await waitFor('the import to be cut off', async () => {
       const { import: told } = (await (await fetch(`${url}/bundles/imports/${id}`)).json()) as {
         import: { alive: boolean; resumeAt?: number }
       }
-      if (!told.alive) return told.resumeAt ?? -1
-      await new Promise((resolve) => setTimeout(resolve, 20))
-    }
+      return !told.alive && told
+    })
+    return resumeAt ?? -1
   }
 
   it('goes on where it was', () =>
@@ -483,7 +483,7 @@ describe('an import that nobody waits for', () => {
 
   async function work(registry: TestRegistry): Promise<void> {
     const worker = startWorker(registry.deps, { pollMs: 50 })
-    while ((await told(registry)).state === 'publishing') await new Promise((resolve) => setTimeout(resolve, 20))
+    await waitFor('the import to be published', async () => (await told(registry)).state !== 'publishing')
     await worker.stop()
   }
 
@@ -696,10 +696,7 @@ describe('imports side by side', () => {
       )
       first.on('error', () => undefined)
       first.write(sample.bytes.subarray(0, 4096))
-      for (let known = 0; known === 0; ) {
-        const [row] = await deps.db.sql<{ count: number }[]>`select count(*)::int as count from imports`
-        known = row?.count ?? 0
-      }
+      await waitFor('the import to be known', async () => (await deps.db.sql`select from imports`).length)
       const second = await call('POST', path, { body: sample.bytes })
       assert.equal(second.status, 201)
       assert.equal(await answered, 409)
@@ -754,7 +751,9 @@ describe('imports side by side', () => {
           const packs = [{ packId, version: '1.0.0', content: packId }]
           return send(registry, sampleBundle({ packs, channels: [] }).bytes)
         })
-        for (let ready = 0; ready < 4; ) ready = (await other`select from imports where state = 'publishing'`).length
+        await waitFor('four imports to publish', async () => {
+          return (await other`select from imports where state = 'publishing'`).length === 4
+        })
         await untilBlocked(registry)
         assert.equal((await other`select from pg_locks where not granted`).length, 1)
         assert.equal((await registry.call('GET', '/packs')).status, 200)

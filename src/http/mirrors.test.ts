@@ -10,6 +10,7 @@ import { noteEnd } from '../registry/jobs.ts'
 import type { ParityReport } from '../registry/parity.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { jobs } from '../worker/jobs.ts'
 import { startWorker } from '../worker/worker.ts'
 
@@ -194,12 +195,11 @@ describe('a mirror', () => {
     assert.equal((await call('GET', '/mirrors/site/parity')).status, 404)
     const worker = startWorker(here.deps, { pollMs: 50 })
     ends.push(() => worker.stop({ graceMs: 0 }))
-    for (;;) {
+    const completed = await waitFor('the runs to be completed', async () => {
       const { runs } = (await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }
-      assert.equal(runs.length, 2)
-      if (runs.every(({ state }) => state === 'completed')) break
-      await new Promise((resolve) => setTimeout(resolve, 20))
-    }
+      return runs.every(({ state }) => state === 'completed') && runs
+    })
+    assert.equal(completed.length, 2)
     assert.equal((await call('GET', '/packs/app', undefined, there)).status, 200)
     // The dry run changed nothing that anybody would have to be told of.
     assert.deepEqual(await toldOf('mirror.*'), [['mirror.completed', first, true]])
@@ -336,13 +336,11 @@ describe('a mirror', () => {
     await call('POST', '/mirrors/site/run')
     const worker = startWorker(deps, { pollMs: 50, careMs: 50 })
     ends.push(() => worker.stop({ graceMs: 0 }))
-    const ended = async (): Promise<Json> => {
-      for (;;) {
+    const ended = () =>
+      waitFor('the run to end', async () => {
         const run = await firstRun()
-        if (run?.finishedAt) return run
-        await new Promise((resolve) => setTimeout(resolve, 50))
-      }
-    }
+        return run?.finishedAt ? run : undefined
+      })
     const failed = await ended()
     assert.equal(failed.state, 'failed')
     assert.match(String(failed.error), /cannot be reached/)

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { connect } from 'node:net'
 import { after, before, describe, it } from 'node:test'
-import { setTimeout } from 'node:timers/promises'
 import { digestOf } from '../oci/digest.ts'
 import { listQuotas, tendQuotas } from '../registry/quotas.ts'
 import { sampleBundle } from '../testing/bundle.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, codeIn, publish } from '../testing/packs.ts'
 import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 
 let databases: TestDatabases
 let registry: TestRegistry
@@ -281,7 +281,8 @@ it('a registry without quotas asks the database nothing more', async () => {
     // Of each push, a row in the audit is one statement, which nobody who pushes waits for.
     const written = async (events: number) => {
       const count = () => none.deps.db.sql<{ count: number }[]>`select count(*)::int as count from audit_events`
-      while ((await count())[0]?.count !== events || none.deps.db.use.active > 0) await setTimeout(10)
+      const isWritten = async () => (await count())[0]?.count === events && none.deps.db.use.active === 0
+      await waitFor(`${events} events in the audit`, isWritten, { everyMs: 10 })
     }
     await written(1)
     statements = 0

@@ -13,6 +13,7 @@ import { digestOf } from '../oci/digest.ts'
 import { rotateTokenKey } from '../registry/token-keys.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { codeOf, imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 
 let databases: TestDatabases
 let folder: string
@@ -345,10 +346,10 @@ describe('rights', () => {
     assert.equal(await pull(), 404)
     const rules = [...policy.rules, { repositories: ['zoo/*'], actions: ['pull'], claims: { sub: 'bob' } }]
     await writeFile(join(folder, 'policy.json'), JSON.stringify({ rules }))
-    while ((await pull()) !== 200) await new Promise((resolve) => setTimeout(resolve, 100))
+    await waitFor('the new rule to hold', async () => (await pull()) === 200)
     await writeFile(join(folder, 'policy.json'), '{"rules": [')
     const generation = here.deps.auth.generation()
-    while (here.deps.auth.generation() === generation) await new Promise((resolve) => setTimeout(resolve, 100))
+    await waitFor('the policy file to be read again', () => here.deps.auth.generation() !== generation)
     assert.equal(await pull(), 200, 'a file that cannot be used changes nothing')
   })
 })
@@ -362,7 +363,7 @@ it('users change with their file', async () => {
     const lines = Object.entries(words).map(([name, word]) => `${name}:${bcrypt.hashSync(word, 4)}`)
     const generation = here.deps.auth.generation()
     await writeFile(join(folder, 'users'), lines.join('\n'))
-    while (here.deps.auth.generation() === generation) await new Promise((resolve) => setTimeout(resolve, 100))
+    await waitFor('the file of users to be read again', () => here.deps.auth.generation() !== generation)
   }
   const logIn = await here.call('GET', '/token?offline_token=true', { headers: { authorization: basic('bob') } })
   const { refresh_token: refresh = '' } = (await logIn.json()) as Told

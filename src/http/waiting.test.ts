@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import { type IncomingMessage, request } from 'node:http'
 import { after, before, describe, it } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, type Sql, type Transaction } from '../db/client.ts'
 import { lockPack } from '../db/packs.ts'
 import { digestOf } from '../oci/digest.ts'
@@ -11,6 +10,7 @@ import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, publish } from '../testing/packs.ts'
 import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 
 // What clients see while somebody keeps a lock that more of them wait for than there are connections.
 
@@ -85,8 +85,9 @@ describe('while a lock is kept', () => {
         )
         push.write(bytes.subarray(0, 1))
         // It is compared with what is there, which the registry has put off the review of.
-        for (let held = 0; held === 0; await sleep(5))
-          held = (await tx`select from blobs where digest = ${digest} and review_at > now() + interval '0.9 s'`).length
+        const late = async () =>
+          (await tx`select from blobs where digest = ${digest} and review_at > now() + interval '0.9 s'`).length
+        await waitFor('the review to be put off', late, { everyMs: 5 })
         await tx`select from blobs where digest = ${digest} for update`
         const dripping = setInterval(() => push.write(bytes.subarray(0, 1)), 20)
         const answer = await answered.finally(() => clearInterval(dripping))

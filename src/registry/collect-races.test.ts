@@ -8,7 +8,7 @@ import { insertManifest } from '../db/manifests.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { parseManifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { endGrace, isReadable, storedKeys, untilBlocked } from '../testing/collect.ts'
+import { endGrace, isReadable, storedKeys, untilBlockedOrDone } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import {
   codeOf,
@@ -18,6 +18,7 @@ import {
   startRegistry,
   type TestRegistry,
 } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { storeContent } from './blobs.ts'
 import { collectContent } from './collect.ts'
 
@@ -62,7 +63,7 @@ async function inOrder<T>(first: (tx: Transaction) => Promise<unknown>, then: ()
   await other.begin(async (tx) => {
     await first(tx as unknown as Transaction)
     started = then()
-    await Promise.race([started, untilBlocked(registry)])
+    await untilBlockedOrDone(registry, started)
   })
   return (await started) as T
 }
@@ -163,8 +164,9 @@ describe('content that is held', () => {
       body: { stream, length: large.length },
     })
     stream.write(large.subarray(0, 1000))
-    for (let held = 0; held === 0; )
-      held = (await other`select from blobs where digest = ${digest} and review_at > now()`).length
+    await waitFor('the review to be put off', async () => {
+      return (await other`select from blobs where digest = ${digest} and review_at > now()`).length
+    })
     assert.ok((await collectContent(registry.deps)).links >= 1)
     assert.equal(await isReadable(registry, repository, digest), false, 'nobody has it')
     stream.end(large.subarray(1000))

@@ -15,6 +15,7 @@ import {
   startRegistry,
   type TestRegistry,
 } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { collectContent } from './collect.ts'
 import { collectGarbage } from './collect-pass.ts'
 import { emptyQueue } from './deletions.ts'
@@ -226,10 +227,7 @@ it('needs no more than a grace of a second', async () => {
   try {
     const { digest } = await short.pushBlob('short', 'for a second')
     assert.equal((await short.call('HEAD', `/v2/short/blobs/${digest}`)).status, 200)
-    for (let gone = 0; gone === 0; ) {
-      gone = (await collectContent(short.deps)).blobs
-      await new Promise((resolve) => setTimeout(resolve, 20))
-    }
+    await waitFor('its grace to be over', async () => (await collectContent(short.deps)).blobs)
     assert.equal((await short.call('HEAD', `/v2/short/blobs/${digest}`)).status, 404)
   } finally {
     await short.stop()

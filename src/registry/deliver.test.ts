@@ -7,12 +7,12 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { recordEvents } from '../db/events.ts'
 import type { PackId } from '../packs/pack.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, codeIn, publish } from '../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { type DeliveriesOptions, startDeliveries } from '../worker/deliveries.ts'
 
 let databases: TestDatabases
@@ -33,7 +33,6 @@ type Reaction = (message: Message, response: ServerResponse, nth: number) => voi
 /** What an event is sent to; `react` answers, and 204 is answered unless it does. */
 async function receiver(react: Reaction = (_, response) => void response.writeHead(204).end()) {
   const messages: Message[] = []
-  const waiting = new Set<() => void>()
   const server = createServer((request, response) => {
     let body = ''
     request.setEncoding('utf8').on('data', (piece) => {
@@ -44,7 +43,6 @@ async function receiver(react: Reaction = (_, response) => void response.writeHe
       const message = { id: String(request.headers['webhook-id']), headers: request.headers, body, event }
       messages.push(message)
       react(message, response, messages.length)
-      for (const look of [...waiting]) look()
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -56,17 +54,7 @@ async function receiver(react: Reaction = (_, response) => void response.writeHe
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`,
     messages,
     subjects: () => messages.map(({ event }) => event.subject),
-    until(isThere: number | (() => boolean)): Promise<void> {
-      return new Promise((resolve) => {
-        const look = () => {
-          if (typeof isThere === 'number' ? messages.length < isThere : !isThere()) return
-          waiting.delete(look)
-          resolve()
-        }
-        waiting.add(look)
-        look()
-      })
-    },
+    until: (count: number) => waitFor(`${count} messages`, () => messages.length >= count),
   }
 }
 
@@ -108,13 +96,9 @@ async function deliveriesOf(registry: TestRegistry, query = ''): Promise<Deliver
   return body.deliveries as Delivery[]
 }
 
-/** The first delivery for which it holds, when it does. */
-async function untilDelivery(registry: TestRegistry, holds: (delivery: Delivery) => boolean): Promise<Delivery> {
-  for (;;) {
-    const found = (await deliveriesOf(registry)).find(holds)
-    if (found) return found
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
+/** The first delivery for which it holds, as soon as it does. */
+function deliveryWhen(what: string, registry: TestRegistry, holds: (delivery: Delivery) => boolean): Promise<Delivery> {
+  return waitFor(what, async () => (await deliveriesOf(registry)).find(holds))
 }
 
 /** What a receiver does by the text of Standard Webhooks; it shares no code with the registry. */
@@ -151,7 +135,7 @@ describe('a message', () => {
       ['org.stellaops.registry.pack.published.v1', 'net-policy@1.0.0', '1.0.0'],
     )
     const [delivery] = await deliveriesOf(registry)
-    const settled = await untilDelivery(registry, ({ state }) => state === 'delivered')
+    const settled = await deliveryWhen('the delivery', registry, ({ state }) => state === 'delivered')
     assert.equal(settled.id, delivery?.id)
     assert.equal(sink.messages.length, 1)
   })
@@ -182,12 +166,13 @@ describe('the order of a pack', () => {
     const sql = registry.deps.db.sql
     await recordEvents(sql, [told('ill', 1), told('well', 1), told('ill', 2), told('well', 2)])
     registry.deps.relay.ring()
-    await untilDelivery(registry, ({ subject, tries }) => subject === 'ill@1' && tries >= 3)
+    await deliveryWhen('three tries', registry, ({ subject, tries }) => subject === 'ill@1' && tries >= 3)
     const wells = sink.subjects().filter((subject) => subject.startsWith('well'))
     assert.deepEqual(wells, ['well@1', 'well@2'])
     assert.ok(!sink.subjects().includes('ill@2'))
     broken = false
-    await untilDelivery(registry, ({ subject, state }) => subject === 'ill@2' && state === 'delivered')
+    const isDelivered = ({ subject, state }: Delivery) => subject === 'ill@2' && state === 'delivered'
+    await deliveryWhen('the delivery of ill@2', registry, isDelivered)
     assert.equal(sink.subjects().lastIndexOf('ill@1') < sink.subjects().indexOf('ill@2'), true)
   })
 
@@ -250,7 +235,7 @@ describe('a receiver that', () => {
       await webhook({ url: sink.url, options: { ...here, tries: 2 } })
       await recordEvents(registry.deps.db.sql, [told('a', 1)])
       registry.deps.relay.ring()
-      const dead = await untilDelivery(registry, ({ state }) => state === 'dead')
+      const dead = await deliveryWhen('the delivery to be given up', registry, ({ state }) => state === 'dead')
       assert.deepEqual([dead.tries, dead.error, dead.status], [2, error, status])
       const { body } = await ask(registry, 'GET', `/webhooks/hook/deliveries/${dead.id}`)
       assert.equal((body.attempts as unknown[]).length, 2)
@@ -259,7 +244,7 @@ describe('a receiver that', () => {
       ill = false
       const again = await ask(registry, 'POST', `/webhooks/hook/deliveries/${dead.id}/redeliver`)
       assert.equal(again.status, 202)
-      await untilDelivery(registry, ({ state }) => state === 'delivered')
+      await deliveryWhen('the delivery', registry, ({ state }) => state === 'delivered')
       // The same message: whoever has seen it knows it by its id.
       assert.equal(new Set(sink.messages.map(({ id }) => id)).size, 1)
     })
@@ -270,7 +255,7 @@ describe('a receiver that', () => {
     await webhook({ url: sink.url })
     await recordEvents(registry.deps.db.sql, [told('a', 1)])
     registry.deps.relay.ring()
-    const { tries, status, ...rest } = await untilDelivery(registry, ({ tries }) => tries > 0)
+    const { tries, status, ...rest } = await deliveryWhen('a try', registry, ({ tries }) => tries > 0)
     assert.deepEqual([tries, status], [1, 429])
     const inSeconds = (Date.parse((rest as unknown as { nextAt: string }).nextAt) - Date.now()) / 1000
     assert.ok(inSeconds > 3_000 && inSeconds <= 3_600, String(inSeconds))
@@ -282,7 +267,8 @@ describe('a receiver that', () => {
     await webhook({ url: sink.url, options: { ...here, tries: 2 } })
     await recordEvents(registry.deps.db.sql, [told('a', 1), told('a', 2)])
     registry.deps.relay.ring()
-    await untilDelivery(registry, ({ subject, state }) => subject === 'a@2' && state === 'delivered')
+    const isDelivered = ({ subject, state }: Delivery) => subject === 'a@2' && state === 'delivered'
+    await deliveryWhen('the delivery of a@2', registry, isDelivered)
     assert.deepEqual(sink.subjects(), ['a@1', 'a@1', 'a@2'])
     const { body } = await ask(registry, 'POST', '/webhooks/hook/deliveries/redeliver')
     assert.equal(body.redelivered, 1)
@@ -344,7 +330,7 @@ it('secrets are told once, and stand in no answer, row or list', async () => {
   const secret = await webhook(registry, { url: 'https://ci.example/hook', description: 'for the CI' })
   const textOf = async (path: string) => (await registry.call('GET', path)).text()
   // What was done is written down behind the answer.
-  while (!(await textOf('/audit')).includes('POST /webhooks')) await sleep(20)
+  await waitFor('it to be written down', async () => (await textOf('/audit')).includes('POST /webhooks'))
   const answers = await Promise.all(['/webhooks', '/webhooks/hook', '/webhooks/hook/deliveries', '/audit'].map(textOf))
   const changed = await ask(registry, 'PATCH', '/webhooks/hook', { enabled: false, description: null })
   assert.equal((changed.body.webhook as { enabled: boolean }).enabled, false)
@@ -424,13 +410,9 @@ describe('a worker', () => {
         where datname = current_database() and pid <> pg_backend_pid() and query <> ''
           -- The driver cannot bear to lose a connection while it asks this on it.
           and query not like '%typarray%'`
-      for (let recorded = false; !recorded; )
-        recorded = await recordEvents(sql, [told('a', n)]).then(
-          () => true,
-          () => false,
-        )
+      await waitFor('the database to take an event', () => recordEvents(sql, [told('a', n)]).then(() => true))
       registry.deps.relay.ring()
-      await sink.until(() => sink.subjects().includes(`a@${n}`))
+      await waitFor(`a@${n} to be sent`, () => sink.subjects().includes(`a@${n}`))
     }
     assert.deepEqual([...new Set(sink.subjects())], ['a@1', 'a@2', 'a@3'])
   })

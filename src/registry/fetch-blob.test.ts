@@ -9,6 +9,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import { openRemote, type Remote } from '../remote/remote.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { fetchBlob } from './fetch-blob.ts'
 
 let databases: TestDatabases
@@ -66,7 +67,7 @@ it('takes a large blob part by part, and goes on with it in another process', as
     const [row] = await registry.deps.db.sql<{ at: number }[]>`select max("offset")::int as at from uploads`
     return row?.at
   }
-  while ((await reached()) !== 800_000) await new Promise((resolve) => setTimeout(resolve, 10))
+  await waitFor('800,000 bytes to be stored', async () => (await reached()) === 800_000)
   dying.abort(new Error('the process ends'))
   await assert.rejects(first)
   assert.equal((await registry.call('HEAD', `/v2/${repository}/blobs/${digest}`)).status, 404)

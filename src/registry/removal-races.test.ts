@@ -6,7 +6,7 @@ import { type Digest, digestOf } from '../oci/digest.ts'
 import { parseManifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
-import { untilBlocked } from '../testing/collect.ts'
+import { untilBlockedOrDone } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { emptyConfig, imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { publish, readPack } from './packs.ts'
@@ -53,7 +53,7 @@ async function whilePublished<T>({ repository, bytes, digest, manifest }: Loose,
     const insert = (names: readonly Tag[]) => insertManifest(tx, repository, digest, manifest, bytes, names)
     assert.equal(await publish(tx, pack, digest, insert), 'stored')
     started = then()
-    await Promise.race([started, untilBlocked(registry)])
+    await untilBlockedOrDone(registry, started)
   })
   return (await started) as T
 }

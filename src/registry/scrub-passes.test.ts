@@ -10,6 +10,7 @@ import { takeRun } from '../db/scrub.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { waitFor } from '../testing/wait.ts'
 import { scrubStore } from '../worker/scrub.ts'
 import { tidy } from './deletions.ts'
 import { rebuildFromStore } from './rebuild-store.ts'
@@ -63,10 +64,6 @@ function watched(store: BlobStore, onOpen: (key: string) => void): BlobStore {
     },
   })
   return watching
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20))
 }
 
 it('a pass that is stopped goes on where it was, and reads nothing twice but its last page', async () => {
@@ -182,7 +179,7 @@ it('packs scrub goes on after kill -9, in another process', async () => {
   }
   const reached = async () => (await sql`select 1 from scrub_runs where blobs >= 2 and finished_at is null`).length > 0
   const first = start('--rate', '300KB')
-  await until(reached)
+  await waitFor('the pass to be in the middle', reached)
   first.kill('SIGKILL')
   await once(first, 'exit')
   const [before] = await sql<{ blobs: number }[]>`select blobs::int from scrub_runs where finished_at is null`

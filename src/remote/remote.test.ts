@@ -6,6 +6,7 @@ import { afterEach, describe, it } from 'node:test'
 import { Failure, type FailureKey } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
+import { waitFor } from '../testing/wait.ts'
 import { blobSize, openBlob } from './blobs.ts'
 import { parseChallenges } from './challenge.ts'
 import { isPrivate } from './egress.ts'
@@ -356,9 +357,7 @@ describe('uploads', () => {
         response.writeHead(status, { location: `/upload/${size}?state=a%2Bb` }).end()
       })
     })
-    const idle = async () => {
-      while (busy > 0) await new Promise((resolve) => setTimeout(resolve, 5))
-    }
+    const idle = () => waitFor('the requests to end', () => busy === 0)
     return { fake, ranges, bytes: () => Buffer.concat(got), taken: () => size, idle }
   }
 

@@ -1,4 +1,5 @@
 import type { TestRegistry } from './registry.ts'
+import { waitFor } from './wait.ts'
 
 /** Makes everything due that is to be reviewed at all, as if its grace were over. */
 export async function endGrace({ deps }: TestRegistry): Promise<void> {
@@ -22,12 +23,23 @@ export async function isReadable(registry: TestRegistry, repository: string, dig
 }
 
 /** Waits until this many statements wait for a lock that another transaction has. */
-export async function untilBlocked({ deps }: TestRegistry, count = 1): Promise<void> {
-  for (;;) {
-    const [row] = await deps.db.sql<{ waiting: number }[]>`
-      select count(*)::int as waiting from pg_stat_activity
-      where datname = current_database() and wait_event_type = 'Lock' and state = 'active'`
-    if ((row?.waiting ?? 0) >= count) return
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
+export async function untilBlocked(registry: TestRegistry, count = 1): Promise<void> {
+  await waitFor(`${count} to wait for a lock`, async () => (await blocked(registry)) >= count, { everyMs: 5 })
+}
+
+/** Waits until a statement waits for such a lock, or `work` is done; fails when that does. */
+export async function untilBlockedOrDone(registry: TestRegistry, work: Promise<unknown>): Promise<void> {
+  let isOver = false
+  const over = work.finally(() => {
+    isOver = true
+  })
+  const either = async () => isOver || (await blocked(registry)) > 0
+  await Promise.race([over, waitFor('the work to wait for a lock, or to be done', either, { everyMs: 5 })])
+}
+
+async function blocked({ deps }: TestRegistry): Promise<number> {
+  const [row] = await deps.db.sql<{ waiting: number }[]>`
+    select count(*)::int as waiting from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock' and state = 'active'`
+  return row?.waiting ?? 0
 }

@@ -1,4 +1,5 @@
 import http from 'node:http'
+import { waitFor } from './wait.ts'
 
 export type StreamedEvent = { id: string; event: string; data: Record<string, unknown> & { subject: string } }
 
@@ -7,8 +8,8 @@ export type EventStream = {
   readonly events: readonly StreamedEvent[]
   /** The id that a client would come back with. */
   readonly lastId: string
-  /** Resolves when there are so many, or `isThere` says so; rejects when the stream ends before. */
-  until(isThere: number | ((events: readonly StreamedEvent[]) => boolean)): Promise<readonly StreamedEvent[]>
+  /** Resolves when there are so many; rejects when the stream ends before. */
+  until(count: number): Promise<readonly StreamedEvent[]>
   /** Resolves when it has ended: whole, or cut. */
   readonly ended: Promise<'whole' | 'cut'>
   /** Takes nothing from the connection until `resume`. */
@@ -30,10 +31,6 @@ export async function openEvents(
   })
   if (answer.statusCode !== 200) throw new Error(`${path}: ${answer.statusCode}`)
   const events: StreamedEvent[] = []
-  const waiting = new Set<() => void>()
-  const wake = () => {
-    for (const look of [...waiting]) look()
-  }
   let lastId = ''
   let text = ''
   answer.setEncoding('utf8').on('data', (piece: string) => {
@@ -48,7 +45,6 @@ export async function openEvents(
       const data = fields.get('data')
       if (data !== undefined) events.push({ id: lastId, event: fields.get('event') ?? '', data: JSON.parse(data) })
     }
-    wake()
   })
   let end: 'whole' | 'cut' | undefined
   const ended = new Promise<'whole' | 'cut'>((resolve) => {
@@ -57,7 +53,6 @@ export async function openEvents(
       .on('close', () => {
         end = answer.complete ? 'whole' : 'cut'
         resolve(end)
-        wake()
       })
   })
   return {
@@ -66,18 +61,11 @@ export async function openEvents(
       return lastId
     },
     ended,
-    until(isThere) {
-      const holds = () => (typeof isThere === 'number' ? events.length >= isThere : isThere(events))
-      return new Promise((resolve, reject) => {
-        const look = () => {
-          if (!holds() && end === undefined) return
-          waiting.delete(look)
-          if (holds()) resolve(events)
-          else reject(new Error(`the stream ended (${end}) after ${events.length} events`))
-        }
-        waiting.add(look)
-        look()
-      })
+    async until(count) {
+      const holds = () => events.length >= count
+      await waitFor(`${count} events of ${path}`, () => holds() || end !== undefined, { everyMs: 5 })
+      if (!holds()) throw new Error(`the stream ended (${end}) after ${events.length} events`)
+      return events
     },
     pause: () => void answer.pause(),
     resume: () => void answer.resume(),

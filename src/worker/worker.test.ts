@@ -13,6 +13,7 @@ import { Failure } from '../errors.ts'
 import { openLog } from '../log.ts'
 import { cancel, retryAll } from '../registry/jobs.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { waitFor } from '../testing/wait.ts'
 import type { Job } from './jobs.ts'
 import { timesAround } from './schedule.ts'
 import { startWorker, type WorkerOptions } from './worker.ts'
@@ -27,14 +28,6 @@ const ends: (() => Promise<void>)[] = []
 afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end()
 })
-
-async function until<T>(condition: () => Promise<T> | T): Promise<Exclude<T, false | null | undefined>> {
-  for (;;) {
-    const found = await condition()
-    if (found) return found as Exclude<T, false | null | undefined>
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-}
 
 type Site = { url: string; deps: Deps; sql: Sql; work(jobs: Record<string, Job>, options?: WorkerOptions): Worker }
 type Worker = ReturnType<typeof startWorker>
@@ -61,6 +54,14 @@ const plain = { retries: 2, retryDelay: 1, lease: 30 }
 
 async function stateOf(sql: Sql, id: string | undefined): Promise<JobRow['state'] | undefined> {
   return (await findJob(sql, id ?? ''))?.state
+}
+
+/** The job, as soon as it is in this state. */
+function jobWhen(sql: Sql, id: string | undefined, state: JobRow['state']) {
+  return waitFor(`the job to be ${state}`, async () => {
+    const found = await findJob(sql, id ?? '')
+    return found?.state === state && found
+  })
 }
 
 async function sent(sql: Sql, ...given: [queue: string, data?: object, options?: Parameters<typeof send>[3]]) {
@@ -94,10 +95,7 @@ describe('sending', () => {
     await sql.begin(async (tx) => {
       id = await send(tx, 'echo', { n: 2, text: 'o\'\\ "ü', list: [1], nothing: null })
     })
-    const job = await until(async () => {
-      const found = await findJob(sql, id ?? '')
-      return found?.state === 'completed' && found
-    })
+    const job = await jobWhen(sql, id, 'completed')
     assert.deepEqual(seen, [{ n: 2, text: 'o\'\\ "ü', list: [1], nothing: null }])
     assert.deepEqual(job.result, { answer: [1, { two: 'zwei' }] })
     assert.deepEqual(job.progress, { done: 1 })
@@ -121,7 +119,7 @@ describe('sending', () => {
     work({ echo: { run: async () => ({}) } }, { pollMs: 3_600_000 })
     for (let i = 0; i < 3; i++) {
       const id = await sent(sql, 'echo')
-      await until(async () => (await stateOf(sql, id)) === 'completed')
+      await jobWhen(sql, id, 'completed')
     }
   })
 })
@@ -158,7 +156,9 @@ describe('running', () => {
       },
       { concurrency: 2 },
     )
-    await until(async () => (await listJobs(sql, { state: 'completed', limit: 10 })).length === 6)
+    await waitFor('six jobs to be completed', async () => {
+      return (await listJobs(sql, { state: 'completed', limit: 10 })).length === 6
+    })
     assert.deepEqual(order, [5, 1, 0])
     assert.deepEqual(most, { lone: 1, all: 2 })
   })
@@ -177,13 +177,13 @@ describe('running', () => {
     }
     await sent(sql, 'mirror', { key: 'a' }, { key: 'a' })
     for (let i = 0; i < 3; i++) work(jobs)
-    await until(() => begun.length === 1)
+    await waitFor('the first run to begin', () => begun.length === 1)
     const second = await sent(sql, 'mirror', { key: 'a' }, { key: 'a' })
     const other = await sent(sql, 'mirror', { key: 'b' }, { key: 'b' })
-    await until(async () => (await stateOf(sql, other)) === 'completed')
+    await jobWhen(sql, other, 'completed')
     assert.equal(await stateOf(sql, second), 'waiting')
     free.resolve()
-    await until(async () => (await stateOf(sql, second)) === 'completed')
+    await jobWhen(sql, second, 'completed')
     assert.deepEqual(begun, ['a', 'b', 'a'])
   })
   it('tries again with growing pauses, then keeps the job as failed until somebody retries it', async () => {
@@ -200,7 +200,7 @@ describe('running', () => {
     const id = await sent(sql, 'flaky')
     const pauses: number[] = []
     for (const attempts of [1, 2]) {
-      const job = await until(async () => {
+      const job = await waitFor(`attempt ${attempts} to fail`, async () => {
         const found = await findJob(sql, id)
         return found?.state === 'waiting' && found.attempts === attempts && found
       })
@@ -210,18 +210,12 @@ describe('running', () => {
     }
     // 1 s and 2 s, and up to as much again by chance.
     assert.ok((pauses[0] ?? 0) >= 1000 && (pauses[1] ?? 0) >= 2000, String(pauses))
-    const failed = await until(async () => {
-      const found = await findJob(sql, id)
-      return found?.state === 'failed' && found
-    })
+    const failed = await jobWhen(sql, id, 'failed')
     assert.deepEqual([failed.attempts, failed.maxAttempts], [3, 3])
     assert.ok(failed.finishedAt)
     broken = false
     assert.equal(await retryJob(sql, id), true)
-    const job = await until(async () => {
-      const found = await findJob(sql, id)
-      return found?.state === 'completed' && found
-    })
+    const job = await jobWhen(sql, id, 'completed')
     assert.deepEqual([job.attempts, job.maxAttempts, job.error, job.result], [4, 6, null, { well: true }])
     assert.equal(await retryJob(sql, id), false)
   })
@@ -235,7 +229,7 @@ describe('running', () => {
       },
     })
     const id = await sent(sql, 'wrong')
-    await until(async () => (await stateOf(sql, id)) === 'failed')
+    await jobWhen(sql, id, 'failed')
     const job = await findJob(sql, id)
     assert.deepEqual([job?.attempts, job?.error], [1, 'index.json is missing'])
   })
@@ -253,14 +247,14 @@ describe('running', () => {
     }
     for (let i = 0; i < 2; i++) work({ long })
     const id = await sent(sql, 'long')
-    await until(async () => (await findJob(sql, id))?.progress)
-    await until(async () => {
+    await waitFor('its progress', async () => (await findJob(sql, id))?.progress)
+    await waitFor('the job to run for longer than its lease', async () => {
       const [row] = await sql<{ old: boolean }[]>`select started_on < now() - interval '2.5 s' as old from pgboss.job`
       return row?.old
     })
     assert.equal(await stateOf(sql, id), 'running')
     free.resolve()
-    await until(async () => (await stateOf(sql, id)) === 'completed')
+    await jobWhen(sql, id, 'completed')
     assert.equal(runs, 1)
   })
   it('a worker taken for dead is told so, and cannot end the run of the next one', async () => {
@@ -281,13 +275,13 @@ describe('running', () => {
     }
     work({ stuck })
     const id = await sent(sql, 'stuck')
-    await until(() => runs === 1)
+    await waitFor('the job to run', () => runs === 1)
     await sql`update pgboss.job set expire_in = '0 s' where id = ${id}`
-    await until(() => runs === 2)
-    await until(() => reasons.length === 1)
+    await waitFor('the second run', () => runs === 2)
+    await waitFor('the first run to be told', () => reasons.length === 1)
     assert.equal(await stateOf(sql, id), 'running')
     free.resolve()
-    await until(async () => (await stateOf(sql, id)) === 'completed')
+    await jobWhen(sql, id, 'completed')
     assert.deepEqual((await findJob(sql, id))?.result, { by: 'the living' })
     assert.deepEqual(reasons, ['Lost'])
   })
@@ -308,7 +302,7 @@ describe('stopping', () => {
       },
     })
     const first = await sent(sql, 'slow')
-    await until(() => runs === 1)
+    await waitFor('the job to run', () => runs === 1)
     const stopped = worker.stop()
     const second = await sent(sql, 'slow')
     free.resolve()
@@ -331,12 +325,12 @@ describe('stopping', () => {
       }
       const worker = work({ slow })
       const id = await sent(sql, 'slow')
-      await until(() => runs === 1)
+      await waitFor('the job to run', () => runs === 1)
       await worker.stop({ graceMs: 50, endMs: 200 })
       const waiting = await findJob(sql, id)
       assert.deepEqual([waiting?.state, waiting?.error], ['waiting', 'its worker was stopped'])
       work({ slow })
-      await until(async () => (await stateOf(sql, id)) === 'completed')
+      await jobWhen(sql, id, 'completed')
       assert.deepEqual((await findJob(sql, id))?.result, { run: 2 })
     })
 })
@@ -358,10 +352,10 @@ describe('cancelling', () => {
       },
     })
     const next = await sent(sql, 'echo')
-    await until(async () => (await stateOf(sql, next)) === 'completed')
+    await jobWhen(sql, next, 'completed')
     assert.deepEqual(seen, ['run'])
     assert.equal(await retryJob(sql, id), true)
-    await until(async () => (await stateOf(sql, id)) === 'completed')
+    await jobWhen(sql, id, 'completed')
   })
   for (const { name, hears } of [
     { name: 'aborts one that runs, and lets no other of its key begin before it has ended', hears: true },
@@ -384,16 +378,16 @@ describe('cancelling', () => {
         },
       })
       const first = await sent(sql, 'slow', { n: 1 }, { key: 'a' })
-      await until(() => events.length === 1)
+      await waitFor('the job to begin', () => events.length === 1)
       const second = await sent(sql, 'slow', { n: 2 }, { key: 'a' })
       if (hears) assert.equal(await cancel(deps, first), true)
       else await sql`update pgboss.job set output = '{"cancel": true}' where id = ${first}`
-      await until(() => events.length === 2)
+      await waitFor('the job to be aborted', () => events.length === 2)
       const job = await findJob(sql, first)
       assert.deepEqual([job?.state, job?.isCancelled], ['running', true])
       assert.equal(await stateOf(sql, second), 'waiting')
       ending.resolve()
-      await until(async () => (await stateOf(sql, second)) === 'completed')
+      await jobWhen(sql, second, 'completed')
       const ended = await findJob(sql, first)
       assert.deepEqual([ended?.state, ended?.error], ['cancelled', 'the job was cancelled'])
       assert.deepEqual(events, ['begun 1', 'Cancelled', 'begun 2'])
@@ -412,10 +406,10 @@ describe('cancelling', () => {
       },
     })
     const id = await sent(sql, 'deaf')
-    await until(() => runs === 1)
+    await waitFor('the job to run', () => runs === 1)
     assert.equal(await cancel(deps, id), true)
     free.resolve()
-    await until(async () => (await stateOf(sql, id)) === 'completed')
+    await jobWhen(sql, id, 'completed')
     assert.deepEqual((await findJob(sql, id))?.result, { all: 'done' })
   })
   it('is kept to when the worker stops, or dies', async () => {
@@ -431,15 +425,15 @@ describe('cancelling', () => {
     }
     const worker = work(jobs)
     const stopped = await sent(sql, 'stopped')
-    await until(() => runs === 1)
+    await waitFor('the job to run', () => runs === 1)
     await cancel(deps, stopped)
     await worker.stop({ graceMs: 0, endMs: 50 })
     assert.equal(await stateOf(sql, stopped), 'cancelled')
     const orphan = await sent(sql, 'orphan')
-    await until(() => takeJob(sql, ['orphan']))
+    await waitFor('a job to take', () => takeJob(sql, ['orphan']))
     await cancel(deps, orphan)
     work({})
-    await until(async () => (await stateOf(sql, orphan)) === 'cancelled')
+    await jobWhen(sql, orphan, 'cancelled')
   })
 })
 
@@ -454,7 +448,7 @@ describe('dead letters', () => {
     const deaths = async () =>
       Object.fromEntries((await deps.metrics.jobsDead.get()).values.map(({ labels, value }) => [labels.kind, value]))
     await sent(sql, 'poison')
-    await until(() => takeJob(sql, ['poison']))
+    await waitFor('a job to take', () => takeJob(sql, ['poison']))
     work({
       wrong: {
         async run() {
@@ -465,8 +459,8 @@ describe('dead letters', () => {
     })
     assert.deepEqual(await deaths(), { wrong: 0, poison: 0 })
     await sent(sql, 'wrong')
-    await until(async () => (await attempts(sql)).length === 2)
-    await until(async () => (await deaths()).wrong === 1)
+    await waitFor('both jobs to fail', async () => (await attempts(sql)).length === 2)
+    await waitFor('the failure to be counted', async () => (await deaths()).wrong === 1)
     assert.deepEqual(await deaths(), { wrong: 1, poison: 1 })
     const events = await sql<{ subject: string; data: { job: string; attempts: number; error: string } }[]>`
       select subject, data from (
@@ -513,15 +507,12 @@ describe('faults', () => {
     const { url, sql, work } = await site({ victim: { ...plain, lease: 2 } })
     const child = startChild(url)
     const id = await sent(sql, 'victim')
-    await until(async () => (await stateOf(sql, id)) === 'running')
+    await jobWhen(sql, id, 'running')
     child.kill('SIGKILL')
     await new Promise((resolve) => child.once('exit', resolve))
     assert.equal(await stateOf(sql, id), 'running')
     work({ victim: { run: async () => ({ by: 'the next' }) } })
-    const job = await until(async () => {
-      const found = await findJob(sql, id)
-      return found?.state === 'completed' && found
-    })
+    const job = await jobWhen(sql, id, 'completed')
     assert.deepEqual([job.attempts, job.result], [2, { by: 'the next' }])
   })
   it('a job that ends its workers fails in the end', async () => {
@@ -529,8 +520,8 @@ describe('faults', () => {
     // A worker that dies is one that takes a job and is not heard of again.
     const id = await sent(sql, 'poison')
     work({ none: { run: async () => undefined } })
-    for (let i = 0; i < 2; i++) await until(() => takeJob(sql, ['poison']))
-    await until(async () => (await stateOf(sql, id)) === 'failed')
+    for (let i = 0; i < 2; i++) await waitFor('a job to take', () => takeJob(sql, ['poison']))
+    await jobWhen(sql, id, 'failed')
     assert.match((await findJob(sql, id))?.error ?? '', /its worker ended/)
   })
   it('outlives the end of every connection, in mid-job too', async () => {
@@ -549,15 +540,15 @@ describe('faults', () => {
       { pollMs: 200 },
     )
     const first = await sent(sql, 'echo')
-    await until(() => runs === 1)
+    await waitFor('the job to run', () => runs === 1)
     const admin = connect(url, { max: 1 })
     for (let i = 0; i < 3; i++)
       await admin`select pg_terminate_backend(pid) from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid()`
     free.resolve()
-    await until(async () => (await stateOf(admin, first)) === 'completed')
+    await jobWhen(admin, first, 'completed')
     const second = await sent(admin, 'echo')
-    await until(async () => (await stateOf(admin, second)) === 'completed')
+    await jobWhen(admin, second, 'completed')
     await admin.end()
     assert.equal(runs, 2)
   })
@@ -571,8 +562,8 @@ describe('faults', () => {
     await new Promise((resolve) => setTimeout(resolve, 500))
     await other.unsafe(`alter database ${name} with allow_connections true`)
     await other.end()
-    const id = await until(() => send(sql, 'echo', {}).catch(() => undefined))
-    await until(async () => (await stateOf(sql, id)) === 'completed')
+    const id = await waitFor('the database to take a job', () => send(sql, 'echo', {}))
+    await jobWhen(sql, id, 'completed')
   })
   it('ten starts at once on an empty database make the queue once, and all of them work', async () => {
     const url = await databases.empty()
@@ -599,7 +590,9 @@ describe('faults', () => {
     const [first] = ready
     assert.ok(first)
     for (let i = 0; i < 20; i++) await sent(first.sql, 'echo', { i })
-    await until(async () => (await listJobs(first.sql, { state: 'completed', limit: 100 })).length === 20)
+    await waitFor('20 jobs to be completed', async () => {
+      return (await listJobs(first.sql, { state: 'completed', limit: 100 })).length === 20
+    })
     assert.equal(runs, 20)
   })
 })
@@ -624,9 +617,9 @@ describe('schedules', () => {
       },
     }
     for (let i = 0; i < 3; i++) work(jobs)
-    await until(() => runs.length === 2)
+    await waitFor('both that are due', () => runs.length === 2)
     const id = await sent(sql, 'often')
-    await until(async () => (await stateOf(sql, id)) === 'completed')
+    await jobWhen(sql, id, 'completed')
     // The hour may have turned meanwhile; then each of the hourly ones was due once more.
     const rows = await listJobs(sql, { limit: 100 })
     const times = rows.filter(({ name }) => name === 'asked').map(({ key }) => key)

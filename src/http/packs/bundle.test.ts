@@ -6,13 +6,13 @@ import http from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { openLog } from '../../log.ts'
 import { type Digest, digestOf } from '../../oci/digest.ts'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
 import { publish } from '../../testing/packs.ts'
 import { indexType, startRegistry, type TestRegistry } from '../../testing/registry.ts'
 import { noS3, startS3 } from '../../testing/s3.ts'
+import { waitFor } from '../../testing/wait.ts'
 
 // A bundle without content: published by its dependencies, pulled as an index, downloaded as one file.
 
@@ -353,8 +353,7 @@ describe('the file of a bundle', () => {
         })
         request.on('error', reject)
       })
-    for (let tries = 0; open() > 0 && tries < 200; tries++) await sleep(25)
-    assert.equal(open(), 0)
+    await waitFor('the files to be closed', () => open() === 0)
     assert.equal(here.deps.db.use.active, 0)
   })
 

@@ -4,6 +4,7 @@ import { sealAudit } from '../../registry/audit.ts'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
 import { ask, codeIn, publish } from '../../testing/packs.ts'
 import { imageType, startRegistry, type TestRegistry } from '../../testing/registry.ts'
+import { waitFor } from '../../testing/wait.ts'
 
 type Json = Record<string, unknown>
 
@@ -84,10 +85,11 @@ describe('a channel', () => {
       assert.equal((await set('meant', 'stable', '1.0.0', query)).status, 400)
     assert.equal((await set('meant', 'stable', '1.0.0', '?allowOlder=true&reason=2.0.0%20denies%20all')).status, 200)
     assert.equal(await named('meant', 'stable'), '1.0.0')
-    let events: Json[] = []
     // Without a login, an answer does not wait for its event.
-    while (!events.some((event) => event.reason === '2.0.0 denies all'))
-      events = (await ask(registry, 'GET', '/audit?repository=packs/meant')).body.events as Json[]
+    const events = await waitFor('the event with the reason', async () => {
+      const all = (await ask(registry, 'GET', '/audit?repository=packs/meant')).body.events as Json[]
+      return all.some((event) => event.reason === '2.0.0 denies all') && all
+    })
     assert.equal(events.filter((event) => event.reason !== undefined).length, 1)
     // It is sealed with the event; what is sealed of others is what it was before there were reasons.
     await sealAudit(registry.deps)

@@ -8,6 +8,7 @@ import { tidy } from '../../registry/deletions.ts'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
 import { ask, codeIn, formOf, type Part, publish } from '../../testing/packs.ts'
 import { emptyConfig, imageType, startRegistry, type TestRegistry } from '../../testing/registry.ts'
+import { waitFor } from '../../testing/wait.ts'
 
 let databases: TestDatabases
 let registry: TestRegistry
@@ -40,10 +41,6 @@ async function send(body: Uint8Array | string, type: string, query = '') {
 const sendForm = (parts: readonly Part[], query = '') => {
   const { body, type } = formOf(parts)
   return send(body, type, query)
-}
-
-async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20))
 }
 
 /** Files in the store that are no finished blobs. */
@@ -254,7 +251,7 @@ describe('a publish that is cut off', () => {
     socket.on('error', () => undefined)
     socket.write(head)
     for (const piece of pieces) await new Promise((resolve) => socket.write(piece, resolve))
-    await until(async () => (await figure('packs_http_requests_in_flight')) >= 2)
+    await waitFor('the publish to be under way', async () => (await figure('packs_http_requests_in_flight')) >= 2)
     return socket
   }
   const { type } = formOf([])
@@ -270,8 +267,8 @@ describe('a publish that is cut off', () => {
       const half = body.subarray(0, body.length - 500)
       const socket = await cut(head(`Content-Length: ${body.length}`), half)
       socket.destroy()
-      await until(async () => (await figure('packs_http_requests_in_flight')) === 1)
-      await until(() => leftovers().length === 0)
+      await waitFor('the publish to end', async () => (await figure('packs_http_requests_in_flight')) === 1)
+      await waitFor('what it has left to be deleted', () => leftovers().length === 0)
       await assertInvisible()
       assert.equal(await figure('packs_uploads_open'), 0)
       await tidy(registry.deps)
@@ -284,7 +281,7 @@ describe('a publish that is cut off', () => {
     assert.deepEqual([early.status, codeIn(early.body)], [400, 'REQUEST_INVALID'])
     const parts = [manifestPart(), { ...contentPart, body: randomBytes(200_000) }, { ...contentPart, name: 'more' }]
     assert.equal((await sendForm(parts)).status, 400)
-    await until(() => leftovers().length === 0)
+    await waitFor('what it has left to be deleted', () => leftovers().length === 0)
     await assertInvisible()
     assert.equal(await figure('packs_uploads_open'), 0)
   })

@@ -12,6 +12,7 @@ import {
   startRegistry,
   type TestRegistry,
 } from '../../testing/registry.ts'
+import { waitFor } from '../../testing/wait.ts'
 
 let databases: TestDatabases
 let registry: TestRegistry
@@ -129,8 +130,8 @@ it('fetches what is missed once, however many processes are asked for it', async
       deps.db.onAnswer = () => void count.statements++
       return count
     })
-    while (held.length === 0 || !looks.some(({ statements }) => statements > 30))
-      await new Promise((resolve) => setTimeout(resolve, 10))
+    const isWaiting = () => held.length > 0 && looks.some(({ statements }) => statements > 30)
+    await waitFor('one to ask the upstream, and the other to wait', isWaiting)
     for (const answer of held.splice(0)) answer()
     for (const [status, told] of await Promise.all(answers))
       assert.deepEqual([status, told], [200, path.startsWith('m') ? digest : layer])
