@@ -3,16 +3,15 @@ import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Sql } from './client.ts'
 import { healBlobs } from './damage.ts'
+import { repositoryNamed, repositoryOf } from './repositories.ts'
 
 /** A blob as one repository sees it. `reviewDueSeconds`: until the collector looks at its link; undefined: it will not. */
 export type LinkedBlob = { size: number; key: ObjectKey; reviewDueSeconds: number | undefined }
 
 const oneBlob = `
   select b.size, b.storage_key, extract(epoch from l.review_at - now())::float8
-  from repositories r
-  join repository_blobs l on l.repository_id = r.id and l.digest = $2
-  join blobs b on b.digest = $2 and b.damaged_at is null
-  where r.name = $1`
+  from repository_blobs l join blobs b on b.digest = l.digest and b.damaged_at is null
+  where l.repository_id = ${repositoryNamed('$1')} and l.digest = $2`
 
 /** A single question has no lists to unpack. */
 async function findLinkedBlob(sql: Sql, { repository, digest }: BlobQuestion): Promise<LinkedBlob | undefined> {
@@ -38,9 +37,13 @@ export async function findLinkedBlobs(sql: Sql, asked: BlobQuestion[]): Promise<
       string_to_array(${asked.map((a) => a.repository).join(' ')}::text, ' '),
       string_to_array(${asked.map((a) => a.digest).join(' ')}::text, ' '))
       with ordinality as q (name, digest, i)
-    join repositories r on r.name = q.name
-    join repository_blobs l on l.repository_id = r.id and l.digest = q.digest
-    join blobs b on b.digest = q.digest and b.damaged_at is null`.values()
+    ${sql.unsafe(repositoryOf('q.name'))}
+    cross join lateral (
+      select review_at from repository_blobs where repository_id = r.id and digest = q.digest limit 1
+    ) l
+    cross join lateral (
+      select size, storage_key from blobs where digest = q.digest and damaged_at is null limit 1
+    ) b`.values()
   const found: (LinkedBlob | undefined)[] = new Array(asked.length)
   for (const [text] of rows as unknown as [string][]) {
     const [i = '', size, key = '', due] = text.split(' ')
@@ -123,7 +126,7 @@ const linking = (present: string, further: string) => `
     select g.*, r.id as repository_id from unnest(
       ${word(1)}, ${word(2)}, ${word(3)}::bigint[], ${word(4)}, ${word(5)}::uuid[])
       with ordinality as g (name, digest, size, key, upload, i)
-    join repositories r on r.name = g.name
+    ${repositoryOf('g.name')}
     where not exists (select from uploads u where u.id = g.upload and u.state = 'cancelled')
   ), present as (${present}
   ), linked as (
@@ -174,10 +177,8 @@ export async function mountBlob(
 ): Promise<boolean> {
   const rows = await sql`
     with source as (
-      select b.digest from repositories r
-      join repository_blobs l on l.repository_id = r.id and l.digest = ${digest}
-      join blobs b on b.digest = l.digest and b.damaged_at is null
-      where r.name = ${from}
+      select b.digest from repository_blobs l join blobs b on b.digest = l.digest and b.damaged_at is null
+      where l.repository_id = (select id from repositories where name = ${from}) and l.digest = ${digest}
       for key share of l, b
     ), made as (
       insert into repositories (name)
@@ -211,10 +212,10 @@ export async function postponeReview(
   graceSeconds: number,
 ): Promise<boolean> {
   const rows = await sql`
-    update repository_blobs l set review_at = now() + make_interval(secs => ${graceSeconds})
-    from repositories r where r.name = ${repository} and l.repository_id = r.id and l.digest = ${digest}
-      and l.review_at is not null
-    returning l.digest`
+    update repository_blobs set review_at = now() + make_interval(secs => ${graceSeconds})
+    where repository_id = (select id from repositories where name = ${repository}) and digest = ${digest}
+      and review_at is not null
+    returning digest`
   return rows.length > 0
 }
 
@@ -231,8 +232,9 @@ export async function unlinkBlob(
   const rows = await sql`
     with review as (
       update blobs b set review_at = now() + make_interval(secs => ${graceSeconds})
-      from repositories r join repository_blobs l on l.repository_id = r.id
-      where r.name = ${repository} and l.digest = ${digest} and b.digest = l.digest
+      from repository_blobs l
+      where l.repository_id = (select id from repositories where name = ${repository}) and l.digest = ${digest}
+        and b.digest = l.digest
       returning l.repository_id, l.digest
     )
     delete from repository_blobs l using review v

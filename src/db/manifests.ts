@@ -3,6 +3,7 @@ import type { Manifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
 import type { Fragment, Sql, Transaction } from './client.ts'
+import { repositoryNamed, repositoryOf } from './repositories.ts'
 
 /** A manifest as it is served. `payload` is undefined only where the asker has the bytes or does not want them. */
 export type StoredManifest = { digest: Digest; mediaType: string; size: number; payload: Buffer | undefined }
@@ -21,23 +22,33 @@ const fresh = '(t.recheck_at is null or t.recheck_at > now())'
 /** `known`: where the statement has what the asker knows. */
 const bytesUnless = (known: string) => `case when ${known} in (m.digest, 'all') then null else m.payload end`
 
+/**
+ * Each is looked up by itself, by all of its key: joined, where most repositories have few tags and manifests, the planner
+ * reads all that one of them has.
+ */
 const many = `
   select concat_ws(' ', q.i, m.digest, m.size, m.media_type), ${bytesUnless('q.known')}
   from unnest(
     string_to_array($1::text, ' '), string_to_array($2::text, ' ', '-'),
     string_to_array($3::text, ' ', '-'), string_to_array($4::text, ' ', '-'))
     with ordinality as q (name, digest, tag, known, i)
-  join repositories r on r.name = q.name
-  left join tags t on t.repository_id = r.id and t.name = q.tag and ${fresh}
-  join manifests m on m.repository_id = r.id and m.digest = coalesce(q.digest, t.manifest_digest)`
+  ${repositoryOf('q.name')}
+  left join lateral (
+    select manifest_digest from tags t where t.repository_id = r.id and t.name = q.tag and ${fresh} limit 1
+  ) t on true
+  cross join lateral (
+    select * from manifests where repository_id = r.id and digest = coalesce(q.digest, t.manifest_digest) limit 1
+  ) m`
 
-const one = (joins: string) => `
-  select m.digest, m.media_type, m.size, ${bytesUnless('$3')} from repositories r ${joins} where r.name = $1`
-
-const oneByDigest = one('join manifests m on m.repository_id = r.id and m.digest = $2')
-const oneByTag = one(`
-  join tags t on t.repository_id = r.id and t.name = $2 and ${fresh}
-  join manifests m on m.repository_id = r.id and m.digest = t.manifest_digest`)
+const oneByDigest = `
+  select m.digest, m.media_type, m.size, ${bytesUnless('$3')} from manifests m
+  where m.repository_id = ${repositoryNamed('$1')} and m.digest = $2`
+const oneByTag = `
+  select m.digest, m.media_type, m.size, ${bytesUnless('$3')} from tags t
+  cross join lateral (
+    select * from manifests where repository_id = t.repository_id and digest = t.manifest_digest limit 1
+  ) m
+  where t.repository_id = ${repositoryNamed('$1')} and t.name = $2 and ${fresh}`
 
 /**
  * Looks up manifests by digest or tag; the answers stand in the order of the questions.
@@ -144,8 +155,8 @@ export async function missingBlobs(
   const rows = await sql<{ digest: Digest }[]>`
     select b as digest from unnest(${blobs as readonly string[]}::text[]) as b
     where not exists (
-      select from repositories r join repository_blobs l on l.repository_id = r.id and l.digest = b
-      where r.name = ${repository})`
+      select from repository_blobs l
+      where l.repository_id = (select id from repositories where name = ${repository}) and l.digest = b)`
   return rows.map((row) => row.digest)
 }
 
@@ -175,9 +186,8 @@ export async function deleteManifest(
 /** A manifest and its untagged referrers, as `doomed`: a part of a recursive statement. */
 function doomedBy(tx: Transaction, repository: RepositoryName, digest: Digest): Fragment {
   return tx`doomed (repository_id, digest) as (
-      select m.repository_id, m.digest from repositories r
-      join manifests m on m.repository_id = r.id and m.digest = ${digest}
-      where r.name = ${repository}
+      select m.repository_id, m.digest from manifests m
+      where m.repository_id = (select id from repositories where name = ${repository}) and m.digest = ${digest}
       union
       select m.repository_id, m.digest from doomed d
       join manifests m on m.repository_id = d.repository_id and m.subject_digest = d.digest

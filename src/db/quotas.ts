@@ -78,8 +78,8 @@ export async function findOverrun(
     select u.glob, u.max_bytes as "maxBytes", u.max_versions as "maxVersions", u.bytes + ${bytes}::bigint as bytes, u.versions
     from quota_usage u
     where ${repository} ~ u.pattern and u.bytes + ${bytes}::bigint > u.max_bytes and not exists (
-      select from repositories r join repository_blobs l on l.repository_id = r.id and l.digest = ${digest ?? null}
-      where r.name = ${repository})
+      select from repository_blobs
+      where repository_id = (select id from repositories where name = ${repository}) and digest = ${digest ?? null})
     order by u.glob limit 1`
   return row
 }

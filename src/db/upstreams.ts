@@ -104,10 +104,11 @@ export async function awaitingManifest(
   { repository, digest }: { repository: RepositoryName; digest: Digest },
 ): Promise<Buffer | undefined> {
   const [row] = await sql<{ payload: Buffer }[]>`
-    select m.payload from repositories r
-    join awaited_blobs a on a.repository_id = r.id and a.blob_digest = ${digest}
-    join manifests m on m.repository_id = a.repository_id and m.digest = a.manifest_digest
-    where r.name = ${repository} limit 1`
+    select m.payload from awaited_blobs a
+    cross join lateral (
+      select payload from manifests where repository_id = a.repository_id and digest = a.manifest_digest limit 1
+    ) m
+    where a.repository_id = (select id from repositories where name = ${repository}) and a.blob_digest = ${digest} limit 1`
   return row?.payload
 }
 
@@ -121,9 +122,8 @@ export async function settleBlob(
 ): Promise<boolean> {
   const rows = await sql`
     with link as materialized (
-      select l.repository_id, l.digest from repositories r
-      join repository_blobs l on l.repository_id = r.id and l.digest = ${digest}
-      where r.name = ${repository} for key share of l
+      select repository_id, digest from repository_blobs
+      where repository_id = (select id from repositories where name = ${repository}) and digest = ${digest} for key share
     ), waiting as materialized (
       select a.repository_id, a.manifest_digest, a.blob_digest from link l
       join awaited_blobs a on a.repository_id = l.repository_id and a.blob_digest = l.digest
