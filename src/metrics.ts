@@ -197,7 +197,7 @@ function jobMetrics(registers: Registry[], sources: Sources) {
   }
 }
 
-/** Of events and what is sent to webhooks. */
+/** Of what scrubs read. */
 function scrubMetrics(registers: Registry[]) {
   return {
     scrubbedObjects: new Counter({

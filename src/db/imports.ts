@@ -14,7 +14,7 @@ const leaseSeconds = 15
 
 type Life = { principal: string; total: number | undefined; lifeSeconds: number }
 
-/** Begins an import. False where there is one of this id. */
+/** Begins an import. Undefined where there is one of this id. */
 export async function insertImport(
   sql: Sql,
   id: string,

@@ -134,7 +134,7 @@ export async function advancePlanning(
   return rows.length > 0
 }
 
-/** All is planned; false where it was no longer being planned. */
+/** All is planned. Changes nothing where it was no longer being planned. */
 export async function endPlanning(sql: Sql, id: string): Promise<void> {
   await sql`update retention_runs set state = 'removing' where id = ${id} and state = 'planning'`
 }

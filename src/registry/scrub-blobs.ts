@@ -54,7 +54,7 @@ async function judge(pass: Pass, blob: BlobRow): Promise<Verdict> {
     damage: { kind, digest, key, size, expected, actual },
   })
   if (pass.mode === 'quick' && !blob.damaged) {
-    const there = await sizeOf(pass, key)
+    const there = await pass.deps.blobs.size(key)
     if (there === size && isProper(blob)) return { is: 'there' }
   }
   const read = await readObject(pass, key, digest)
@@ -70,10 +70,6 @@ async function judge(pass: Pass, blob: BlobRow): Promise<Verdict> {
 function isProper({ key, digest }: BlobRow): boolean {
   const parsed = parseKey(key)
   return parsed?.kind === 'blob' && parsed.digest === digest
-}
-
-async function sizeOf({ deps }: Pass, key: ObjectKey): Promise<number | undefined> {
-  return deps.blobs.size(key)
 }
 
 /** What is read of an object; an Error where it alone cannot be read, while the store as a whole answers. */

@@ -75,13 +75,11 @@ function namesOf({ deps }: Pass, batch: readonly Listed[]): Promise<Set<string>>
 function findingOf(key: ObjectKey, size: number, modifiedAt: Date): NewFinding {
   const parsed = parseKey(key)
   const kinds: Record<KeyKind['kind'], NewFinding['kind']> = {
-    ...{
-      blob: 'orphan-object',
-      chunk: 'orphan-chunk',
-      export: 'orphan-object',
-      quarantine: 'orphan-object',
-      probe: 'orphan-object',
-    },
+    blob: 'orphan-object',
+    chunk: 'orphan-chunk',
+    export: 'orphan-object',
+    quarantine: 'orphan-object',
+    probe: 'orphan-object',
   }
   return {
     kind: parsed ? kinds[parsed.kind] : 'odd-object',
