@@ -116,7 +116,8 @@ export type SendOptions = {
   key?: string
   /** Of the jobs that wait, the highest goes first: 0 unless given. */
   priority?: number
-  startAfter?: Date
+  /** From now on by the database's clock, like all times of jobs. */
+  startAfterSeconds?: number
 }
 
 /**
@@ -129,13 +130,13 @@ export async function send(
   sql: Sql | Transaction,
   queue: string,
   data: object,
-  { id, key, priority = 0, startAfter }: SendOptions = {},
+  { id, key, priority = 0, startAfterSeconds }: SendOptions = {},
 ): Promise<string | undefined> {
   const boss = await bossOn(sql)
   const sent = await boss.send(queue, data, {
     ...(id === undefined ? {} : { id }),
     ...(key === undefined ? {} : { singletonKey: key }),
-    ...(startAfter === undefined ? {} : { startAfter }),
+    ...(startAfterSeconds === undefined ? {} : { startAfter: startAfterSeconds }),
     priority,
   })
   if (sent !== null) {

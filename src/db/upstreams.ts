@@ -58,19 +58,19 @@ export async function deleteUpstream(sql: Sql, prefix: string): Promise<boolean>
 }
 
 /**
- * Points a tag at what its upstream says, good for `seconds` from `askedAt` on. An answer that is older than the one
- * the tag has changes nothing. Without an upstream of that prefix any more, the tag is ours.
+ * Points a tag at what its upstream said when it was asked `ageSeconds` ago, good for `seconds` from then on. An answer
+ * that is older than the one the tag has changes nothing. Without an upstream of that prefix any more, the tag is ours.
  */
 export async function setFetchedTag(
   sql: Sql | Transaction,
   { repository, tag, digest }: { repository: RepositoryName; tag: Tag; digest: Digest },
-  { prefix, seconds, askedAt }: { prefix: string; seconds: number; askedAt: Date },
+  { prefix, seconds, ageSeconds }: { prefix: string; seconds: number; ageSeconds: number },
 ): Promise<void> {
   await sql`
     insert into tags (repository_id, name, manifest_digest, recheck_at)
     select r.id, ${tag}, ${digest}, u.until
     from repositories r left join lateral (
-      select ${askedAt}::timestamptz + make_interval(secs => ${seconds}) as until from upstreams where prefix = ${prefix}
+      select now() + make_interval(secs => ${seconds - ageSeconds}) as until from upstreams where prefix = ${prefix}
     ) u on true
     where r.name = ${repository}
     on conflict (repository_id, name) do update

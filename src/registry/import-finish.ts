@@ -28,8 +28,8 @@ import { type Verified, verifyWhole } from './import-verify.ts'
 // Whoever publishes holds the lock of the import's row until it is done. PostgreSQL lets go of it when the process dies,
 // so the row is locked exactly while somebody is at it: others look past it (skip locked), or wait and find it over.
 
-/** How long a process has to itself what it has received, in milliseconds. */
-const headStartMs = 15_000
+/** How long a process has to itself what it has received. */
+const headStartSeconds = 15
 const lookMs = 250
 
 /** An import on its way to be published. `byJob`: nobody else puts down in the audit that it was. */
@@ -49,11 +49,11 @@ export async function handOver(
   { soon }: { soon: boolean },
 ): Promise<void> {
   const { id } = attempt
-  const startAfter = soon ? {} : { startAfter: new Date(Date.now() + headStartMs) }
+  const later = soon ? {} : { startAfterSeconds: headStartSeconds }
   await ask(deps.db, (sql) =>
     sql.begin(async (tx) => {
       if (!(await rows.handOver(tx, attempt, publishing, lifeSeconds))) throw superseded()
-      await send(tx, 'import', { import: id }, { key: id, ...startAfter })
+      await send(tx, 'import', { import: id }, { key: id, ...later })
     }),
   )
 }

@@ -219,9 +219,12 @@ async function refreshTag(
 ): Promise<Digest | undefined> {
   const { remote, place } = wayTo(deps, upstream, repository)
   const { prefix, tagTtlSeconds: seconds } = upstream
-  const askedAt = new Date()
+  const askedAt = performance.now()
   const keep = (digest: Digest) =>
-    ask(deps.db, (sql) => setFetchedTag(sql, { repository, tag, digest }, { prefix, seconds, askedAt }))
+    ask(deps.db, (sql) => {
+      const ageSeconds = (performance.now() - askedAt) / 1000
+      return setFetchedTag(sql, { repository, tag, digest }, { prefix, seconds, ageSeconds })
+    })
   // Many registries count what is fetched, and not what is only asked for.
   if (known !== undefined && (await claimedDigest(remote, place, tag)) === known) {
     await keep(known)
