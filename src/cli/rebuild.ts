@@ -48,13 +48,14 @@ async function run(
   return allLeftOut.length > 0 ? invalid : 0
 }
 
-/** `net: added 1.0.0, 1.1.0; changed 1.2.0 (document); removed 2.0.0; latest, list entry anew`. */
-function inWords({ packId, added, changed, removed, shown }: PackChange): string {
+/** `net: added 1.0.0, 1.1.0; changed 1.2.0 (document); removed 2.0.0; tag set right of 2.1.0; latest, list entry anew`. */
+function inWords({ packId, added, changed, removed, retagged, shown }: PackChange): string {
   const parts = [
     added.length > 0 && `added ${added.join(', ')}`,
     changed.length > 0 &&
       `changed ${changed.map(({ version, fields }) => `${version} (${fields.join(', ')})`).join(', ')}`,
     removed.length > 0 && `removed ${removed.join(', ')}`,
+    retagged.length > 0 && `tag set right of ${retagged.join(', ')}`,
     shown.length > 0 && `${shown.join(', ')} anew`,
   ]
   return `${packId}: ${parts.filter(Boolean).join('; ')}`

@@ -56,7 +56,7 @@ export type VersionFacts = {
   prerelease: string
   type: string
   document: string
-  manifest: string
+  manifest: Digest
   content: string
   size: string
   mediaType: string

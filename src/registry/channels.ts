@@ -35,7 +35,9 @@ export async function movingChannels<T>(
   const after = byChannel(await tagsNow(tx, channels))
   const moved = channels.flatMap((channel) => {
     const [from, to] = [before.get(placeOf(channel)), after.get(placeOf(channel))]
-    return from?.digest === to?.digest ? [] : [{ ...channel, from, to }]
+    // What names no version, before or after, is no channel: a signature that somebody gave a name.
+    if (from?.digest === to?.digest || !(from?.version || to?.version)) return []
+    return [{ ...channel, from, to }]
   })
   for (const { packId, tag, from, to } of moved)
     if (!allowOlder && from?.version && to?.version && goesBack(from.version, to.version))

@@ -73,11 +73,15 @@ async function tryPut(
         const insertIfMatched = async (names = tags) => {
           if (tag !== undefined && ifMatch !== undefined && (await lockTag(tx, repository, tag)) !== ifMatch)
             throw new Failure('PRECONDITION_FAILED')
-          const outcome = await insert(tx, names)
-          if (outcome === 'stored' && !mayOverwrite) await requireUnmoved(tx, push, names, digest)
-          return outcome
+          return insert(tx, names)
         }
-        return pack ? publish(tx, pack, digest, insertIfMatched) : insertIfMatched()
+        const requireMoved = async (names: readonly Tag[]) => {
+          if (!mayOverwrite) await requireUnmoved(tx, push, names, digest)
+        }
+        if (pack) return publish(tx, pack, digest, { insert: insertIfMatched, requireMoved })
+        const outcome = await insertIfMatched()
+        if (outcome === 'stored') await requireMoved(tags)
+        return outcome
       })
     })
     if (outcome === 'stored') return true
@@ -102,15 +106,14 @@ async function tryPut(
 async function requireUnmoved(tx: Transaction, push: Push, tags: readonly Tag[], digest: Digest): Promise<void> {
   const { repository } = push
   const isPack = isPackRepository(repository)
-  // A version that is there is refused in better words.
-  const own = isPack ? tags.filter((tag) => roleOf(tag).kind !== 'version') : tags
-  const channel = isPack ? own.find((tag) => roleOf(tag).kind === 'channel') : undefined
-  const [moved = channel] = await tagsElsewhere(tx, repository, own, digest)
+  const channel = isPack ? tags.find((tag) => roleOf(tag).kind === 'channel') : undefined
+  const [moved = channel] = await tagsElsewhere(tx, repository, tags, digest)
   if (moved === undefined) return
   throw new Failure('DENIED', {
-    detail: isPack
-      ? `${moved} is a channel of ${repository}; to set it takes the right to overwrite`
-      : `${repository}:${moved} is there already, and to make it name something else takes the right to overwrite`,
+    detail:
+      isPack && roleOf(moved).kind === 'channel'
+        ? `${moved} is a channel of ${repository}; to set it takes the right to overwrite`
+        : `${repository}:${moved} is there already, and to make it name something else takes the right to overwrite`,
   })
 }
 

@@ -118,6 +118,8 @@ export async function removeVersion(
     for (const channel of await channelsOfManifest(tx, packId, digest))
       events.push(channelMoved(packId, channel, { from: version }))
     await deleteWhole(tx, repository, digest, deps.config.gcGraceSeconds)
+    // It went with its manifest, unless it named another one: that was possible before there was a rule.
+    await deleteTag(tx, repository, tagOf(version))
   }
   await recordEvents(tx, events)
   await refreshPack(tx, packId)

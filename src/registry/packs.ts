@@ -1,6 +1,7 @@
 import type { LinkedBlob } from '../db/blobs.ts'
 import type { Transaction } from '../db/client.ts'
 import { type NewEvent, recordEvents } from '../db/events.ts'
+import { type TagNow, tagsNow } from '../db/import-publish.ts'
 import { findRelease, insertVersion, lockDependencies, lockPack, refreshPack, versionsOfManifest } from '../db/packs.ts'
 import { lockTag } from '../db/tags.ts'
 import type { Deps } from '../deps.ts'
@@ -35,6 +36,8 @@ export type PackPush = {
   /** `carried`: the packs that a bundle brings along, where it is an index. */
   versions: { version: Version; artifact: Artifact; content: Content; carried: Carried[] }[]
   channels: Tag[]
+  /** It belongs to another manifest, as signatures do: it may have a name that is no channel. */
+  isReferrer: boolean
   /** The client pushed `latest`: taken where it is what `latest` names anyway. */
   latest: boolean
   /** Tags that are stored as they are. */
@@ -63,6 +66,7 @@ export async function readPack(
     packId,
     versions: [],
     channels: [],
+    isReferrer: manifest.subject !== undefined,
     latest: false,
     tags: [],
     allowMissing: push.allowMissing ?? false,
@@ -76,8 +80,7 @@ export async function readPack(
       })
     if (role.kind === 'latest') pack.latest = true
     else pack.tags.push(tag)
-    // A signature or the like is stored as it is, also under a name.
-    if (manifest.subject) continue
+    // Whether it has a subject is no matter here: anybody can write one into a manifest.
     if (role.kind === 'version')
       pack.versions.push(await readVersion(deps, push, digest, manifest, packId, role.version))
     else if (role.kind === 'channel') pack.channels.push(tag)
@@ -126,18 +129,31 @@ async function linkedAs(
   return blob
 }
 
+/** `insert` stores a manifest with these tags; `requireMoved` throws DENIED where one of them could not be moved to it. */
+type Store = {
+  insert(tags: readonly Tag[]): Promise<'stored' | 'conflict'>
+  requireMoved(tags: readonly Tag[]): Promise<void>
+}
+
 /**
- * Stores a manifest by the rules of packs; `insert` stores it with these tags. In a transaction of its own: what it
- * throws undoes everything. Throws VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID, CHANNEL_INVALID, CHANNEL_BACKWARDS.
+ * Stores a manifest by the rules of packs. In a transaction of its own: what it throws undoes everything.
+ * Throws VERSION_EXISTS, VERSION_SPENT, DEPENDENCY_INVALID, CHANNEL_INVALID, CHANNEL_BACKWARDS, DENIED.
  */
 export async function publish(
   tx: Transaction,
   pack: PackPush,
   digest: Digest,
-  insert: (tags: readonly Tag[]) => Promise<'stored' | 'conflict'>,
+  { insert, requireMoved }: Store,
 ): Promise<'stored' | 'conflict'> {
   const { packId, versions, channels } = pack
-  if (versions.length === 0 && channels.length === 0 && !pack.latest) return insert(pack.tags)
+  const insertWhole = async () => {
+    if ((await insert(pack.tags)) === 'conflict') return 'conflict' as const
+    // A version that is there is refused in better words than its tag.
+    await insertVersions(tx, pack, digest)
+    await requireMoved(pack.tags)
+    return 'stored' as const
+  }
+  if (versions.length === 0 && channels.length === 0 && !pack.latest) return insertWhole()
   if (!(await lockPack(tx, packId, repositoryOf(packId)))) return 'conflict'
   for (const { artifact, carried } of versions) {
     if (artifact.document.dependencies.length === 0) continue
@@ -146,23 +162,30 @@ export async function publish(
     await requireDependencies(tx, artifact.document, { allowMissing, mayPull, carried })
   }
   const moving = channels.map((tag) => ({ packId, tag }))
-  const outcome = await movingChannels(tx, moving, async () => {
-    if ((await insert(pack.tags)) === 'conflict') return 'conflict' as const
-    await insertVersions(tx, pack, digest)
-    return 'stored' as const
-  })
-  if (outcome === 'conflict') return 'conflict'
+  const before = pack.isReferrer && channels.length > 0 ? await tagsNow(tx, moving) : []
+  if ((await movingChannels(tx, moving, insertWhole)) === 'conflict') return 'conflict'
   if (channels.length > 0 && (await versionsOfManifest(tx, packId, digest)).length === 0)
-    throw new Failure('CHANNEL_INVALID', {
-      detail:
-        `the tag ${channels[0]} is not a version, so it is a channel of ${packId} and must point at one of its published ` +
-        `versions; ${digest} is none. Push it under its version first`,
-    })
+    requireNoChannel(pack, digest, before)
   if (pack.latest && (await lockTag(tx, repositoryOf(packId), 'latest' as Tag)) !== digest)
     throw new Failure('CHANNEL_INVALID', {
       detail: `latest is kept by the registry: it names the highest stable version of ${packId}. Push the version alone`,
     })
   return 'stored'
+}
+
+/** What is no version has no channel for its name. A signature or the like may have another one. */
+function requireNoChannel({ packId, channels, isReferrer }: PackPush, digest: Digest, before: readonly TagNow[]): void {
+  const taken = before.find(({ version }) => version !== null)
+  if (taken)
+    throw new Failure('CHANNEL_INVALID', {
+      detail: `${taken.tag} is a channel of ${packId}, and ${digest} is none of its published versions. Push it by its digest, or under another name`,
+    })
+  if (isReferrer) return
+  throw new Failure('CHANNEL_INVALID', {
+    detail:
+      `the tag ${channels[0]} is not a version, so it is a channel of ${packId} and must point at one of its published ` +
+      `versions; ${digest} is none. Push it under its version first`,
+  })
 }
 
 async function insertVersions(tx: Transaction, { packId, versions }: PackPush, digest: Digest): Promise<void> {

@@ -14,6 +14,7 @@ import {
   writeFacts,
 } from '../db/pack-rebuild.ts'
 import { buryVersion, lockPack, refreshPack } from '../db/packs.ts'
+import { setTag } from '../db/tags.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -38,6 +39,8 @@ export type PackChange = {
   changed: { version: Version; fields: string[] }[]
   /** Rows without a tag: such a version counts as deleted, its number as spent. */
   removed: Version[]
+  /** Tags that named another manifest than their version is. */
+  retagged: Version[]
   /** What lists show, or the tag `latest`. */
   shown: string[]
 }
@@ -105,8 +108,8 @@ async function readTags(
     const page = await ask(deps.db, (sql) => versionTags(sql, repository, { last, limit: tagsAtOnce }))
     const read = await Promise.all(page.map((tag) => readTag(deps, repository, packId, tag)))
     for (const entry of read)
-      if (entry && 'facts' in entry) found.push(entry)
-      else if (entry) leftOut.push(entry)
+      if ('facts' in entry) found.push(entry)
+      else leftOut.push(entry)
     last = page.at(-1)?.tag ?? ''
     if (page.length < tagsAtOnce) break
   }
@@ -119,13 +122,11 @@ async function readTag(
   repository: RepositoryName,
   packId: PackId,
   { tag, digest, mediaType, payload, publishedAt }: VersionTag,
-): Promise<Found | LeftOut | undefined> {
+): Promise<Found | LeftOut> {
   const version = versionOfTag(tag)
   if (!version) return { repository, tag, reason: 'looks like a version, but is none by Semantic Versioning 2.0' }
   try {
     const manifest = parseManifest(payload, mediaType)
-    // A signature or the like under such a name: no version.
-    if (manifest.subject) return undefined
     const read = await readVersion(deps, { repository, bytes: payload }, digest, manifest, packId, version)
     const facts = factsOf({ document: read.artifact.document, manifestDigest: digest, content: read.content })
     return { tag, digest, facts, publishedAt }
@@ -152,6 +153,11 @@ async function setRight(
   const tags = await versionTagDigests(tx, repository)
   const stored = await storedFacts(tx, packId)
   const living = new Map(stored.living.map((facts) => [facts.version, facts]))
+  const retagged = await setTagsRight(tx, repository, stored.living, tags)
+  for (const version of retagged) {
+    const place = leftOut.findIndex(({ tag }) => tag === tagOf(version))
+    if (place >= 0) leftOut.splice(place, 1)
+  }
   const current = found.filter(({ tag, digest }) => tags.get(tag) === digest)
   const wanted = oneOfEachRelease(current, living, new Set(stored.deleted), repository, leftOut)
   const removed = stored.living.map((facts) => facts.version).filter((version) => !tags.has(tagOf(version)))
@@ -171,7 +177,7 @@ async function setRight(
   const updatedAt = before?.updatedAt ?? (await lastMove(tx, repository))
   await refreshPack(tx, packId)
   const shown = await shownDifferences(tx, packId, before)
-  if (write.length + removed.length + shown.length === 0) return undefined
+  if (write.length + removed.length + retagged.length + shown.length === 0) return undefined
   if (updatedAt) await setUpdatedAt(tx, packId, updatedAt)
   return {
     packId,
@@ -180,8 +186,24 @@ async function setRight(
       .filter(({ facts }) => living.has(facts.version))
       .map(({ facts, fields }) => ({ version: facts.version, fields })),
     removed,
+    retagged,
     shown,
   }
+}
+
+/** A version is the manifest that it was published with: a tag that names another one goes back. Adds to `tags`. */
+async function setTagsRight(
+  tx: Transaction,
+  repository: RepositoryName,
+  living: readonly VersionFacts[],
+  tags: Map<Tag, Digest>,
+): Promise<Version[]> {
+  const wrong = living.filter(({ version, manifest }) => (tags.get(tagOf(version)) ?? manifest) !== manifest)
+  for (const { version, manifest } of wrong) {
+    await setTag(tx, repository, tagOf(version), manifest)
+    tags.set(tagOf(version), manifest)
+  }
+  return wrong.map(({ version }) => version)
 }
 
 /** Versions that differ in their build part are one release: the one that has a row counts, else the first published. */

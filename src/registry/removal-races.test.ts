@@ -2,13 +2,14 @@ import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { connect, type Sql, type Transaction } from '../db/client.ts'
 import { insertManifest } from '../db/manifests.ts'
+import { setTag } from '../db/tags.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { parseManifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Tag } from '../oci/reference.ts'
 import { untilBlockedOrDone } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
-import { emptyConfig, imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
+import { emptyConfig, imageType, startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { publish, readPack } from './packs.ts'
 
 // Deletions that meet a publication which is under way: it holds its locks in a transaction that is open, and then the
@@ -51,7 +52,8 @@ async function whilePublished<T>({ repository, bytes, digest, manifest }: Loose,
   await other.begin(async (open) => {
     const tx = open as unknown as Transaction
     const insert = (names: readonly Tag[]) => insertManifest(tx, repository, digest, manifest, bytes, names)
-    assert.equal(await publish(tx, pack, digest, insert), 'stored')
+    const requireMoved = async () => undefined
+    assert.equal(await publish(tx, pack, digest, { insert, requireMoved }), 'stored')
     started = then()
     await untilBlockedOrDone(registry, started)
   })
@@ -78,10 +80,9 @@ describe('a manifest that is published as a version while it is deleted', () => 
 
   it('by its tag, is deleted as that version', async () => {
     const loose = await looseManifest('by-tag')
-    // A signature under the name: what is attached to another manifest is no version, whatever its tag.
-    const { digest, size } = await registry.pushManifest('packs/by-tag', 'digest')
-    const signature = sampleManifest({ subject: { mediaType: imageType, digest, size } })
-    await registry.pushManifest('packs/by-tag', '1.0.0', signature)
+    // Something that is no version under the name, as it could be pushed before there was a rule.
+    const { digest } = await registry.pushManifest('packs/by-tag', 'digest')
+    await setTag(other as unknown as Transaction, loose.repository, '1.0.0' as Tag, digest as Digest)
     const answer = await whilePublished(loose, () => registry.call('DELETE', '/v2/packs/by-tag/manifests/1.0.0'))
     assert.equal(answer.status, 202, await answer.text())
     assert.equal(await statusOf('/v2/packs/by-tag/manifests/1.0.0'), 404)
