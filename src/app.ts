@@ -62,7 +62,10 @@ export function buildApp(deps: Deps, add: (routes: Routes) => void, { shared = f
     const answer = answered(
       bindings,
       () => admit(gate, bindings),
-      () => (isTooLong(bindings) ? tooLong(bindings) : app.fetch(request, bindings)),
+      () => {
+        if (hasFragment(bindings)) return withFragment(bindings)
+        return isTooLong(bindings) ? tooLong(bindings) : app.fetch(request, bindings)
+      },
     )
     return mayBeAudited(deps.auth, bindings) ? audited(deps, bindings, answer) : answer
   }
@@ -81,6 +84,17 @@ function answered(
   } catch (error) {
     return refused(error)
   }
+}
+
+/** What is behind a # is there for whoever reads `incoming.url`, and is not for the router and the query. */
+function hasFragment({ incoming: { url = '' } }: Env['Bindings']): boolean {
+  return url.indexOf('#') >= 0
+}
+
+/** Source: RFC 9112, section 3.2. */
+function withFragment(bindings: Env['Bindings']): Response {
+  const detail = 'the target of a request has no fragment: write # as %23'
+  return render(bindings, pathOf(bindings), new Failure('REQUEST_INVALID', { detail }))
 }
 
 function isTooLong({ incoming: { url = '' } }: Env['Bindings']): boolean {

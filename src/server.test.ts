@@ -18,6 +18,7 @@ import { openLog } from './log.ts'
 import { digestOf } from './oci/digest.ts'
 import { type RunningServer, startServer } from './server.ts'
 import { startDatabases, type TestDatabases } from './testing/database.ts'
+import { sayRaw } from './testing/raw.ts'
 import { startRegistry, type TestRegistry } from './testing/registry.ts'
 import { waitFor } from './testing/wait.ts'
 
@@ -87,6 +88,28 @@ describe('operations', () => {
     assert.match(text, /"id":"from-the-proxy","path":"\/v2\/quiet\/blobs\/sha256:zz"/)
     assert.ok(!text.includes('hunter2'), text)
   })
+})
+
+it('a request of which no URL can be made is told so in words, and there is a line of it for who looks', async () => {
+  const lines: string[] = []
+  const log = openLog('debug', { write: (line) => lines.push(line) })
+  const registry = await startRegistry(await databases.fresh(), {}, log)
+  for (const head of [
+    'GET /packs HTTP/1.1\r\nHost: a b"c',
+    'GET /packs HTTP/1.1\r\nHost:',
+    'GET /packs HTTP/1.1\r\nHost: localhost:99999999',
+    'OPTIONS * HTTP/1.1\r\nHost: localhost',
+    'GET ftp://localhost/packs HTTP/1.1\r\nHost: localhost',
+  ]) {
+    lines.length = 0
+    const said = await sayRaw(registry, `${head}\r\nConnection: close\r\n\r\n`)
+    assert.match(said, /^HTTP\/1\.1 400 /, head)
+    assert.match(said, /content-type: application\/problem\+json/i, head)
+    assert.match(said, /x-content-type-options: nosniff/i)
+    assert.match(said, /"urn:packs-registry:REQUEST_INVALID".*the target of a request is a path/)
+    assert.match(lines.join(''), /a request could not be understood/)
+  }
+  await registry.stop()
 })
 
 describe('stopping', () => {

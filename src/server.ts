@@ -9,6 +9,7 @@ import { getRequestListener } from '@hono/node-server'
 import { addRoutes, buildApp } from './app.ts'
 import type { Config } from './config.ts'
 import type { Deps } from './deps.ts'
+import { answerMalformed } from './http/malformed.ts'
 import { Traffic } from './http/observe.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
 import { PaceWatch, slowestPace } from './http/pace.ts'
@@ -103,7 +104,10 @@ export async function startServer(
 
 function everythingOf(deps: Deps, state: ServerState): RequestListener {
   const shared = state.allMetrics !== undefined
-  const throughRoutes = listenerOf(buildApp(deps, (routes) => addRoutes(routes, deps, state), { shared }))
+  const throughRoutes = listenerOf(
+    deps,
+    buildApp(deps, (routes) => addRoutes(routes, deps, state), { shared }),
+  )
   return (incoming, outgoing) => {
     const directly = incoming.url?.startsWith('/packs/') ? answerPackDirectly : answerDirectly
     directly(deps, incoming, outgoing, () => throughRoutes(incoming, outgoing))
@@ -111,11 +115,15 @@ function everythingOf(deps: Deps, state: ServerState): RequestListener {
 }
 
 function operationsOf(deps: Deps, state: ServerState): RequestListener {
-  return listenerOf(buildApp(deps, (routes) => addOpsRoutes(routes, deps, state)))
+  return listenerOf(
+    deps,
+    buildApp(deps, (routes) => addOpsRoutes(routes, deps, state)),
+  )
 }
 
-function listenerOf(app: ReturnType<typeof buildApp>): RequestListener {
-  return getRequestListener(app as Parameters<typeof getRequestListener>[0])
+function listenerOf(deps: Deps, app: ReturnType<typeof buildApp>): RequestListener {
+  const errorHandler = (error: unknown) => answerMalformed(deps, error)
+  return getRequestListener(app as Parameters<typeof getRequestListener>[0], { errorHandler })
 }
 
 async function makeServer(

@@ -1,6 +1,7 @@
 import { Failure } from '../errors.ts'
 import { isObject } from '../oci/descriptor.ts'
 import { type Digest, digestOf, hexOf, parseDigest } from '../oci/digest.ts'
+import { hasMoreParts } from '../oci/json.ts'
 import { type PackId, parsePackId } from '../packs/pack.ts'
 import { parseVersion, type Version } from '../packs/version.ts'
 import { readSignatures, signEnvelope, signersOf } from './dsse.ts'
@@ -83,7 +84,11 @@ function parsePayload(content: Buffer): Inventory {
   return { blobs, otherBlobs: otherBlobs.map(digestIn), packs: read }
 }
 
+/** A million versions have half as many; the line is text within text to whoever looks at the size of a request. */
+const mostParts = 2_000_000
+
 function parseLine(bytes: Buffer): Record<string, unknown> {
+  if (hasMoreParts(bytes, mostParts)) throw invalid(`its line of JSON has more than ${mostParts} parts`)
   try {
     const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
     if (isObject(value)) return value
@@ -126,7 +131,8 @@ function packOf(value: unknown, manifests: Taken): InventoryPack {
 function digestIn(value: unknown): Digest {
   const digest = typeof value === 'string' ? parseDigest(value) : undefined
   if (digest) return digest
-  throw invalid(`${JSON.stringify(value)?.slice(0, 200)} is not a digest`)
+  const shown = typeof value === 'string' ? JSON.stringify(value.slice(0, 200)) : 'what is no text'
+  throw invalid(`${shown} is not a digest`)
 }
 
 function requireSorted(blobs: Buffer): void {

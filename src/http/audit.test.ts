@@ -10,7 +10,9 @@ import { openClient } from '../client/client.ts'
 import { connect } from '../db/client.ts'
 import { digestOf } from '../oci/digest.ts'
 import { sealAudit } from '../registry/audit.ts'
+import { sampleBundle } from '../testing/bundle.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
+import { sayRaw } from '../testing/raw.ts'
 import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
 
 const launcher = fileURLToPath(new URL('../packs.mjs', import.meta.url))
@@ -220,5 +222,61 @@ describe('packs policy check', () => {
     const [code, said] = await packs('policy', 'check', 'wrong.json')
     assert.equal(code, 11)
     assert.match(said, /rules\.0\.actions\.0: must be one of/)
+  })
+})
+
+describe('what only tries', () => {
+  const count = async () => (await events()).length
+  const json = { authorization: basic('admin'), 'content-type': 'application/json' }
+  const raw = (method: string, target: string, body = '') =>
+    sayRaw(
+      registry,
+      `${method} ${target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: ${basic('admin')}\r\nConnection: close\r\n` +
+        `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    )
+
+  it('is no matter of what stands behind a # in the target: that is refused, and nothing is done', async () => {
+    const manifest = { packId: 'sharp', version: '1.0.0', type: 'policy' }
+    const publish = JSON.stringify({ manifest, content: 'e30=' })
+    assert.equal((await registry.call('POST', '/packs', { headers: json, body: publish })).status, 201)
+    const before = await count()
+    const other = JSON.stringify({ manifest: { ...manifest, version: '1.1.0' }, content: 'e30=' })
+    for (const [method, target, body] of [
+      ['POST', '/tokens#?dryRun', JSON.stringify({ name: 'unseen' })],
+      ['POST', '/tokens?dryRun#', JSON.stringify({ name: 'unseen' })],
+      ['POST', '/packs#?dryRun=true', other],
+      ['DELETE', '/packs/sharp/1.0.0#?dryRun=true', ''],
+      ['GET', '/packs/sharp/1.0.0#', ''],
+    ] as const) {
+      const said = await raw(method, target, body)
+      assert.match(said, /^HTTP\/1\.1 400 /, target)
+      assert.match(said, /content-type: application\/problem\+json/i)
+      assert.match(said, /urn:packs-registry:REQUEST_INVALID.*write # as %23/)
+    }
+    assert.match(await raw('GET', '/v2/packs/sharp/manifests/1.0.0#'), /^HTTP\/1\.1 400 .*"errors":\[\{"code"/s)
+    assert.equal(await count(), before)
+    assert.ok((await client().tokens.list()).every(({ name }) => name !== 'unseen'))
+    assert.equal((await registry.call('GET', '/packs/sharp/1.0.0', { headers: json })).status, 200)
+    assert.equal((await registry.call('GET', '/packs/sharp/1.1.0', { headers: json })).status, 404)
+  })
+  it('is told by its handler: a dry run that leaves a run behind is written down', async () => {
+    const url = 'https://there.example'
+    const body = JSON.stringify({ name: 'there', direction: 'pull', url })
+    assert.equal((await registry.call('POST', '/mirrors', { headers: json, body })).status, 201)
+    assert.equal((await registry.call('POST', '/mirrors/there/run?dryRun=true', { headers: json })).status, 202)
+    assert.equal((await events()).at(-1)?.action, 'POST /mirrors/:name/run')
+    const before = await count()
+    const manifest = { packId: 'sharp', version: '2.0.0', type: 'policy' }
+    const publish = JSON.stringify({ manifest, content: 'e30=' })
+    for (const query of ['dryRun', 'dryRun=true', 'dryRun=%74rue', 'allowMissing&dryRun=']) {
+      const answer = await registry.call('POST', `/packs?${query}`, { headers: json, body: publish })
+      assert.equal(answer.status, 200, query)
+    }
+    const { bytes } = sampleBundle()
+    const tried = await registry.call('POST', '/bundles/import?dryRun=true', { headers: json, body: bytes })
+    assert.equal(tried.status, 200)
+    assert.equal(await count(), before)
+    assert.equal((await registry.call('POST', '/packs?dryRun=false', { headers: json, body: publish })).status, 201)
+    assert.equal(await count(), before + 1)
   })
 })

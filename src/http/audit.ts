@@ -98,8 +98,6 @@ type Bindings = Env['Bindings']
 
 /** Writes that change nothing that anybody can see: an upload that is under way, a question with a body. */
 const quiet = new Set(['/resolve', '/retention/plan', '/token', 'none'])
-/** The query of what is only tried out. Under /v2 nothing is: what a query has that nobody knows is let be there. */
-const onlyTries = /[?&]dryRun(?:=(?:true)?)?(?:&|$)/
 const session = '/v2/:name{.+}/blobs/uploads/:session'
 
 /** Whether a request may have to be written down, as far as can be told before it is answered. */
@@ -123,13 +121,13 @@ export async function audit(deps: Deps, bindings: Bindings, status: number): Pro
 }
 
 function outcomeOf(bindings: Bindings, status: number): AuditEntry['outcome'] | undefined {
-  const { incoming, route = 'none', hidden } = bindings
-  const { method = '', headers, url = '' } = incoming
+  const { incoming, route = 'none', hidden, tries } = bindings
+  const { method = '', headers } = incoming
   if (status === 403 || hidden || (status === 401 && (headers.authorization !== undefined || route === '/token')))
     return 'refused'
   if (method === 'GET' || method === 'HEAD' || quiet.has(route)) return undefined
   if (status >= 500) return 'failed'
-  if (status >= 400 || (!route.startsWith('/v2') && onlyTries.test(url))) return undefined
+  if (status >= 400 || tries) return undefined
   const isUnderWay = route.includes('/blobs/uploads/') && (status === 202 || status === 204)
   return isUnderWay || (route === session && method !== 'PUT') ? undefined : 'done'
 }

@@ -3,6 +3,7 @@ import type { Context } from 'hono'
 import * as v from 'valibot'
 import type { Deps } from '../deps.ts'
 import { digestOf } from '../oci/digest.ts'
+import { boundedList } from '../packs/bounded-list.ts'
 import { rootSchema, versionSchema } from '../packs/document.ts'
 import { channelSchema, lockSchema } from '../packs/lock.ts'
 import { type ExportRequest, failureOf } from '../registry/export-request.ts'
@@ -25,10 +26,9 @@ export const exportBody = v.strictObject(
   {
     roots: v.optional(
       v.pipe(
-        v.array(rootSchema, 'must be a list'),
+        boundedList(rootSchema, 1000),
         v.description('What is to go in, with all it needs: each pack once.'),
         v.minLength(1, 'must name a pack'),
-        v.maxLength(1000, 'must be at most 1000'),
       ),
     ),
     all: v.optional(

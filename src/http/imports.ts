@@ -60,7 +60,9 @@ export function addImportRoutes(routes: Routes, deps: Deps): void {
     // While a large bundle is published, its connection is silent: only a sender may be too slow.
     const { incoming } = c.env
     incoming.once('end', () => incoming.socket.setTimeout(0))
-    const { id, report } = await importBundle(deps, requestOf(c))
+    const request = requestOf(c)
+    c.env.tries = request.dryRun
+    const { id, report } = await importBundle(deps, request)
     if (!report) {
       const row = await askRead(deps.db, (sql) => findImport(sql, id))
       const headers = { location: `/bundles/imports/${id}`, 'preference-applied': 'respond-async' }

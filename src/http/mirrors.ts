@@ -5,6 +5,7 @@ import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { parseName, type RepositoryName } from '../oci/name.ts'
 import { parseTag } from '../oci/reference.ts'
+import { boundedList } from '../packs/bounded-list.ts'
 import { packTypes } from '../packs/pack.ts'
 import { patternGrammar } from '../packs/selection.ts'
 import { parseRange } from '../packs/version.ts'
@@ -38,15 +39,13 @@ export const credentialsSchema = v.union(
 
 export const urlSchema = v.pipe(short, v.regex(/^https?:\/\//, 'must start with https:// or http://'))
 
-export const hostsSchema = v.pipe(
-  v.array(
-    v.pipe(v.string(), v.regex(/^[a-z0-9.-]+(?::\d+)?$|^\[[0-9a-f:]+\](?::\d+)?$/, 'must be a host, or host:port')),
-  ),
-  v.maxLength(20, 'must be at most 20'),
+export const hostsSchema = boundedList(
+  v.pipe(v.string(), v.regex(/^[a-z0-9.-]+(?::\d+)?$|^\[[0-9a-f:]+\](?::\d+)?$/, 'must be a host, or host:port')),
+  20,
 )
 
 const atLeastOne = <T extends v.GenericSchema>(schema: T) =>
-  v.pipe(v.array(schema), v.minLength(1, 'must name at least one'), v.maxLength(10_000, 'must be at most 10,000'))
+  v.pipe(boundedList(schema, 10_000), v.minLength(1, 'must name at least one'))
 
 const selectionSchema = v.strictObject({
   packs: v.optional(

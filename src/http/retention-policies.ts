@@ -1,12 +1,13 @@
 import * as v from 'valibot'
 import { isGlob } from '../auth/glob.ts'
+import { boundedList } from '../packs/bounded-list.ts'
 import { agePattern } from '../registry/retention-policy.ts'
 
 // A policy as it is written. Every section has to keep something by a rule: one that keeps nothing is surely a mistake.
 
 const globs = (least: number) =>
   v.pipe(
-    v.array(
+    boundedList(
       v.pipe(
         v.string('must be text'),
         v.check(
@@ -14,10 +15,10 @@ const globs = (least: number) =>
           'must be a glob over repository names, such as packs/net-* or images/**, with three wildcards at most',
         ),
       ),
+      100,
       'must be a list of globs',
     ),
     v.minLength(least, 'must name at least one'),
-    v.maxLength(100, 'must be at most 100'),
   )
 
 const keepNewest = v.optional(
@@ -38,12 +39,12 @@ const keepNewerThan = v.optional(
 )
 const keepMatching = v.optional(
   v.pipe(
-    v.array(
+    boundedList(
       v.pipe(v.string('must be text'), v.regex(/^[\w.*-]{1,128}$/, 'must be a tag, with * for any characters')),
+      100,
       'must be a list of tags',
     ),
     v.minLength(1, 'must name at least one'),
-    v.maxLength(100, 'must be at most 100'),
     v.description('Tags whose name is like one of these, with `*` for any characters.'),
   ),
 )

@@ -20,6 +20,8 @@ export type RequestFacts = {
   tags?: readonly string[]
   /** Why whoever asks means it, where they said so. */
   reason?: string | undefined
+  /** Its handler only tries it out, and writes nothing. Said by the handler alone: a URL is read in more ways than one. */
+  tries?: boolean
   /** The answer is that there is nothing, for it may not be read. */
   hidden?: boolean
   /** Why it failed, where it did. */

@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import { type Action, actions, type Grant } from '../auth/access.ts'
 import { isGlob } from '../auth/glob.ts'
 import type { Deps } from '../deps.ts'
+import { boundedList } from '../packs/bounded-list.ts'
 import { rotateTokenKey } from '../registry/token-keys.ts'
 import { createToken, listTokens, revokeToken } from '../registry/tokens.ts'
 import { principalOf, requireAdmin } from './access.ts'
@@ -11,7 +12,7 @@ import { jsonBody, nameParam, noQuery, queryOf } from './packs/request.ts'
 import type { Routes } from './routes.ts'
 
 const globs = v.optional(
-  v.array(
+  boundedList(
     v.pipe(
       v.string('must be text'),
       v.check(
@@ -19,6 +20,7 @@ const globs = v.optional(
         'must be a glob over repository names, such as packs/* or mirror/**, with three wildcards at most',
       ),
     ),
+    1000,
     'must be a list of globs',
   ),
   [],

@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import { askRead } from '../db/client.ts'
 import { type DeliveryRow, deliveryStates, listAttempts, listDeliveries, listWebhooks } from '../db/webhooks.ts'
 import type { Deps } from '../deps.ts'
+import { boundedList } from '../packs/bounded-list.ts'
 import { patternGrammar } from '../packs/selection.ts'
 import { isTypePattern } from '../registry/events.ts'
 import {
@@ -33,9 +34,8 @@ const nameSchema = v.pipe(
 
 const patternsOf = (isOne: (text: string) => boolean, message: string) =>
   v.pipe(
-    v.array(v.pipe(v.string('must be text'), v.check(isOne, message)), 'must be a list'),
+    boundedList(v.pipe(v.string('must be text'), v.check(isOne, message)), 50),
     v.minLength(1, 'must name at least one'),
-    v.maxLength(50, 'must be at most 50'),
   )
 
 const urlSchema = v.pipe(v.string('must be text'), v.maxLength(2_000, 'is too long'))

@@ -1,6 +1,7 @@
 import parseLicense from 'spdx-expression-parse'
 import * as v from 'valibot'
 import { isObject } from '../oci/descriptor.ts'
+import { boundedList, mostViolations } from './bounded-list.ts'
 import { type Dependency, idGrammar, type PackDocument, packStates, packTypes, parsePackId } from './pack.ts'
 import { compareVersions, grammar, parseRange, parseVersion } from './version.ts'
 
@@ -136,7 +137,7 @@ const metadataObject = v.pipe(
           v.examples(['https://example.com/net-policy']),
         ),
       ),
-      keywords: v.optional(v.pipe(v.array(line(64), 'must be a list'), v.maxLength(50, 'must be at most 50'))),
+      keywords: v.optional(boundedList(line(64), 50)),
       readme: v.optional(text(256 * 1024)),
       changes: v.optional(text(256 * 1024)),
     },
@@ -167,56 +168,51 @@ function isPlain(value: unknown, depth: number): boolean {
   if (typeof value === 'string') return !notText.test(value)
   if (typeof value !== 'object' || value === null) return true
   if (depth === 0) return false
-  return Object.entries(value).every(([key, entry]) => !notText.test(key) && isPlain(entry, depth - 1))
+  if (Array.isArray(value)) return value.every((entry) => isPlain(entry, depth - 1))
+  const fields = value as Record<string, unknown>
+  return Object.keys(fields).every((key) => !notText.test(key) && isPlain(fields[key], depth - 1))
 }
 
 /** What an author writes: `pack.json`, the `manifest` part of POST /packs, the config blob. */
-export const documentSchema = v.pipe(
-  v.strictObject(
-    {
-      packId: packIdSchema,
-      version: versionSchema,
-      type: packTypeSchema,
-      name: v.optional(line(200)),
-      description: v.optional(text(4000)),
-      author: v.optional(line(200)),
-      dependencies: v.optional(
-        v.pipe(
-          v.array(writtenDependency, 'must be a list'),
-          v.maxLength(500, 'must be at most 500'),
-          v.check(
-            (list) => new Set(list.map((entry) => entry.packId)).size === list.length,
-            'must name a pack once only',
-          ),
-          v.description('Packs that this one needs: each once, and not itself.'),
+export const documentSchema = v.strictObject(
+  {
+    packId: packIdSchema,
+    version: versionSchema,
+    type: packTypeSchema,
+    name: v.optional(line(200)),
+    description: v.optional(text(4000)),
+    author: v.optional(line(200)),
+    dependencies: v.optional(
+      v.pipe(
+        boundedList(writtenDependency, 500),
+        v.check(
+          (list) => new Set(list.map((entry) => entry.packId)).size === list.length,
+          'must name a pack once only',
         ),
-        [],
+        v.description('Packs that this one needs: each once, and not itself.'),
       ),
-      metadata: v.optional(metadataSchema, {}),
-    },
-    (issue) => unknownField(issue) ?? 'must be a JSON object',
-  ),
-  v.forward(
-    v.check(
-      ({ packId, dependencies }) => dependencies.every((entry) => entry.packId !== packId),
-      'must not name the pack itself',
+      [],
     ),
-    ['dependencies'],
-  ),
-  // The order of these keys is the order in the config blob, whoever wrote it in whatever order.
-  v.transform(
-    ({ packId, version, type, name, description, author, dependencies, metadata }): PackDocument => ({
-      packId,
-      version,
-      type,
-      name: name ?? packId,
-      ...(description ? { description } : {}),
-      ...(author ? { author } : {}),
-      dependencies,
-      metadata,
-    }),
-  ),
+    metadata: v.optional(metadataSchema, {}),
+  },
+  (issue) => unknownField(issue) ?? 'must be a JSON object',
 )
+type Written = v.InferOutput<typeof documentSchema>
+
+/** The order of these keys is the order in the config blob, whoever wrote it in whatever order. */
+function documentOf(written: Written): PackDocument {
+  const { packId, version, type, name, description, author, dependencies, metadata } = written
+  return {
+    packId,
+    version,
+    type,
+    name: name ?? packId,
+    ...(description ? { description } : {}),
+    ...(author ? { author } : {}),
+    dependencies,
+    metadata,
+  }
+}
 
 function unknownField(issue: { expected: string | null; path?: unknown }): string | undefined {
   return issue.expected === 'never' ? 'is not a field of a pack; what is your own belongs in "metadata"' : undefined
@@ -241,18 +237,27 @@ export function checkDocument(value: unknown): { document: PackDocument } | { vi
   if (!isObject(value)) return { violations: [{ path: '', message: 'must be a JSON object' }] }
   const written = Object.fromEntries(Object.entries(value).filter(([key]) => !answeredFields.has(key)))
   const result = v.safeParse(documentSchema, written)
-  return result.success ? { document: result.output } : { violations: violationsOf(result.issues) }
+  const violations = result.success ? [] : violationsOf(result.issues)
+  // As plain code: to hand what a check says on to another path, valibot looks through all that is wrong, for each.
+  if (result.typed && result.output.dependencies.some(({ packId }) => packId === result.output.packId))
+    violations.push({ path: 'dependencies', message: 'must not name the pack itself' })
+  return violations.length === 0 ? { document: documentOf(result.output as Written) } : { violations }
 }
 
+/** What is wrong, as far as it is told: the last of too many says that there are more. */
 export function violationsOf(issues: readonly v.BaseIssue<unknown>[]): Violation[] {
-  return issues.map((issue) => ({
+  const violations = issues.slice(0, mostViolations).map((issue) => ({
     path: v.getDotPath(issue) ?? '',
     message: issue.received === 'undefined' && issue.kind === 'schema' ? 'is missing' : issue.message,
   }))
+  return issues.length > mostViolations ? [...violations, { path: '', message: andMore }] : violations
 }
+
+const andMore = `more is wrong than these ${mostViolations}`
 
 /** Violations as one text: `version: must be …; type: must be …`. */
 export function inWords(violations: readonly Violation[]): string {
   const shown = violations.slice(0, 20).map(({ path, message }) => (path ? `${path} ${message}` : message))
+  if (violations.some(({ message }) => message === andMore)) return `${shown.join('; ')}; and many more`
   return shown.join('; ') + (violations.length > 20 ? `; and ${violations.length - 20} more` : '')
 }

@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import { type Digest, parseDigest } from '../oci/digest.ts'
 import { isMediaType } from '../oci/media-types.ts'
 import { parseTag, type Tag } from '../oci/reference.ts'
+import { boundedList } from './bounded-list.ts'
 import {
   packIdSchema,
   packTypeSchema,
@@ -37,6 +38,9 @@ export type LockedPack = {
  * registry state and request give the same lock.
  */
 export type Lock = { lockVersion: 1; roots: Root[]; runner?: Version; channel?: Tag; packs: LockedPack[] }
+
+/** More than any lock has: who asks names 1000 roots, a document 500 dependencies, and a bundle has 300,000 files. */
+const most = { roots: 10_000, dependencies: 1_000, packs: 300_000 }
 
 const digestSchema = v.pipe(
   v.string('must be text'),
@@ -86,7 +90,7 @@ export const lockedPackSchema = v.strictObject(
     title: v.optional(v.string('must be text')),
     manifestDigest: digestSchema,
     manifestSize: sizeSchema,
-    dependencies: v.array(lockedDependencySchema, 'must be a list'),
+    dependencies: boundedList(lockedDependencySchema, most.dependencies),
   },
   strict('a pack in a lock'),
 )
@@ -99,10 +103,10 @@ export const lockSchema = v.pipe(
   v.strictObject(
     {
       lockVersion: v.literal(1, 'must be 1, the only version of locks there is'),
-      roots: v.pipe(v.array(rootSchema, 'must be a list'), once()),
+      roots: v.pipe(boundedList(rootSchema, most.roots), once()),
       runner: v.optional(versionSchema),
       channel: v.optional(channelSchema),
-      packs: v.pipe(v.array(lockedPackSchema, 'must be a list'), once()),
+      packs: v.pipe(boundedList(lockedPackSchema, most.packs), once()),
     },
     strict('a lock'),
   ),

@@ -97,7 +97,8 @@ async function rootsOf(
   const config = configOf(manifest)
   const own = identityOf(manifest, config && (await textOf(config.digest)))
   const packId = own?.packId ?? repository ?? written.packId
-  const version = own?.version ?? versionIn(manifest) ?? (written.tag && versionOfTag(written.tag))
+  const named = written.tag && tagWithout(packId, written.tag)
+  const version = own?.version ?? versionIn(manifest) ?? (named && versionOfTag(named))
   if (!packId || !version)
     return {
       key: 'IMPORT_REFUSED',
@@ -105,7 +106,7 @@ async function rootsOf(
         ? `${shown} does not say which version of ${packId} it is: neither its config, nor an annotation, nor its name does`
         : `${shown} does not say which pack it is; say it with ?repository=packs/<id>`,
     }
-  const tag = written.tag !== undefined && written.tag !== tagOf(version) ? [written.tag] : []
+  const tag = named !== undefined && named !== tagOf(version) ? [named] : []
   return [rootOf(packId, version, descriptor), ...tag.map((other) => ({ packId, tag: other, descriptor }))]
 }
 
@@ -114,6 +115,12 @@ function nameIn(name: string | undefined): { packId: PackId | undefined; tag: Ta
   const [, repository, written] = /^(?:(.*)[:])?([^:/@]+)$/.exec(name ?? '') ?? []
   const id = /(?:^|\/)packs\/([^/]+)$/.exec(repository ?? '')?.[1]
   return { packId: id === undefined ? undefined : parsePackId(id), tag: parseTag(written ?? '') }
+}
+
+/** The tag in `<id>--<tag>`, which is how this registry names the packs in the file of a bundle; else all of it. */
+function tagWithout(packId: PackId | undefined, tag: Tag): Tag | undefined {
+  const own = `${packId}--`
+  return packId !== undefined && tag.startsWith(own) ? parseTag(tag.slice(own.length)) : tag
 }
 
 function versionIn({ annotations }: Record<string, unknown>): Version | undefined {

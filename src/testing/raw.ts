@@ -1,4 +1,5 @@
 import http from 'node:http'
+import { connect } from 'node:net'
 import type { TestRegistry } from './registry.ts'
 
 export type RawClient = {
@@ -24,4 +25,16 @@ export function openRaw({ url }: TestRegistry): RawClient {
       }),
     close: () => agent.destroy(),
   }
+}
+
+/** Says exactly this and answers all that comes back until the connection is closed. */
+export function sayRaw({ url }: { url: string }, text: string): Promise<string> {
+  const { hostname, port } = new URL(url)
+  return new Promise((resolve, reject) => {
+    const socket = connect(Number(port), hostname, () => socket.write(text))
+    const said: Buffer[] = []
+    socket.on('data', (piece) => said.push(piece))
+    socket.on('error', reject)
+    socket.on('close', () => resolve(Buffer.concat(said).toString()))
+  })
 }

@@ -2,7 +2,8 @@ import * as v from 'valibot'
 import type { Deps } from '../../deps.ts'
 import { Failure } from '../../errors.ts'
 import { packIdSchema, packStateSchema, versionSchema } from '../../packs/document.ts'
-import { repositoryOf } from '../../packs/pack.ts'
+import { idGrammar, parsePackId, repositoryOf } from '../../packs/pack.ts'
+import { grammar, parseVersion } from '../../packs/version.ts'
 import { setChannel } from '../../registry/channels.ts'
 import { changeState } from '../../registry/pack-changes.ts'
 import { deleteVersion } from '../../registry/pack-removal.ts'
@@ -22,6 +23,8 @@ import {
   versionParam,
 } from './request.ts'
 
+const replacement = 'must be the id of a pack, or id@version'
+
 export const stateBody = v.strictObject({
   state: packStateSchema,
   message: v.optional(
@@ -34,11 +37,27 @@ export const stateBody = v.strictObject({
   ),
   replacedBy: v.optional(
     v.union(
-      [packIdSchema, v.pipe(v.string(), v.regex(/^[a-z0-9._-]+@[^\s@]+$/), v.examples(['net-policy@2.0.0']))],
-      'must be the id of a pack, or id@version',
+      [
+        packIdSchema,
+        v.pipe(
+          v.string(),
+          v.check(isPackAtVersion, replacement),
+          v.metadata({
+            pattern: `${idGrammar.source.slice(0, -1)}@${grammar.source.slice(1)}`,
+            maxLength: 257,
+            examples: ['net-policy@2.0.0'],
+          }),
+        ),
+      ],
+      replacement,
     ),
   ),
 })
+function isPackAtVersion(text: string): boolean {
+  const at = text.indexOf('@')
+  return parsePackId(text.slice(0, Math.max(at, 0))) !== undefined && parseVersion(text.slice(at + 1)) !== undefined
+}
+
 export const deleteQuery = query({ force: switchSchema })
 /** The query of PUT /packs/{id}/channels/{channel}. */
 export const channelQuery = query({ allowOlder: switchSchema, reason: v.optional(reasonSchema) })

@@ -480,6 +480,35 @@ describe('POST /packs', () => {
   })
 })
 
+it('what a version is replaced by is a pack, or a version of one, and no other text', async () => {
+  await publish(registry, { packId: 'replaced' })
+  const change = (replacedBy: unknown) =>
+    ask(registry, 'PATCH', '/packs/replaced/1.0.0', { state: 'yanked', replacedBy })
+  for (const wrong of [
+    ...['x@\0', 'a@\ud800', 'a@\u001b[31mX', `a@${'1'.repeat(6000)}`, `a@1.0.${'0'.repeat(6000)}`, '---@zz', '@1.0.0'],
+    ...[
+      'a@',
+      'a@1',
+      'a@^1.0.0',
+      'a@stable',
+      'a@1.0.0@1.0.0',
+      'a@1.0.0\n',
+      ' a',
+      'A@1.0.0',
+      `${'a'.repeat(129)}@1.0.0`,
+      1,
+    ],
+  ]) {
+    const { status, body } = await change(wrong)
+    assert.deepEqual([status, codeIn(body)], [400, 'REQUEST_INVALID'], JSON.stringify(wrong))
+    assert.match(String(body.detail), /replacedBy must be the id of a pack, or id@version/)
+  }
+  for (const right of ['other', 'a.b_c-d@2.0.0-rc.1+build.7', `${'a'.repeat(128)}@1.0.0`]) {
+    const { body } = await change(right)
+    assert.equal((body.pack as Json).replacedBy, right)
+  }
+})
+
 describe('a push of a pack by any client is refused', () => {
   const artifactType = 'application/vnd.stellaops.pack.policy.v1'
   const configType = 'application/vnd.stellaops.pack.config.v1+json'

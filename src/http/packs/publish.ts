@@ -51,6 +51,7 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
     // Before the body is read; whose pack it is stands in that.
     requireLogin(c)
     const { allowMissing, dryRun } = queryOf(c, publishQuery)
+    c.env.tries = dryRun
     const submission = await submissionOf(c)
     try {
       const checked = checkManifest(submission.manifest)

@@ -1,6 +1,7 @@
 import type { Context } from 'hono'
 import * as v from 'valibot'
 import { Failure } from '../../errors.ts'
+import { hasMoreParts } from '../../oci/json.ts'
 import { inWords, versionSchema, violationsOf } from '../../packs/document.ts'
 import { type PackId, parsePackId } from '../../packs/pack.ts'
 import { parseVersion, type Version } from '../../packs/version.ts'
@@ -90,8 +91,10 @@ export const limitSchema = v.pipe(
 )
 
 const maxJsonBytes = 1024 * 1024
+/** What a larger body has much of is text: content in base64, an inventory. */
+const mostParts = 200_000
 
-/** The JSON body, checked. Throws REQUEST_INVALID with everything that is wrong with it, CONTENT_TOO_LARGE. */
+/** The JSON body, checked. Throws REQUEST_INVALID with what is wrong with it, CONTENT_TOO_LARGE. */
 export async function jsonBody<S extends v.GenericSchema>(
   c: Request,
   schema: S,
@@ -99,6 +102,10 @@ export async function jsonBody<S extends v.GenericSchema>(
 ): Promise<v.InferOutput<S>> {
   const bytes = await readWhole(bodyOf(c), limit)
   if (!bytes) throw new Failure('CONTENT_TOO_LARGE', { detail: `this body may have at most ${limit} bytes` })
+  if (bytes.length > maxJsonBytes && hasMoreParts(bytes, mostParts))
+    throw new Failure('CONTENT_TOO_LARGE', {
+      detail: `this body may have at most ${mostParts} objects, lists and commas between their entries`,
+    })
   const result = v.safeParse(schema, parseJson(bytes))
   if (result.success) return result.output
   throw new Failure('REQUEST_INVALID', { detail: `the body: ${inWords(violationsOf(result.issues))}` })

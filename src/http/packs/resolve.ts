@@ -3,6 +3,7 @@ import * as v from 'valibot'
 import { askRead } from '../../db/client.ts'
 import { listReferrers, type Referrer } from '../../db/referrers.ts'
 import type { Deps } from '../../deps.ts'
+import { boundedList } from '../../packs/bounded-list.ts'
 import { rootSchema, versionSchema } from '../../packs/document.ts'
 import { channelSchema, lockBytes, lockSchema } from '../../packs/lock.ts'
 import { packMediaTypes, repositoryOf } from '../../packs/pack.ts'
@@ -19,10 +20,9 @@ export const resolveBody = v.strictObject(
   {
     /** `{ packId, version }`, or `net-rules@^1.2.0`. */
     roots: v.pipe(
-      v.array(rootSchema, 'must be a list'),
+      boundedList(rootSchema, 1000),
       v.description('What is asked for: each pack once.'),
       v.minLength(1, 'must name a pack'),
-      v.maxLength(1000, 'must be at most 1000'),
     ),
     runner: v.optional(versionSchema),
     channel: v.optional(channelSchema),

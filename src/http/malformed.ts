@@ -1,0 +1,23 @@
+import { RequestError } from '@hono/node-server'
+import type { Deps } from '../deps.ts'
+import { Failure } from '../errors.ts'
+import { randomHex } from '../random.ts'
+import { problem, problemInternalError } from './problem.ts'
+import { safe } from './safety.ts'
+
+/** The answer to a request of which no URL can be made, so that it never comes to the app. */
+export function answerMalformed({ log }: Deps, error: unknown): Response {
+  if (error instanceof RequestError) {
+    log.debug({ reason: error.message }, 'a request could not be understood')
+    const detail = 'the target of a request is a path, and its Host field is the host, or host:port, that is asked'
+    return safely(problem(new Failure('REQUEST_INVALID', { detail })))
+  }
+  const id = randomHex(8)
+  log.error({ id, error }, 'a request failed before its answer was made')
+  return safely(problemInternalError(id))
+}
+
+function safely(answer: Response): Response {
+  for (let i = 0; i < safe.length; i += 2) answer.headers.set(safe[i] as string, safe[i + 1] as string)
+  return answer
+}
