@@ -118,7 +118,8 @@ export async function linkBlobs(tx: Transaction, placed: readonly PlacedManifest
     join packs p on p.pack_id = w.pack_id
     order by 1, 2
     on conflict do nothing`
-  // One that was there may be due: it is locked against the collector until its edges are there too.
+  // One that was there may be due: it is locked against the collector until its edges are there too. Where the collector
+  // was faster, it is gone, and placeEdges fails on `manifest_blobs_link`: the next try makes it anew.
   await tx`
     select from repository_blobs l
     where l.review_at is not null and (l.repository_id, l.digest) in (

@@ -37,6 +37,8 @@ const publishMs = 10 * 60 * 1000
 const lockMs = 60 * 1000
 /** Rows in one statement. */
 const atOnce = 5_000
+/** How often it is tried where the collector is in the way. */
+const mostTries = 3
 
 export type Publishing = {
   id: string
@@ -68,14 +70,27 @@ class ContentGone extends Error {}
  */
 export async function publishImport(deps: Deps, publishing: Publishing): Promise<readonly Problem[] | 'content gone'> {
   try {
-    await deps.together.turn.load(() =>
-      ask(deps.db, (sql) => sql.begin((tx) => publish(tx, publishing)), { answerMs: publishMs }),
-    )
+    await deps.together.turn.load(() => publishInTries(deps, publishing))
     return []
   } catch (error) {
     if (error instanceof InTheWay) return error.problems
     if (error instanceof ContentGone || violated(error) !== undefined) return 'content gone'
     throw error
+  }
+}
+
+/**
+ * A link that was there, and that the collector had locked, is gone when it is to be locked here: see linkBlobs. Nothing is
+ * lost with it, neither the content nor what was received, so the next try makes it anew.
+ */
+async function publishInTries(deps: Deps, publishing: Publishing): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await ask(deps.db, (sql) => sql.begin((tx) => publish(tx, publishing)), { answerMs: publishMs })
+      return
+    } catch (error) {
+      if (tries === mostTries || violated(error) !== 'manifest_blobs_link') throw error
+    }
   }
 }
 
