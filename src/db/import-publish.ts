@@ -12,6 +12,9 @@ import type { VersionFacts } from './pack-rebuild.ts'
 // What an import asks and writes: sets of rows, each statement for a thousand packs what the others do for one. Rows are
 // inserted in the order of their keys, as everywhere, so that two writers never wait for each other.
 
+/** An import may write very many rows; the longest that publishing it may take, in milliseconds. */
+export const publishMs = 10 * 60 * 1000
+
 /** What became of releases. `manifestDigest` is null where it was deleted. */
 export type ReleaseNow = { packId: PackId; release: string; version: Version; manifestDigest: Digest | null }
 

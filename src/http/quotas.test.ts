@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { connect } from 'node:net'
 import { after, before, describe, it } from 'node:test'
+import { publishMs } from '../db/import-publish.ts'
 import { digestOf } from '../oci/digest.ts'
 import { listQuotas, tendQuotas } from '../registry/quotas.ts'
 import { sampleBundle } from '../testing/bundle.ts'
@@ -258,6 +259,21 @@ describe('usage', () => {
     assert.deepEqual(await tendQuotas(registry.deps), { measured: 1 })
     assert.equal((await used('down/*')).bytes, 500)
     assert.deepEqual(await tendQuotas(registry.deps), { measured: 0 })
+  })
+
+  it('is measured once more when no import can be under way that did not see the quota', async () => {
+    await set('settled/*', { bytes: 10_000 })
+    await push('settled/a', randomBytes(500))
+    // As if an import had gone on since before: what it brought was not counted.
+    const missed = (seconds: number) => registry.deps.db.sql`
+      update quotas set bytes = 0, set_at = now() - make_interval(secs => ${seconds}),
+        measured_at = now() - make_interval(secs => ${seconds - 1}) where glob = 'settled/*'`
+    await registry.deps.db.sql`select fold_quota(id) from quotas`
+    await missed(publishMs / 1000)
+    assert.deepEqual(await tendQuotas(registry.deps), { measured: 0 })
+    await missed(2 * (publishMs / 1000))
+    assert.deepEqual(await tendQuotas(registry.deps), { measured: 1 })
+    assert.equal((await used('settled/*')).bytes, 500)
   })
 
   it('is among the metrics', async () => {

@@ -12,6 +12,7 @@ import {
   placeManifests,
   placeTags,
   placeVersions,
+  publishMs,
   takeBlobs,
 } from '../db/import-publish.ts'
 import { lockWhole } from '../db/imports.ts'
@@ -31,8 +32,6 @@ import { published } from './pack-events.ts'
 // moment is seen, or comes after. Imports of one process take turns before they take a connection: on theirs they would only
 // wait for each other.
 
-/** An import may write very many rows; the longest it may take. */
-const publishMs = 10 * 60 * 1000
 /** How long it may wait for a lock: another process may be publishing one. */
 const lockMs = 60 * 1000
 /** Rows in one statement. */
