@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { connect } from 'node:net'
+import { connect as connectTo } from 'node:net'
 import { after, before, describe, it } from 'node:test'
+import { connect } from '../db/client.ts'
 import { publishMs } from '../db/import-publish.ts'
 import { digestOf } from '../oci/digest.ts'
 import { listQuotas, tendQuotas } from '../registry/quotas.ts'
 import { sampleBundle } from '../testing/bundle.ts'
+import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, codeIn, publish } from '../testing/packs.ts'
 import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -285,6 +287,38 @@ describe('usage', () => {
   })
 })
 
+it('a quota can be set while an import is published that counts against it', async () => {
+  const address = await databases.fresh()
+  const other = connect(address, { max: 1 })
+  // Every statement that could fold draws the lot to do so.
+  await other`create function public.random() returns float8 language sql as 'select 0::float8'`
+  await other.unsafe(`alter database ${new URL(address).pathname.slice(1)} set search_path = public, pg_catalog`)
+  const own = await startRegistry(address)
+  try {
+    assert.equal((await ask(own, 'PUT', '/quotas/packs/*', { bytes: 1_000_000 })).status, 201)
+    assert.equal((await publish(own, { packId: 'before' })).status, 201)
+    const [folded] = await other<{ bytes: number }[]>`select bytes from quotas`
+    assert.ok(folded?.bytes, 'others fold')
+    let sent: Promise<Response> | undefined
+    await other.begin(async (tx) => {
+      // The import has written its links and manifests when it waits for this.
+      await tx`lock table tags in share mode`
+      sent = own.call('POST', '/bundles/import', { body: sampleBundle().bytes })
+      await untilBlocked(own)
+      const { status, body } = await ask(own, 'PUT', '/quotas/packs/*', { bytes: 2_000_000 })
+      assert.equal(status, 200, JSON.stringify(body))
+    })
+    assert.equal((await sent)?.status, 201)
+    const { quota } = (await ask(own, 'GET', '/quotas/packs/*')).body as { quota: Told }
+    assert.equal(quota.maxBytes, 2_000_000)
+    assert.equal(quota.versions, 3)
+    assert.ok(quota.bytes > folded.bytes)
+  } finally {
+    await own.stop()
+    await other.end()
+  }
+})
+
 it('a registry without quotas asks the database nothing more', async () => {
   const none = await startRegistry(await databases.fresh())
   try {
@@ -329,7 +363,7 @@ function announced(
   const { hostname, port } = new URL(registry.url)
   return new Promise((resolve, reject) => {
     let text = ''
-    const socket = connect(Number(port), hostname, () => {
+    const socket = connectTo(Number(port), hostname, () => {
       socket.write(`${method} ${path} HTTP/1.1\r\nHost: ${hostname}\r\nContent-Length: ${length}\r\n${type}\r\n${body}`)
     })
     socket.on('error', reject)

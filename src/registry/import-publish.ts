@@ -96,7 +96,9 @@ async function publishInTries(deps: Deps, publishing: Publishing): Promise<void>
 async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
   const { id, plan, options, report, reportLifeSeconds } = publishing
   const packIds = [...plan.places.keys()].sort()
-  await tx.unsafe(`set local statement_timeout = ${publishMs}; set local lock_timeout = ${lockMs}`)
+  const limits = `set local statement_timeout = ${publishMs}; set local lock_timeout = ${lockMs}`
+  // Others may want to set a quota meanwhile that this counts against: see refuse_over_quota.
+  await tx.unsafe(`${limits}; set local packs.long = 'on'`)
   if (!(await lockWhole(tx, id))) return
   for (const some of chunks(packIds))
     await lockPacks(
