@@ -51,12 +51,18 @@ export function startWorkers(
     watchHanded(worker, handed)
     worker.on('message', (message: ToFirst) => figures.hear(worker, message))
     worker.on('listening', () => figures.add(worker))
-    worker.on('exit', (code, signal) => {
+    const replace = (why: object) => {
       figures.remove(worker)
       if (stopping) return
       handed.delete(worker)
-      log.error({ worker: worker.process.pid, code, signal }, 'a serving process ended; starting another')
+      log.error({ worker: worker.process.pid, ...why }, 'a serving process ended; starting another')
       setTimeout(() => stopping || fork(index), restartDelayMs)
+    }
+    worker.on('exit', (code, signal) => replace({ code, signal }))
+    worker.on('error', (error) => {
+      // One that cannot even be started tells nothing else. Any other has ended in this moment; its 'exit' is to come.
+      if (worker.process.pid === undefined) replace({ error })
+      else log.warn({ worker: worker.process.pid, error }, 'a serving process was told something and did not hear it')
     })
     return worker
   }
@@ -88,6 +94,7 @@ function whenListening(worker: Worker): Promise<number> {
   return new Promise((resolve, reject) => {
     worker.once('listening', ({ port }) => resolve(port))
     worker.once('exit', (code) => reject(new Error(`a serving process ended with code ${code} while starting`)))
+    worker.once('error', reject)
   })
 }
 
@@ -115,13 +122,10 @@ async function closeUntaken(workers: Worker[], handed: Handed): Promise<void> {
   await Promise.all(workers.map(saysClosed))
   // Nothing is handed out any more. What is still on its way to a worker comes before this, and its answer is before that.
   const again = Promise.all(workers.map(saysClosed))
-  for (const worker of workers) if (worker.isConnected()) worker.send({ tell: 'closed' } satisfies ToWorker, whenGone)
+  for (const worker of workers) if (worker.isConnected()) worker.send({ tell: 'closed' } satisfies ToWorker)
   await again
   for (const connection of handed.values()) connection.close()
 }
-
-/** A worker that ends in this moment does not hear it; that it is gone is heard of by itself. Without this, it is an error of ours. */
-const whenGone = () => undefined
 
 function saysClosed(worker: Worker): Promise<void> {
   return new Promise((resolve) => {

@@ -62,10 +62,11 @@ export async function openFolderStore(folder: string): Promise<BlobStore & { fil
     put: (key, bytes) => store(key, async (draft) => refusedNow(() => draft.add(bytes))),
     putStream,
     async link(from, to) {
-      if (await linkFile(directories, filePath(from), filePath(to), { lasting: !isStaged(to) })) return
+      if (await linkFile(directories, filePath(from), filePath(to), { lasting: !isStaged(to) })) return true
       const source = await openFile(filePath(from))
-      if (!source) throw new Error(`there is no object at ${from}`)
+      if (!source) return false
       await putStream(to, source, {}).finally(() => source.destroy())
+      return true
     },
     read: (key) => found(fs.promises.readFile(filePath(key))),
     open: (key, range) => openFile(filePath(key), range),

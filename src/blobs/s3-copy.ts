@@ -18,22 +18,23 @@ const maxParts = 10_000
  */
 export type MultipartCopy = { partBytes?: number }
 
-/** Copies within the bucket, on the server. Throws an Error where there is no source. */
+/** Copies within the bucket, on the server; false where there is no source. */
 export async function copyObject(
   s3: S3Connection,
   from: string,
   to: string,
   { partBytes = 128 * MiB }: MultipartCopy = {},
-): Promise<void> {
+): Promise<boolean> {
   const { client, copies, bucket: Bucket } = s3
   const source = [Bucket, ...from.split('/')].map(encodeURIComponent).join('/')
   const size = (await found(client.send(new HeadObjectCommand({ Bucket, Key: from }))))?.ContentLength
-  if (size === undefined) throw new Error(`there is no object at ${from}`)
+  if (size === undefined) return false
   if (size <= partBytes) {
-    await answered(copies.send(new CopyObjectCommand({ Bucket, Key: to, CopySource: source })))
-  } else {
-    await answered(copyInParts(s3, source, to, size, Math.max(partBytes, Math.ceil(size / maxParts))))
+    const copied = await found(copies.send(new CopyObjectCommand({ Bucket, Key: to, CopySource: source })))
+    return copied !== undefined
   }
+  await answered(copyInParts(s3, source, to, size, Math.max(partBytes, Math.ceil(size / maxParts))))
+  return true
 }
 
 async function copyInParts(

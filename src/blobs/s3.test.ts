@@ -171,7 +171,7 @@ testS3('large objects are copied in parts', async (server) => {
   const [from, bytes] = [chunkKey(randomUUID()), randomBytes(33 * MiB + 5)]
   const to = someKey()
   await store.put(from, bytes)
-  await store.link(from, to)
+  assert.equal(await store.link(from, to), true)
   await store.delete([from])
   assert.ok((await store.read(to))?.equals(bytes))
   assert.equal((await traces()).length, 1)

@@ -55,10 +55,10 @@ export type BlobStore = {
   ): Promise<number>
 
   /**
-   * Stores the object at `from` under `to` as well, without passing its bytes through this process. Throws an Error
-   * where there is no object at `from`.
+   * Stores the object at `from` under `to` as well, without passing its bytes through this process; false where there is
+   * no object at `from`.
    */
-  link(from: ObjectKey, to: ObjectKey): Promise<void>
+  link(from: ObjectKey, to: ObjectKey): Promise<boolean>
 
   /** The whole of a small object (the caller knows its size), or undefined where there is none. */
   read(key: ObjectKey): Promise<Buffer | undefined>

@@ -19,9 +19,11 @@ export async function plannedLinks(sql: Sql, { until, after, limit }: DuePage<Du
   const rows = await sql<PlannedLink[]>`
     select l.repository_id as "repositoryId", l.digest, l.review_at::text as "reviewAt", l.review_at as since, r.name as repository, b.size,
       ${goes(sql, 'l', until)} as goes,
-      b.review_at is null and ${goes(sql, 'l', until)} and not ${stays(sql, 'l', until)} and not exists (
+      -- A case, for its order: of the links of one digest, all of which may be due, only the first looks at the others.
+      case when b.review_at is null and not exists (
         select from repository_blobs o
-        where o.digest = l.digest and o.repository_id < l.repository_id) as "blobGoes"
+        where o.digest = l.digest and o.repository_id < l.repository_id)
+      then ${goes(sql, 'l', until)} and not ${stays(sql, 'l', until)} else false end as "blobGoes"
     from repository_blobs l join repositories r on r.id = l.repository_id join blobs b on b.digest = l.digest
     where l.review_at <= ${until}::text::timestamptz and ${
       after

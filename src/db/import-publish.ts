@@ -12,6 +12,9 @@ import type { VersionFacts } from './pack-rebuild.ts'
 // What an import asks and writes: sets of rows, each statement for a thousand packs what the others do for one. Rows are
 // inserted in the order of their keys, as everywhere, so that two writers never wait for each other.
 
+/** An import may write very many rows; the longest that publishing it may take, in milliseconds. */
+export const publishMs = 10 * 60 * 1000
+
 /** What became of releases. `manifestDigest` is null where it was deleted. */
 export type ReleaseNow = { packId: PackId; release: string; version: Version; manifestDigest: Digest | null }
 
@@ -118,7 +121,8 @@ export async function linkBlobs(tx: Transaction, placed: readonly PlacedManifest
     join packs p on p.pack_id = w.pack_id
     order by 1, 2
     on conflict do nothing`
-  // One that was there may be due: it is locked against the collector until its edges are there too.
+  // One that was there may be due: it is locked against the collector until its edges are there too. Where the collector
+  // was faster, it is gone, and placeEdges fails on `manifest_blobs_link`: the next try makes it anew.
   await tx`
     select from repository_blobs l
     where l.review_at is not null and (l.repository_id, l.digest) in (

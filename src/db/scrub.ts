@@ -127,11 +127,11 @@ export async function namedObjects(
 
 /**
  * Queues an object for deletion unless a row names it (see `namedObjects`), or its content is damaged: then it may be what
- * heals it. `digest`: that of its key.
+ * heals it. `digest`, `uploadId`: those of its key.
  */
 export async function queueOrphan(
   sql: Sql | Transaction,
-  { key, digest }: { key: ObjectKey; digest: Digest | undefined },
+  { key, digest, uploadId }: { key: ObjectKey; digest: Digest | undefined; uploadId: string | undefined },
 ): Promise<boolean> {
   const rows = await sql`
     insert into blob_deletions (storage_key)
@@ -140,7 +140,9 @@ export async function queueOrphan(
       and not exists (select from export_parts where storage_key = ${key})
       and not exists (select from scrub_findings where copy_key = ${key} or quarantine_key = ${key})
       and not exists (select from blobs where digest = ${digest ?? null} and damaged_at is not null)
-      and not exists (select from uploads u where u.chunks @> jsonb_build_array(jsonb_build_object('key', ${key}::text)))
+      -- No other session can name it: see chunkKey.
+      and not exists (select from uploads u where u.id = ${uploadId ?? null}::text::uuid
+        and u.chunks @> jsonb_build_array(jsonb_build_object('key', ${key}::text)))
     on conflict do nothing
     returning storage_key`
   return rows.length > 0

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { connect } from 'node:net'
+import { connect as connectTo } from 'node:net'
 import { after, before, describe, it } from 'node:test'
+import { connect } from '../db/client.ts'
+import { publishMs } from '../db/import-publish.ts'
 import { digestOf } from '../oci/digest.ts'
 import { listQuotas, tendQuotas } from '../registry/quotas.ts'
 import { sampleBundle } from '../testing/bundle.ts'
+import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { ask, codeIn, publish } from '../testing/packs.ts'
 import { imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -260,6 +263,21 @@ describe('usage', () => {
     assert.deepEqual(await tendQuotas(registry.deps), { measured: 0 })
   })
 
+  it('is measured once more when no import can be under way that did not see the quota', async () => {
+    await set('settled/*', { bytes: 10_000 })
+    await push('settled/a', randomBytes(500))
+    // As if an import had gone on since before: what it brought was not counted.
+    const missed = (seconds: number) => registry.deps.db.sql`
+      update quotas set bytes = 0, set_at = now() - make_interval(secs => ${seconds}),
+        measured_at = now() - make_interval(secs => ${seconds - 1}) where glob = 'settled/*'`
+    await registry.deps.db.sql`select fold_quota(id) from quotas`
+    await missed(publishMs / 1000)
+    assert.deepEqual(await tendQuotas(registry.deps), { measured: 0 })
+    await missed(2 * (publishMs / 1000))
+    assert.deepEqual(await tendQuotas(registry.deps), { measured: 1 })
+    assert.equal((await used('settled/*')).bytes, 500)
+  })
+
   it('is among the metrics', async () => {
     await set('shown/*', { bytes: 10_000, versions: 7 })
     await push('shown/a', randomBytes(123))
@@ -267,6 +285,38 @@ describe('usage', () => {
     assert.match(text, /^packs_quota\{repositories="shown\/\*",unit="bytes",figure="used"\} 123$/m)
     assert.match(text, /^packs_quota\{repositories="shown\/\*",unit="versions",figure="limit"\} 7$/m)
   })
+})
+
+it('a quota can be set while an import is published that counts against it', async () => {
+  const address = await databases.fresh()
+  const other = connect(address, { max: 1 })
+  // Every statement that could fold draws the lot to do so.
+  await other`create function public.random() returns float8 language sql as 'select 0::float8'`
+  await other.unsafe(`alter database ${new URL(address).pathname.slice(1)} set search_path = public, pg_catalog`)
+  const own = await startRegistry(address)
+  try {
+    assert.equal((await ask(own, 'PUT', '/quotas/packs/*', { bytes: 1_000_000 })).status, 201)
+    assert.equal((await publish(own, { packId: 'before' })).status, 201)
+    const [folded] = await other<{ bytes: number }[]>`select bytes from quotas`
+    assert.ok(folded?.bytes, 'others fold')
+    let sent: Promise<Response> | undefined
+    await other.begin(async (tx) => {
+      // The import has written its links and manifests when it waits for this.
+      await tx`lock table tags in share mode`
+      sent = own.call('POST', '/bundles/import', { body: sampleBundle().bytes })
+      await untilBlocked(own)
+      const { status, body } = await ask(own, 'PUT', '/quotas/packs/*', { bytes: 2_000_000 })
+      assert.equal(status, 200, JSON.stringify(body))
+    })
+    assert.equal((await sent)?.status, 201)
+    const { quota } = (await ask(own, 'GET', '/quotas/packs/*')).body as { quota: Told }
+    assert.equal(quota.maxBytes, 2_000_000)
+    assert.equal(quota.versions, 3)
+    assert.ok(quota.bytes > folded.bytes)
+  } finally {
+    await own.stop()
+    await other.end()
+  }
 })
 
 it('a registry without quotas asks the database nothing more', async () => {
@@ -313,7 +363,7 @@ function announced(
   const { hostname, port } = new URL(registry.url)
   return new Promise((resolve, reject) => {
     let text = ''
-    const socket = connect(Number(port), hostname, () => {
+    const socket = connectTo(Number(port), hostname, () => {
       socket.write(`${method} ${path} HTTP/1.1\r\nHost: ${hostname}\r\nContent-Length: ${length}\r\n${type}\r\n${body}`)
     })
     socket.on('error', reject)

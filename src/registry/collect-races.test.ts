@@ -8,7 +8,8 @@ import { insertManifest } from '../db/manifests.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { parseManifest } from '../oci/manifest.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { endGrace, isReadable, storedKeys, untilBlockedOrDone } from '../testing/collect.ts'
+import { sampleBundle } from '../testing/bundle.ts'
+import { endGrace, isReadable, storedKeys, untilBlocked, untilBlockedOrDone } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import {
   codeOf,
@@ -278,5 +279,47 @@ describe('two collectors', () => {
     assert.deepEqual(pass, nothing, 'the other one has all of it')
     assert.equal((await collectContent(registry.deps)).blobs, 1)
     assert.equal((await other`select from blobs where digest = ${digest}`).length, 0)
+  })
+})
+
+describe('an import', () => {
+  /** Sends a bundle of one pack while the collector has the link of its content locked; `then` goes on with that. */
+  async function importWhileLocked(packId: string, then: (tx: Transaction, digest: string) => Promise<unknown>) {
+    const content = `the content of ${packId}`
+    const { digest } = await registry.pushBlob(`packs/${packId}`, content)
+    await endGrace(registry)
+    const packs = [{ packId, version: '1.0.0', content }]
+    const { bytes } = sampleBundle({ packs, channels: [], referrer: false })
+    let sent: Promise<Response> | undefined
+    await other.begin(async (tx) => {
+      await tx`select from repository_blobs where digest = ${digest} for update`
+      sent = registry.call('POST', '/bundles/import', { body: bytes })
+      await untilBlocked(registry)
+      await then(tx as unknown as Transaction, digest)
+    })
+    const answer = (await sent) as Response
+    return { digest, status: answer.status, text: await answer.text() }
+  }
+
+  it('that meets a link which goes makes it anew, and is not sent again', async () => {
+    const { digest, status, text } = await importWhileLocked('going', async (tx, blob) => {
+      await collectEveryLink(tx)
+      assert.equal((await tx`select from repository_blobs where digest = ${blob}`).length, 0)
+    })
+    assert.equal(status, 201, text)
+    await endGrace(registry)
+    await collectContent(registry.deps)
+    assert.equal(await isReadable(registry, 'packs/going', digest), true)
+  })
+
+  it('whose content goes is to be sent again', async () => {
+    const { status, text } = await importWhileLocked('gone', async (tx, digest) => {
+      await tx`delete from import_blobs where digest = ${digest}`
+      await tx`delete from repository_blobs where digest = ${digest}`
+      await tx`delete from blobs where digest = ${digest}`
+    })
+    assert.equal(status, 503, text)
+    const [row] = await other`select resume_at from imports where state = 'receiving'`
+    assert.equal(row?.resume_at, 0)
   })
 })

@@ -37,7 +37,8 @@ import { type Pace, unpaced } from './collect-pace.ts'
 //     (also packs)
 //   import, staging     blob: row, and a row of its own       before it: relied on. After it: not held, so it is stored.
 //                       (import_blobs)                        Its own objects have no row in blobs until it publishes
-//   import, publishing  blobs: row; links: key share          as push of a blob and of a manifest, in one transaction
+//   import, publishing  blobs: row; links: key share          as push of a blob and of a manifest, in one transaction,
+//                                                             which is tried again where a link has gone
 //
 // A link is locked together with its blob (for no key update): of two collectors, one that deletes the last link of a
 // blob and one that finds the blob linked, the second sees what the first did. A tag that is deleted or moved takes no

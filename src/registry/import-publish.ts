@@ -12,6 +12,7 @@ import {
   placeManifests,
   placeTags,
   placeVersions,
+  publishMs,
   takeBlobs,
 } from '../db/import-publish.ts'
 import { lockWhole } from '../db/imports.ts'
@@ -31,12 +32,12 @@ import { published } from './pack-events.ts'
 // moment is seen, or comes after. Imports of one process take turns before they take a connection: on theirs they would only
 // wait for each other.
 
-/** An import may write very many rows; the longest it may take. */
-const publishMs = 10 * 60 * 1000
 /** How long it may wait for a lock: another process may be publishing one. */
 const lockMs = 60 * 1000
 /** Rows in one statement. */
 const atOnce = 5_000
+/** How often it is tried where the collector is in the way. */
+const mostTries = 3
 
 export type Publishing = {
   id: string
@@ -68,9 +69,7 @@ class ContentGone extends Error {}
  */
 export async function publishImport(deps: Deps, publishing: Publishing): Promise<readonly Problem[] | 'content gone'> {
   try {
-    await deps.together.turn.load(() =>
-      ask(deps.db, (sql) => sql.begin((tx) => publish(tx, publishing)), { answerMs: publishMs }),
-    )
+    await deps.together.turn.load(() => publishInTries(deps, publishing))
     return []
   } catch (error) {
     if (error instanceof InTheWay) return error.problems
@@ -79,10 +78,27 @@ export async function publishImport(deps: Deps, publishing: Publishing): Promise
   }
 }
 
+/**
+ * A link that was there, and that the collector had locked, is gone when it is to be locked here: see linkBlobs. Nothing is
+ * lost with it, neither the content nor what was received, so the next try makes it anew.
+ */
+async function publishInTries(deps: Deps, publishing: Publishing): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await ask(deps.db, (sql) => sql.begin((tx) => publish(tx, publishing)), { answerMs: publishMs })
+      return
+    } catch (error) {
+      if (tries === mostTries || violated(error) !== 'manifest_blobs_link') throw error
+    }
+  }
+}
+
 async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
   const { id, plan, options, report, reportLifeSeconds } = publishing
   const packIds = [...plan.places.keys()].sort()
-  await tx.unsafe(`set local statement_timeout = ${publishMs}; set local lock_timeout = ${lockMs}`)
+  const limits = `set local statement_timeout = ${publishMs}; set local lock_timeout = ${lockMs}`
+  // Others may want to set a quota meanwhile that this counts against: see refuse_over_quota.
+  await tx.unsafe(`${limits}; set local packs.long = 'on'`)
   if (!(await lockWhole(tx, id))) return
   for (const some of chunks(packIds))
     await lockPacks(

@@ -1,5 +1,6 @@
 import { patternOf } from '../auth/glob.ts'
 import { ask, askRead } from '../db/client.ts'
+import { publishMs } from '../db/import-publish.ts'
 import { overQuota } from '../db/overrun.ts'
 import * as rows from '../db/quotas.ts'
 import type { Deps } from '../deps.ts'
@@ -13,8 +14,11 @@ import type { RepositoryName } from '../oci/name.ts'
 
 /** How old what a process knows may be, in milliseconds. */
 const freshMs = 5_000
-/** Statements end by themselves before this: whoever did not see that a quota was set is done. */
-const settleSeconds = 60
+/**
+ * Whoever did not see that a quota was set is done by then. Nothing that adds content takes longer than to publish an
+ * import; the minute is for its commit. Measured sooner, a quota would not know of an import that was under way.
+ */
+const settleSeconds = publishMs / 1000 + 60
 const everySeconds = 24 * 60 * 60
 /** To add up what millions of rows hold takes its time. */
 const measureMs = 300_000

@@ -64,8 +64,8 @@ async function findOrphans(pass: Pass, batch: readonly Listed[]): Promise<number
 function namesOf({ deps }: Pass, batch: readonly Listed[]): Promise<Set<string>> {
   const uploads = new Set(
     batch.flatMap(({ key }) => {
-      const parsed = parseKey(key)
-      return parsed?.kind === 'chunk' ? [parsed.uploadId] : []
+      const { uploadId } = partsOf(key)
+      return uploadId === undefined ? [] : [uploadId]
     }),
   )
   const keys = batch.map(({ key }) => key)
@@ -83,14 +83,18 @@ function findingOf(key: ObjectKey, size: number, modifiedAt: Date): NewFinding {
   }
   return {
     kind: parsed ? kinds[parsed.kind] : 'odd-object',
-    digest: digestOf(key),
+    digest: partsOf(key).digest,
     ...{ key, size, expected: 'a row that names it', actual: `none; it is of ${modifiedAt.toISOString()}` },
   }
 }
 
-function digestOf(key: ObjectKey) {
+/** The content, or the upload session, that a key belongs to. */
+function partsOf(key: ObjectKey) {
   const parsed = parseKey(key)
-  return parsed?.kind === 'blob' ? parsed.digest : undefined
+  return {
+    digest: parsed?.kind === 'blob' ? parsed.digest : undefined,
+    uploadId: parsed?.kind === 'chunk' ? parsed.uploadId : undefined,
+  }
 }
 
 /** Queues the orphans of this pass for deletion; what is none of ours stays. */
@@ -102,7 +106,7 @@ async function dropOrphans(pass: Pass): Promise<void> {
     for (const { id, key } of page) {
       const dropped = await ask(deps.db, (sql) =>
         sql.begin(async (tx) => {
-          if (!(await queueOrphan(tx, { key, digest: digestOf(key) }))) return false
+          if (!(await queueOrphan(tx, { key, ...partsOf(key) }))) return false
           await resolveFinding(tx, id, 'queued for deletion')
           return true
         }),

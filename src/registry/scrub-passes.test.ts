@@ -3,10 +3,10 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { after, before, beforeEach, it } from 'node:test'
-import { blobKey, storedKey } from '../blobs/keys.ts'
+import { blobKey, chunkKey, parseKey, storedKey } from '../blobs/keys.ts'
 import type { BlobStore } from '../blobs/store.ts'
 import { listFindings } from '../db/findings.ts'
-import { takeRun } from '../db/scrub.ts'
+import { queueOrphan, takeRun } from '../db/scrub.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -229,6 +229,34 @@ it('orphans by the thousand are left alone unless that is meant', async () => {
   const dropped = await pass({ repair: true, dropMany: true })
   assert.deepEqual([dropped?.spared, dropped?.open], [0, {}])
   assert.equal((await registry.deps.db.sql`select 1 from blob_deletions`).length, 120)
+})
+
+it('an orphan is dropped without a look at all upload sessions, and no chunk that its session names', async () => {
+  const { sql } = registry.deps.db
+  const started = await registry.call('POST', '/v2/one/blobs/uploads/')
+  const patch = { body: 'a chunk that is waited for' }
+  await registry.call('PATCH', new URL(started.headers.get('location') ?? '', registry.url).pathname, patch)
+  const [named] = await sql<{ id: string; key: string }[]>`select id::text, chunks -> 0 ->> 'key' as key from uploads`
+  await sql`
+    insert into uploads (id, repository, expires_at)
+    select gen_random_uuid(), 'many', now() + interval '1 hour' from generate_series(1, 5000)`
+  await sql`analyze uploads`
+  const digest = digestOf(Buffer.from('orphan'))
+  assert.ok(named)
+  const { id } = named
+  assert.deepEqual(parseKey(named.key), { kind: 'chunk', uploadId: id })
+  const orphans = [
+    { key: storedKey(named.key), digest: undefined, uploadId: id, dropped: false },
+    { key: chunkKey(id), digest: undefined, uploadId: id, dropped: true },
+    { key: blobKey(digest), digest, uploadId: undefined, dropped: true },
+  ]
+  await sql.begin(async (tx) => {
+    // Rows that were read without an index, on this connection.
+    const scanned = () => tx`select seq_tup_read from pg_stat_xact_user_tables where relname = 'uploads'`
+    const before = await scanned()
+    for (const { dropped, ...orphan } of orphans) assert.equal(await queueOrphan(tx, orphan), dropped, orphan.key)
+    assert.deepEqual(await scanned(), before)
+  })
 })
 
 it('the rows of blobs are made again from the store alone', async () => {

@@ -37,18 +37,17 @@ async function resize({ deps }: Pass, { id }: Noted, damage: Damage): Promise<bo
   )
 }
 
-/** Copies the wrong bytes to where they are never served; false where the store cannot even copy them. */
+/** Copies the wrong bytes to where they are never served; false where they are gone, or the store cannot even copy them. */
 async function quarantine({ deps }: Pass, { id }: Noted, { digest, key }: Damage): Promise<boolean> {
   const aside = quarantineKey(digest)
   await ask(deps.db, (sql) => nameObject(sql, id, 'quarantine_key', aside))
   try {
-    await deps.blobs.link(key, aside)
-    return true
+    if (await deps.blobs.link(key, aside)) return true
   } catch (error) {
     deps.log.warn({ error, key }, 'wrong bytes could not be put into quarantine')
-    await ask(deps.db, (sql) => nameObject(sql, id, 'quarantine_key', null))
-    return false
   }
+  await ask(deps.db, (sql) => nameObject(sql, id, 'quarantine_key', null))
+  return false
 }
 
 /** Other objects of the same content, the newest first: orphans, or what waits to be deleted. */
@@ -91,8 +90,7 @@ async function copyObject(
   try {
     const read = await hashObject(deps.blobs, source, algorithmOf(digest), pace)
     if (read?.digest !== digest) return undefined
-    await deps.blobs.link(source, copy)
-    return read.size
+    return (await deps.blobs.link(source, copy)) ? read.size : undefined
   } catch (error) {
     if (error instanceof Failure) await deps.blobs.ping()
     deps.log.warn({ error, source }, 'an object could not be used for a repair')

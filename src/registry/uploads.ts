@@ -189,7 +189,7 @@ async function assemble(
   if (only && chunks.length === 1 && session.digestSoFar && algorithmOf(digest) === session.algorithm) {
     requireDigest(digest, session.digestSoFar)
     if (held && (await link(deps, arrival))) return
-    await deps.blobs.link(only.key, key)
+    if (!(await deps.blobs.link(only.key, key))) throw missing(only)
   } else {
     const check = checker(digest, size)
     await deps.blobs.putStream(key, concatenated(deps, chunks), { onBytes: check.add, seal: check.seal })
@@ -202,11 +202,19 @@ function concatenated(deps: Deps, chunks: readonly Chunk[]): Readable {
   async function* pieces() {
     for (const chunk of chunks) {
       const bytes = await deps.blobs.open(chunk.key)
-      if (!bytes) throw unavailable('blob store', new Error(`staged object ${chunk.key} is missing`))
+      if (!bytes) throw missing(chunk)
       yield* bytes
     }
   }
   return Readable.from(pieces(), { objectMode: false })
+}
+
+/**
+ * A chunk of an open session is not there: another closing request has just dropped it. Whoever asks again finds the
+ * session closed.
+ */
+function missing({ key }: Chunk): Failure {
+  return unavailable('blob store', new Error(`staged object ${key} is missing`))
 }
 
 /** Queues staged objects for deletion, and deletes them when there is time. What a crash makes of it, age tells. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
+import type { BlobStore } from '../../blobs/store.ts'
 import { digestOf } from '../../oci/digest.ts'
 import { startDatabases, type TestDatabases } from '../../testing/database.ts'
 import {
@@ -12,6 +13,7 @@ import {
   startRegistry,
   type TestRegistry,
 } from '../../testing/registry.ts'
+import { waitFor } from '../../testing/wait.ts'
 
 let databases: TestDatabases
 let registry: TestRegistry
@@ -429,6 +431,30 @@ describe('uploads', () => {
     const statuses = (await Promise.all([chunk('abc'), chunk('xyz')])).map((answer) => answer.status).sort()
     assert.deepEqual(statuses, [202, 416])
     assert.equal((await registry.call('GET', location)).headers.get('range'), '0-2')
+  })
+  it('asks the later of two closing requests to try again, and answers it as the first then', async () => {
+    const { blobs } = registry.deps
+    let begun = 0
+    const link: BlobStore['link'] = async (from, to) => {
+      const isFirst = begun++ === 0
+      if (isFirst) await waitFor('the other to be as far', () => begun === 2)
+      else await waitFor('the first to have dropped the chunk', async () => (await blobs.size(from)) === undefined)
+      return blobs.link(from, to)
+    }
+    registry.deps.blobs = Object.assign(Object.create(blobs) as BlobStore, { link })
+    try {
+      const location = await newUpload('up/closed-twice')
+      assert.equal((await registry.call('PATCH', location, { body: 'closed twice', headers: octets })).status, 202)
+      const close = () => registry.call('PUT', `${location}?digest=${digestOf(Buffer.from('closed twice'))}`)
+      const answers = await Promise.all([close(), close()])
+      const late = answers.find((answer) => answer.status !== 201)
+      assert.deepEqual(answers.map((answer) => answer.status).sort(), [201, 503])
+      assert.ok(Number(late?.headers.get('retry-after')) > 0)
+      assert.equal((await close()).status, 201)
+      assert.equal(begun, 2)
+    } finally {
+      registry.deps.blobs = blobs
+    }
   })
 })
 
