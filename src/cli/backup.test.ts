@@ -7,15 +7,19 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { storedKey } from '../blobs/keys.ts'
+import { openMemoryStore } from '../blobs/memory.ts'
 import { openClient, type Pack } from '../client/client.ts'
 import { readConfig } from '../config.ts'
 import { connect } from '../db/client.ts'
 import { startEmbedded } from '../db/embedded.ts'
 import { migrate } from '../db/migrate.ts'
+import type { BackupFile } from '../registry/backup.ts'
 import { emptyQueue } from '../registry/deletions.ts'
+import { RestoreRefused, restoreBackup } from '../registry/restore.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { type Descriptor, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { noS3, startS3, type TestS3 } from '../testing/s3.ts'
+import { waitFor } from '../testing/wait.ts'
 import { exitCodeOf } from './failure.ts'
 import { openOutput } from './output.ts'
 import { restore } from './restore.ts'
@@ -127,6 +131,41 @@ async function history(address: string): Promise<unknown> {
   return [...rows]
 }
 
+async function requireEmpty(address: string): Promise<void> {
+  const sql = connect(address, { max: 1 })
+  const tables = await sql`select to_regclass('public.repositories') as there`
+  if (tables[0]?.there) {
+    assert.equal((await sql`select 1 from repositories union all select 1 from blobs`).length, 0)
+    const off = await sql`select tgname from pg_trigger where not tgisinternal and tgenabled = 'D'`
+    assert.deepEqual([...off], [])
+  }
+  await sql.end()
+}
+
+type TarFile = { name: string; size: number; content: Buffer }
+
+/** The files of a tar whose names are short. */
+function filesIn(tar: Buffer): TarFile[] {
+  const files: TarFile[] = []
+  for (let at = 0; tar[at] !== 0; ) {
+    const name = tar.toString('latin1', at, tar.indexOf(0, at))
+    const size = Number.parseInt(tar.toString('latin1', at + 124, at + 136), 8)
+    files.push({ name, size, content: tar.subarray(at + 512, at + 512 + size) })
+    at += 512 + Math.ceil(size / 512) * 512
+  }
+  return files
+}
+
+/** The tar with a file in it changed, to one as long. */
+function changedIn(tar: Buffer, name: string, change: (text: string) => string): Buffer {
+  const changed = Buffer.from(tar)
+  const { content } = filesIn(changed).find((file) => file.name === name) ?? assert.fail(name)
+  const before = content.toString('latin1')
+  assert.equal(content.write(change(before), 'latin1'), before.length)
+  assert.notEqual(content.toString('latin1'), before)
+  return changed
+}
+
 const places = [
   { name: 'a folder', store: async () => `file:${await mkdtemp(join(work, 'store-'))}`, needsS3: false },
   {
@@ -236,16 +275,41 @@ describe('packs backup and packs restore', () => {
   })
 
   describe('refuses', () => {
-    let file: string
+    const files: Record<string, string> = {}
     before(async () => {
-      file = await backup('refused.tar', '--with-blobs')
+      files['with content'] = await backup('refused.tar', '--with-blobs')
+      files['without content'] = await backup('refused-listed.tar')
     })
-    const changes: { name: string; change(bytes: Buffer): Buffer; says: RegExp }[] = [
+    const changes: { name: string; change(bytes: Buffer): Buffer; says: RegExp; only?: string }[] = [
       { name: 'a file that is cut off', change: (bytes) => bytes.subarray(0, bytes.length / 2), says: /cut off/ },
       {
         name: 'rows that were changed',
         change: (bytes) => Buffer.from(bytes.toString('latin1').replace('\tlib/app\t', '\tlib/apx\t'), 'latin1'),
         says: /tables\/\w+\/1 of the backup is not what it was/,
+      },
+      {
+        name: 'rows of another form',
+        change: (bytes) => changedIn(bytes, 'tables/blobs/1', (text) => text.replace(/\t\d/, '\tx')),
+        says: /the database does not take tables\/blobs of the backup: it is damaged/,
+      },
+      {
+        name: 'rows that refer to none',
+        change: (bytes) =>
+          changedIn(bytes, 'tables/repository_blobs/1', (text) =>
+            text.replace(/sha256:(.)/, (_, digit) => `sha256:${digit === '0' ? 1 : 0}`),
+          ),
+        says: /the database does not take tables\/repository_blobs of the backup: it is damaged, unless/,
+      },
+      {
+        name: 'a column that is none',
+        change: (bytes) => changedIn(bytes, 'backup.json', (text) => text.replace('"storage_key"', '"storage_kex"')),
+        says: /the database does not take backup.json of the backup: it is damaged/,
+      },
+      {
+        name: 'a list of content that was changed',
+        change: (bytes) => changedIn(bytes, 'objects/1', (text) => text.replace('"size":', '"sixe":')),
+        says: /objects\/1 of the backup is not what it was/,
+        only: 'without content',
       },
       {
         name: 'content that was changed',
@@ -256,6 +320,7 @@ describe('packs backup and packs restore', () => {
           return changed
         },
         says: /is not what its digest says/,
+        only: 'with content',
       },
       {
         name: 'a backup of a later version',
@@ -265,30 +330,78 @@ describe('packs backup and packs restore', () => {
       },
       { name: 'what is no backup', change: () => Buffer.from('hello'), says: /no backup|no tar/ },
     ]
-    for (const { name, change, says } of changes)
-      it(`${name}, and leaves the database empty`, async () => {
-        const changed = join(work, `${randomBytes(4).toString('hex')}.tar`)
-        await writeFile(changed, change(await readFile(file)))
-        const address = await databases.empty()
-        const target = { DATABASE_URL: address, BLOB_STORE: `file:${await mkdtemp(join(work, 'refused-'))}` }
-        const ended = await restored(changed, target)
-        assert.equal(ended.code, 11, ended.out + ended.err)
-        assert.match(ended.err, says)
-        const sql = connect(address, { max: 1 })
-        const tables = await sql`select to_regclass('public.repositories') as there`
-        if (tables[0]?.there) assert.equal((await sql`select 1 from repositories`).length, 0)
-        await sql.end()
+    for (const kind of ['with content', 'without content'])
+      for (const { name, change, says } of changes.filter(({ only = kind }) => only === kind))
+        it(`${name} (${kind}), and leaves the database empty`, async () => {
+          const changed = join(work, `${randomBytes(4).toString('hex')}.tar`)
+          await writeFile(changed, change(await readFile(files[kind] ?? '')))
+          const address = await databases.empty()
+          const target = { DATABASE_URL: address, BLOB_STORE: `file:${await mkdtemp(join(work, 'refused-'))}` }
+          const ended = await restored(changed, target)
+          assert.equal(ended.code, 11, ended.out + ended.err)
+          assert.match(ended.err, says)
+          await requireEmpty(address)
+        })
+
+    /** Restores these files from memory, and answers what is said against it. */
+    async function refusalOf(address: string, given: AsyncIterable<BackupFile> | Iterable<BackupFile>) {
+      const all = (async function* () {
+        yield* given
+      })()
+      let refused: unknown
+      await assert.rejects(restoreBackup({ databaseUrl: address, blobs: openMemoryStore() }, all), (error) => {
+        refused = error
+        return error instanceof RestoreRefused
       })
+      await requireEmpty(address)
+      return (refused as Error).message
+    }
+
+    it('files that end right before the checksums', async () => {
+      const all = filesIn(await readFile(files['without content'] ?? ''))
+      assert.equal(all.at(-1)?.name, 'checksums.json')
+      assert.match(await refusalOf(await databases.empty(), all.slice(0, -1)), /ends before its checksums/)
+      const upToTable = all.slice(
+        0,
+        all.findIndex(({ name }) => name.startsWith('objects/')),
+      )
+      assert.match(await refusalOf(await databases.empty(), upToTable), /ends before its checksums/)
+    })
+
+    it('rows that the database refuses while others are still to come', async () => {
+      const address = await databases.empty()
+      const sql = connect(address, { max: 1 })
+      const whole = await readFile(files['without content'] ?? '')
+      const all = filesIn(changedIn(whole, 'tables/blobs/1', (text) => text.replace(/\t\d/, '\tx')))
+      const pieces = async function* () {
+        for (const file of all) {
+          if (file.name !== 'tables/blobs/1') yield file
+          else
+            for (const line of file.content.toString('latin1').split(/(?<=\n)/)) {
+              yield { ...file, content: Buffer.from(line, 'latin1') }
+              await waitFor('the database to refuse it', async () => {
+                const [row] = await sql<{ count: number }[]>`
+                  select count(*) from pg_stat_activity
+                  where datname = current_database() and state = 'idle in transaction (aborted)'`
+                return row?.count
+              })
+            }
+        }
+      }
+      const refused = await refusalOf(address, pieces())
+      assert.match(refused, /does not take tables\/blobs of the backup: it is damaged\. /)
+      await sql.end()
+    })
 
     it('to write over a file', async () => {
-      const ended = await packs(['backup', '-o', file], here())
+      const ended = await packs(['backup', '-o', files['with content'] ?? ''], here())
       assert.equal(ended.code, 1)
       assert.match(ended.err, /is there already/)
     })
 
     it('a store with content', async () => {
       const target = { DATABASE_URL: await databases.empty(), BLOB_STORE: registry.deps.config.blobStore }
-      const ended = await restored(file, target)
+      const ended = await restored(files['with content'] ?? '', target)
       assert.equal(ended.code, 11)
       assert.match(ended.err, /is not empty/)
     })

@@ -220,19 +220,34 @@ export type Dependent = { packId: PackId; version: Version; range: string; optio
 /** A place in the list of dependents: behind a version of a pack. */
 export type DependentPlace = { packId: PackId; precedence: string }
 
-/** Living versions that depend on the pack, whatever range they give, behind a place in the list, at most `limit`. */
+/** Every range that living versions give for the pack, once, and how many of them give it. */
+export async function rangesOn(sql: Sql | Transaction, packId: PackId): Promise<{ range: string; count: number }[]> {
+  const rows = await sql<{ range: string; count: number }[]>`
+    select d.range, count(*)::int as count from pack_dependencies d
+    join pack_versions v on v.repository_id = d.repository_id and v.release = d.release and v.deleted_at is null
+    where d.depends_on = ${packId} group by d.range`
+  return [...rows]
+}
+
+/**
+ * Living versions that depend on the pack, whatever range they give or by one of `ranges`, behind a place in the list, at
+ * most `limit`.
+ */
 export async function dependentsAfter(
   sql: Sql | Transaction,
   packId: PackId,
-  after: DependentPlace | undefined,
-  limit: number,
+  {
+    after,
+    limit,
+    ranges,
+  }: { after: DependentPlace | undefined; limit: number; ranges?: readonly string[] | undefined },
 ): Promise<(Dependent & { precedence: string })[]> {
   const rows = await sql<(Dependent & { precedence: string })[]>`
     select p.pack_id as "packId", v.version, d.range, d.optional, v.state, v.precedence
     from pack_dependencies d
     join pack_versions v on v.repository_id = d.repository_id and v.release = d.release and v.deleted_at is null
     join packs p on p.repository_id = v.repository_id
-    where d.depends_on = ${packId}
+    where d.depends_on = ${packId} ${ranges ? sql`and d.range = any(${ranges as string[]}::text[])` : sql``}
       ${after ? sql`and (p.pack_id > ${after.packId} or (p.pack_id = ${after.packId} and v.precedence < ${after.precedence}))` : sql``}
     order by p.pack_id, v.precedence desc limit ${limit}`
   return [...rows]

@@ -6,7 +6,6 @@ import { deleteManifest } from '../db/manifests.ts'
 import {
   buryVersion,
   channelsOfManifest,
-  type Dependent,
   findRelease,
   lockDependencies,
   lockPack,
@@ -23,7 +22,7 @@ import { roleOf } from '../packs/channel.ts'
 import { type PackId, repositoryOf } from '../packs/pack.ts'
 import { tagOf, type Version } from '../packs/version.ts'
 import { movingChannels } from './channels.ts'
-import { dependentsOn } from './dependents.ts'
+import { firstDependents } from './dependents.ts'
 import { requireNotHeld } from './holds.ts'
 import { channelMoved, deleted } from './pack-events.ts'
 import type { MayPull } from './resolve.ts'
@@ -162,12 +161,7 @@ const mostListed = 20
 const mostNamed = 5
 
 async function requireNoDependents(tx: Transaction, packId: PackId, version: Version, mayPull: MayPull): Promise<void> {
-  const listed: Dependent[] = []
-  let count = 0
-  for await (const { dependent } of dependentsOn(tx, { packId, version })) {
-    count++
-    if (listed.length < mostListed && mayPull(dependent.packId)) listed.push(dependent)
-  }
+  const { count, listed } = await firstDependents(tx, { packId, version }, { most: mostListed, mayList: mayPull })
   if (count === 0) return
   const names = listed.slice(0, mostNamed).map((entry) => `${entry.packId} ${entry.version}`)
   const left = count - names.length

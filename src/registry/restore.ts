@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { Readable, type Writable } from 'node:stream'
+import { setImmediate } from 'node:timers/promises'
 import type { BlobStore } from '../blobs/store.ts'
 import { connect, type Transaction } from '../db/client.ts'
 import {
@@ -120,8 +121,22 @@ async function load(
   sums: Map<string, string>,
 ): Promise<Restored> {
   const loading = { tx, blobs, head, sums }
-  await beginLoad(tx, head.tables)
+  await beginLoad(tx, head.tables).catch((error) => refuse('backup.json', error))
   const tables = openTables(loading)
+  try {
+    return await loadFiles(loading, tables, files)
+  } catch (error) {
+    tables.abandon(error)
+    throw error
+  }
+}
+
+async function loadFiles(
+  loading: Loading,
+  tables: ReturnType<typeof openTables>,
+  files: AsyncIterator<BackupFile>,
+): Promise<Restored> {
+  const { head, sums } = loading
   const restored = { blobs: 0, bytes: 0 }
   const wrong: Digest[] = []
   for (let next = await files.next(); !next.done; next = await files.next()) {
@@ -153,9 +168,11 @@ function openTables({ tx, head }: Loading) {
   let open: { table: DumpedTable; writer: Writable } | undefined
   let ended = false
   const close = async () => {
-    const writer = open?.writer
+    if (!open) return
+    const { table, writer } = open
     open = undefined
-    if (writer) await new Promise<void>((resolve, reject) => writer.once('error', reject).end(resolve))
+    const sent = promised((done) => writer.end(done))
+    await Promise.all([sent, answered(tx)]).catch((error) => refuseRows(table, writer, error))
   }
   return {
     async add(name: string, bytes: Buffer): Promise<void> {
@@ -165,19 +182,61 @@ function openTables({ tx, head }: Loading) {
         const [table] = at < 0 ? [] : rest.splice(0, at + 1).slice(-1)
         if (!table || ended)
           throw new RestoreRefused(`the rows of ${name} stand in the wrong place: the backup is damaged`)
-        open = { table, writer: await copyIn(tx, table) }
+        open = { table, writer: await copyIn(tx, table).catch((error) => refuse('backup.json', error)) }
+        // The database may refuse rows at any time; whoever writes the next ones, or ends, is told.
+        open.writer.on('error', () => undefined)
       }
-      const { writer } = open
-      await new Promise<void>((resolve, reject) => writer.write(bytes, (error) => (error ? reject(error) : resolve())))
+      const { table, writer } = open
+      await promised((done) => writer.write(bytes, done)).catch((error) => refuseRows(table, writer, error))
     },
     /** All rows are in. */
     async end(): Promise<void> {
       if (ended) return
       ended = true
       await close()
-      await endLoad(tx, head.tables, head.sequences)
+      await endLoad(tx, head.tables, head.sequences).catch((error) => refuse('backup.json', error))
+    },
+    /** Ends what is open, so that the connection takes statements again. */
+    abandon(error: unknown): void {
+      open?.writer.destroy(error as Error)
+      open = undefined
     },
   }
+}
+
+function promised(call: (done: (error?: Error | null) => void) => void): Promise<void> {
+  return new Promise((resolve, reject) => call((error) => (error ? reject(error) : resolve())))
+}
+
+/**
+ * Resolves once the rows that were just ended are in, and rejects where they were refused at their end. The driver tells
+ * its stream only of the former; a statement that is sent behind the end is answered in either case.
+ */
+async function answered(tx: Transaction): Promise<void> {
+  // Before the end is sent the driver takes no statement.
+  await setImmediate()
+  await tx`select 1`
+}
+
+/** SQLSTATEs that are about what is written: not of its form, against a constraint, too large, of no table or column. */
+const aboutContent = /^(22|23|54|4270|42P01)/
+/** The statement behind one that was refused, whose own reason the driver has not told. */
+const transactionFailed = '25P02'
+
+/** Throws what became of rows: the reason is with the stream, once it knows one. */
+function refuseRows({ name }: DumpedTable, { errored }: Writable, error: unknown): never {
+  return refuse(`tables/${name}`, errored ?? error)
+}
+
+/** Throws an error of the database: in words, where it is because of what the backup says. */
+function refuse(what: string, error: unknown): never {
+  const { code = '' } = error as { code?: string }
+  if (!aboutContent.test(code) && code !== transactionFailed) throw error
+  const doubt = code === transactionFailed ? ', unless the log of PostgreSQL gives another reason' : ''
+  throw new RestoreRefused(
+    `the database does not take ${what} of the backup: it is damaged${doubt}. Nothing was restored`,
+    { cause: error },
+  )
 }
 
 /** Puts content where its row names it. Answers the digest where it is not what it should be: then it is not stored. */
