@@ -118,16 +118,13 @@ describe('stopping', () => {
     const port = Number(new URL(registry.url).port)
     const bytes = Buffer.alloc(200_000, 'slow')
     const upload = (await registry.call('POST', '/v2/slow/blobs/uploads/')).headers.get('location')
+    const path = `${upload}?digest=${digestOf(bytes)}`
+    const options = { port, method: 'PUT', path, headers: { 'content-length': bytes.length, connection: 'keep-alive' } }
+    const request = http.request({ ...options, agent: false })
     const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
-      const path = `${upload}?digest=${digestOf(bytes)}`
-      const headers = { 'content-length': bytes.length, connection: 'keep-alive' }
-      const request = http.request({ port, method: 'PUT', path, headers, agent: false }, (answer) => {
-        resolve(answer.resume())
-      })
-      request.on('error', reject)
-      request.write(bytes.subarray(0, 100_000))
-      setTimeout(() => request.end(bytes.subarray(100_000)), 300)
+      request.on('response', (answer) => resolve(answer.resume())).on('error', reject)
     })
+    request.write(bytes.subarray(0, 100_000))
     const figures = async () => await (await registry.call('GET', '/metrics')).text()
     const isUnderWay = async () => /packs_http_requests_in_flight 2/.test(await figures())
     await waitFor('the upload to be under way', isUnderWay, { everyMs: 20 })
@@ -142,6 +139,7 @@ describe('stopping', () => {
         }),
       { everyMs: 20 },
     )
+    request.end(bytes.subarray(100_000))
     const { statusCode, headers } = await answered
     assert.equal(statusCode, 201)
     assert.equal(headers.connection, 'close', 'so that the client does not send the next request to where nobody is')
