@@ -227,7 +227,7 @@ export type Config = {
   scrubRate: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
-  /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
+  /** What a bundle's signature has to be for an import; absent: `always` as soon as a key was ever trusted or made. */
   bundleVerify?: 'always' | 'if-present' | 'never'
   auth: AuthConfig
   /** Requests a minute for each principal or address, on each server; 0: no limit. */

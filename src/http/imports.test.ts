@@ -7,7 +7,7 @@ import { connect, type Transaction } from '../db/client.ts'
 import { lockDependencies } from '../db/packs.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { tidy } from '../registry/deletions.ts'
-import { trustKey } from '../registry/keys.ts'
+import { distrustKey, trustKey } from '../registry/keys.ts'
 import { pathOf, type SampleOptions, sampleBundle, type TarEntry, tarOf } from '../testing/bundle.ts'
 import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
@@ -284,6 +284,18 @@ describe('the signature of a bundle', () => {
       const answer = await send(registry, signed)
       assert.deepEqual([answer.status, answer.type], [422, 'urn:packs-registry:SIGNATURE_INVALID'])
       assert.match(answer.detail ?? '', /expired/)
+    }))
+
+  it('is needed as before when the only trusted key is distrusted', () =>
+    withRegistry(async (registry) => {
+      const { keyid } = await trustKey(registry.deps, 'ours', ours.pem)
+      await distrustKey(registry.deps, keyid)
+      const unsigned = await send(registry, sample.bytes)
+      assert.deepEqual([unsigned.status, unsigned.type], [422, 'urn:packs-registry:SIGNATURE_MISSING'])
+      const answer = await send(registry, signed)
+      assert.deepEqual([answer.status, answer.type], [422, 'urn:packs-registry:SIGNATURE_INVALID'])
+      assert.match(answer.detail ?? '', /that key was distrusted here on \d{4}-/)
+      assert.deepEqual(await visible(registry), { packs: 0, repositories: 0, blobs: 0 })
     }))
 
   it('is not looked at where the setting says never', () =>
