@@ -163,6 +163,8 @@ describe('the calls', () => {
     const other = http.createServer((_, response) => response.end('<html>'))
     const url = await listen(other)
     await rejects(open({ url }).pack('a'), 'ANSWER_INVALID', /is the url right/)
+    await rejects(open({ url }).resolve({ roots: ['a@1.0.0'] }), 'ANSWER_INVALID', /not JSON.*is the url right/)
+    await rejects(open({ url }).bundles.inventory(), 'ANSWER_INVALID', /is the url right/)
     await close(other)
     await rejects(open({ url }).pack('a'), 'UNREACHABLE', /ECONNREFUSED.*tried 3 times/)
   })

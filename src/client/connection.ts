@@ -225,13 +225,20 @@ export async function askFor<T>(connection: Connection, field: string, call: Cal
   const { bytes } = await ask(connection, call)
   const object = objectIn(bytes)
   if (object && field in object) return object as T
-  throw new PacksError(
+  throw notOurs(connection, call)
+}
+
+/** What answered is something else: a login page, another program. `why`: in what its answer is not as it should be. */
+export function notOurs({ base }: Connection, { path }: Call, why?: PacksError): PacksError {
+  const words = why ? ` (${why.message})` : ''
+  return new PacksError(
     'ANSWER_INVALID',
-    `${connection.base}${call.path} does not answer as a packs registry does; is the url right?`,
+    `${base}${path} does not answer as a packs registry does${words}; is the url right?`,
+    why ? { cause: why } : {},
   )
 }
 
-function objectIn(bytes: Buffer): Record<string, unknown> | undefined {
+export function objectIn(bytes: Buffer): Record<string, unknown> | undefined {
   try {
     const value = JSON.parse(bytes.toString())
     return typeof value === 'object' && value !== null ? value : undefined
