@@ -142,6 +142,28 @@ describe('importing a bundle', () => {
       assert.deepEqual(await list.json(), { imports: [] })
     }))
 
+  it('tells in a dry run of the quotas that would refuse it, to the byte', () =>
+    withRegistry(async (registry) => {
+      const quota = (limits: object) => registry.call('PUT', '/quotas/packs/**', { body: JSON.stringify(limits) })
+      const tried = async () => (await send(registry, sample.bytes, '?dryRun=true')).type ?? 'taken'
+      const { db } = registry.deps
+      await quota({ bytes: 1 })
+      assert.equal(await tried(), 'urn:packs-registry:QUOTA_EXCEEDED')
+      const { detail = '', status } = await send(registry, sample.bytes, '?dryRun=true')
+      const told = Number(/would come to .*?(\d+)(?: bytes\)|\. | bytes)/.exec(detail)?.[1])
+      assert.equal(status, (await send(registry, sample.bytes)).status, detail)
+      await quota({ bytes: 1_000_000_000, versions: 1 })
+      assert.equal(await tried(), 'urn:packs-registry:QUOTA_EXCEEDED')
+      await quota({ bytes: 1_000_000_000, versions: 2 })
+      assert.equal(await tried(), 'taken')
+      assert.equal((await send(registry, sample.bytes)).status, 201)
+      const [usage] = await db.sql<{ bytes: number; versions: number }[]>`select bytes, versions from quota_usage`
+      assert.deepEqual(usage && [usage.versions, usage.bytes], [2, told], detail)
+      // All of it is there: nothing is added, whatever the quota says by now.
+      await quota({ bytes: 1 })
+      assert.equal(await tried(), 'taken')
+    }))
+
   it('takes it compressed', () =>
     withRegistry(async (registry) => {
       assert.equal((await send(registry, gzipSync(sample.bytes))).status, 201)
