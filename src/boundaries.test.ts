@@ -31,7 +31,7 @@ const allowed: Record<string, string[]> = {
   'app.ts': ['http', 'deps.ts', 'errors.ts'],
   worker: ['registry', 'db', 'deps.ts', 'errors.ts', 'log.ts'],
   http: ['registry', 'db', 'oci', 'packs', 'auth', 'deps.ts', 'errors.ts', 'random.ts'],
-  registry: ['db', 'blobs', 'bundles', 'remote', 'oci', 'packs', 'auth', 'deps.ts', 'errors.ts'],
+  registry: ['db', 'blobs', 'bundles', 'remote', 'oci', 'packs', 'auth', 'deps.ts', 'errors.ts', 'cron.ts'],
   'deps.ts': ['db', 'auth', 'blobs', 'oci', 'config.ts', 'errors.ts', 'log.ts', 'metrics.ts'],
   remote: ['oci', 'errors.ts'],
   db: ['blobs/keys.ts', 'oci', 'packs', 'errors.ts'],
@@ -42,7 +42,8 @@ const allowed: Record<string, string[]> = {
   packs: ['oci', 'errors.ts'],
   oci: ['errors.ts'],
   'errors.ts': [],
-  'config.ts': ['auth/glob.ts', 'auth/policy.ts'],
+  'config.ts': ['auth/glob.ts', 'auth/policy.ts', 'cron.ts'],
+  'cron.ts': [],
   'random.ts': [],
   'log.ts': [],
   'metrics.ts': ['shared-metrics.ts'],
@@ -64,7 +65,7 @@ const owners: Record<string, string[]> = {
   semver: ['packs'],
   'tar-stream': ['bundles', 'cli'],
   'pg-boss': ['db'],
-  'cron-parser': ['worker'],
+  'cron-parser': ['worker', 'cron.ts'],
 }
 
 const files = (readdirSync(root, { recursive: true }) as string[]).filter(

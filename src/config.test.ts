@@ -42,8 +42,29 @@ describe('settings', () => {
     [{ ANONYMOUS_PULL: 'packs/*,(x)' }, /must be globs/],
     [{ PUBLIC_URL: 'https://a.example/path' }, /without a path/],
     [{ TRUSTED_PROXIES: '10.0.0.0/33' }, /must be addresses/],
+    [{ SCRUB_SCHEDULE: '99 99 * * *' }, /SCRUB_SCHEDULE=.*: must be five fields of cron/],
+    [{ SCRUB_SCHEDULE: '0 0 31 2 *' }, /of a time that comes/],
+    [{ SCRUB_SCHEDULE: '0 0 31 4,6 *' }, /of a time that comes/],
+    [{ BLOB_STORE: 'file:' }, /BLOB_STORE="file:": must name a folder by its absolute path/],
+    [{ BLOB_STORE: 'file:blobs' }, /absolute path/],
+    [{ BLOB_STORE: 'file://host/blobs' }, /absolute path/],
+    [{ DATABASE_URL: 'postgres://u:sekret@@@/x:y' }, /DATABASE_URL=\(hidden\): must be an address such as/],
+    [{ DATABASE_URL: 'postgres://u:se/kret@host/packs' }, /write "@"/],
+    [{ DATABASE_URL: 'postgres://u:100%@host/packs' }, /must be an address/],
   ] as [Record<string, string>, RegExp][])
     it(`refuse ${JSON.stringify(wrong)}`, () => assert.throws(() => readConfig(wrong), says))
+  for (const setting of [
+    { SCRUB_SCHEDULE: '30 4 * * MON-FRI' },
+    { SCRUB_SCHEDULE: '0 0 29 2 *' },
+    { SCRUB_SCHEDULE: 'off' },
+    { BLOB_STORE: 'file:/var/blobs' },
+    { BLOB_STORE: 'file:///var/blobs' },
+    { DATABASE_URL: 'postgres://packs:p%40ss@[::1]:5432/packs?sslmode=require' },
+    { DATABASE_URL: 'postgres:///packs?host=db' },
+    { DATABASE_URL: 'postgresql://packs@one:5432,two:5433/packs' },
+    { DATABASE_URL: 'postgres://postgres@%2Ftmp%2Fx:5432/postgres' },
+  ])
+    it(`take ${JSON.stringify(setting)}`, () => assert.doesNotThrow(() => readConfig(setting)))
   it('take a certificate only with its key', () =>
     assert.throws(() => readConfig({ TLS_CERT_FILE: 'a' }), /TLS_KEY_FILE/))
   it('are shown with passwords masked', () => {

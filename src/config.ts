@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import * as v from 'valibot'
 import { isGlob } from './auth/glob.ts'
 import { isIssuer } from './auth/policy.ts'
+import { comes } from './cron.ts'
 
 const text = v.pipe(v.string(), v.trim(), v.minLength(1, 'must not be empty'))
 const wholeNumber = (least: number, most: number) =>
@@ -44,7 +45,25 @@ const rate = v.pipe(
 const cronOrOff = v.pipe(
   v.string(),
   v.regex(/^(?:off|[\d*/,A-Z?L#-]+(?: [\d*/,A-Z?L#-]+){4})$/i, 'must be five fields of cron, in UTC, or off'),
+  v.check(
+    (written) => written === 'off' || comes(written),
+    'must be five fields of cron, in UTC, of a time that comes, or off',
+  ),
 )
+
+/** Whether the driver can take the address apart. It may name several servers (`host:1,host:2`): then by the first. */
+function isDatabaseUrl(written: string): boolean {
+  const [, scheme = '', servers = '', rest = ''] = /^(\w+:\/\/)([^/?]*)(.*)$/s.exec(written) ?? []
+  const at = servers.lastIndexOf('@') + 1
+  const [first = ''] = servers.slice(at).split(',')
+  try {
+    const { username, password } = new URL(`${scheme}${servers.slice(0, at)}${first}${rest}`)
+    decodeURIComponent(username + password)
+    return true
+  } catch {
+    return false
+  }
+}
 
 /** Words separated by commas or spaces. */
 function wordsOf(written: string): string[] {
@@ -73,12 +92,23 @@ export const settings = {
   DATABASE_URL: {
     help: 'postgres://user:password@host/database (15 or newer); unset: an embedded PostgreSQL under DATA_DIR',
     secret: true,
-    schema: v.pipe(text, v.regex(/^postgres(?:ql)?:\/\//, 'must start with postgres://')),
+    schema: v.pipe(
+      text,
+      v.regex(/^postgres(?:ql)?:\/\//, 'must start with postgres://'),
+      v.check(
+        isDatabaseUrl,
+        'must be an address such as postgres://user:password@host/database; in user and password, write "@", "/", ":", "?", "#" and "%" as %40, %2F, %3A, %3F, %23 and %25',
+      ),
+    ),
   },
   DATABASE_POOL: { fallback: '12', help: 'database connections per process', schema: wholeNumber(2, 500) },
   BLOB_STORE: {
     help: 'file:/folder or s3://bucket/prefix?endpoint=…&region=…&pathStyle=true; unset: DATA_DIR/blobs',
-    schema: v.pipe(text, v.regex(/^(?:file:|s3:\/\/)/, 'must start with file: or s3://')),
+    schema: v.pipe(
+      text,
+      v.regex(/^(?:file:|s3:\/\/)/, 'must start with file: or s3://'),
+      v.regex(/^(?:s3:|file:(?:\/\/)?\/(?!\/))/, 'must name a folder by its absolute path: file:/folder'),
+    ),
   },
   BLOB_REDIRECT: {
     fallback: 'true',
@@ -227,7 +257,7 @@ export type Config = {
   scrubRate: number
   tls?: { certFile: string; keyFile: string }
   logLevel: string
-  /** What a bundle's signature has to be for an import; absent: `always` as soon as there is a key to verify with. */
+  /** What a bundle's signature has to be for an import; absent: `always` as soon as a key was ever trusted or made. */
   bundleVerify?: 'always' | 'if-present' | 'never'
   auth: AuthConfig
   /** Requests a minute for each principal or address, on each server; 0: no limit. */
@@ -289,14 +319,13 @@ function assemble(values: Values, problems: string[]): Config {
       `HOST=${JSON.stringify(host)}: everyone who can reach that address could push and delete. ` +
         'Listen on 127.0.0.1, set AUTH=htpasswd or AUTH=oidc, or AUTH=none if that is meant',
     )
-  const blobStore = values.BLOB_STORE ?? `file:${dataDir}/blobs`
   return {
     host,
     port: values.PORT ?? 5000,
     dataDir,
     ...(values.DATABASE_URL ? { databaseUrl: values.DATABASE_URL } : {}),
     databasePool: values.DATABASE_POOL ?? 12,
-    blobStore: blobStore.startsWith('file:') ? `file:${resolve(blobStore.slice('file:'.length))}` : blobStore,
+    blobStore: values.BLOB_STORE ?? `file:${dataDir}/blobs`,
     blobRedirect: values.BLOB_REDIRECT ?? true,
     processes: values.PROCESSES ?? 1,
     worker: values.WORKER ?? true,

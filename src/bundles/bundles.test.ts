@@ -371,6 +371,14 @@ describe('a signature', () => {
   const of = { index, lock: signed.digests.lock as Digest }
   const table: [name: string, outcome: () => SignatureOutcome, words: RegExp][] = [
     ['by nobody that is trusted', () => checkSignature(envelope, of, [stranger.public], now), /trust that public key/],
+    [
+      'by a key that is distrusted',
+      () => {
+        const fallen = { keyid: sender.keyid, name: 'fallen', distrustedAt: now }
+        return checkSignature(envelope, of, [stranger.public], now, [fallen])
+      },
+      /fallen .* was distrusted here on 2026-06-01; ask the sender to sign with another/,
+    ],
     ['when nobody is trusted', () => checkSignature(envelope, of, [], now), /trust that public key/],
     [
       'by a key that expired',

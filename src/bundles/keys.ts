@@ -9,6 +9,9 @@ export type KeyId = string & { readonly [brand]: 'KeyId' }
 /** A public key that somebody trusts. From `expiresAt` on, what it signed is not accepted any more. */
 export type PublicKey = { keyid: KeyId; key: KeyObject; name?: string | undefined; expiresAt?: Date | undefined }
 
+/** A key that somebody trusted once. */
+export type DistrustedKey = { keyid: string; name: string; distrustedAt: Date }
+
 /** A key that signs. */
 export type SigningKey = { keyid: KeyId; privateKey: KeyObject }
 

@@ -1,7 +1,7 @@
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type Envelope, parseEnvelope, signEnvelope, signersOf } from './dsse.ts'
-import { type PublicKey, type SigningKey, shortKeyId } from './keys.ts'
+import { type DistrustedKey, type PublicKey, type SigningKey, shortKeyId } from './keys.ts'
 import { checkStatement, type Predicate, statementBytes, statementType } from './statement.ts'
 
 /** The signed parts of a bundle: the exact bytes of index.json and the digest of the lock, where there is one. */
@@ -24,12 +24,14 @@ export function signBundle(index: Buffer, lock: Digest, predicate: Predicate, ke
 /**
  * Looks at the signature of a bundle: is it one, of this content, by a trusted key, and was that key still good at
  * `now`? One good signature is enough. Never throws: what is wrong is the outcome's reason, for the policy to judge.
+ * `distrusted`: for the words of that reason only.
  */
 export function checkSignature(
   envelope: Buffer | undefined,
   { index, lock }: Signed,
   keys: readonly PublicKey[],
   now: Date,
+  distrusted: readonly DistrustedKey[] = [],
 ): SignatureOutcome {
   if (!envelope) return { kind: 'missing' }
   try {
@@ -39,7 +41,7 @@ export function checkSignature(
     // Before the statement is read: nothing in it means anything until somebody trusted has signed it.
     const signers = signersOf(parsed, keys)
     const by = signers.filter(({ expiresAt }) => !expiresAt || now < expiresAt)
-    if (by.length === 0) return { kind: 'refused', reason: whyNobody(parsed, signers, keys) }
+    if (by.length === 0) return { kind: 'refused', reason: whyNobody(parsed, signers, keys, distrusted) }
     return { kind: 'verified', by, predicate: checkStatement(parsed.payload, index, lock) }
   } catch (error) {
     if (error instanceof Failure && error.key === 'SIGNATURE_INVALID')
@@ -48,12 +50,21 @@ export function checkSignature(
   }
 }
 
-function whyNobody({ signatures }: Envelope, expired: readonly PublicKey[], trusted: readonly PublicKey[]): string {
+function whyNobody(
+  { signatures }: Envelope,
+  expired: readonly PublicKey[],
+  trusted: readonly PublicKey[],
+  distrusted: readonly DistrustedKey[],
+): string {
   const [old] = expired
   if (old)
     return `the key ${nameOf(old)} expired at ${old.expiresAt?.toISOString()}; ask the sender to sign with a current one`
-  const known = trusted.find(({ keyid }) => signatures.some((signature) => signature.keyid === keyid))
+  const isNamed = ({ keyid }: { keyid: string }) => signatures.some((signature) => signature.keyid === keyid)
+  const known = trusted.find(isNamed)
   if (known) return `it names the trusted key ${nameOf(known)}, but that key did not sign this: the file was changed`
+  const fallen = distrusted.find(isNamed)
+  if (fallen)
+    return `it names the key ${fallen.name} (${fallen.keyid}), and that key was distrusted here on ${fallen.distrustedAt.toISOString().slice(0, 10)}; ask the sender to sign with another one`
   const named = signatures.map(({ keyid }) => (keyid ? JSON.stringify(keyid) : 'a key it does not name')).join(', ')
   return `it is by ${named}, and no trusted key signed it; if the sender is known to you, trust that public key first`
 }
@@ -63,15 +74,15 @@ function nameOf({ keyid, name }: PublicKey): string {
 }
 
 /**
- * Whether a bundle may be taken: undefined, or the failure to throw. Without a policy it is `always` as soon as there is
- * a trusted key: whoever trusts a key expects that nothing else comes in.
+ * Whether a bundle may be taken: undefined, or the failure to throw. Without a policy it is `always` as soon as a key was
+ * ever trusted: whoever trusts a key expects that nothing else comes in, and more so once it is distrusted.
  */
 export function decideVerification(
   policy: VerifyPolicy | undefined,
-  hasTrustedKeys: boolean,
+  hadKeys: boolean,
   outcome: SignatureOutcome,
 ): Failure | undefined {
-  const effective = policy ?? (hasTrustedKeys ? 'always' : 'if-present')
+  const effective = policy ?? (hadKeys ? 'always' : 'if-present')
   if (effective === 'never' || outcome.kind === 'verified') return undefined
   if (outcome.kind === 'refused')
     return new Failure('SIGNATURE_INVALID', { detail: `the signature does not hold: ${outcome.reason}` })

@@ -1,6 +1,6 @@
 import type { Digest } from '../oci/digest.ts'
 import { checkClosure, refusalOf } from './closure.ts'
-import type { PublicKey } from './keys.ts'
+import type { DistrustedKey, PublicKey } from './keys.ts'
 import { checkSignature, decideVerification, type SignatureOutcome, type VerifyPolicy } from './signature.ts'
 import type { Survey } from './survey.ts'
 
@@ -36,8 +36,9 @@ export function signatureOf(
   { layout, contents, lock }: Pick<Survey, 'layout' | 'contents' | 'lock'>,
   keys: readonly PublicKey[],
   now: Date,
+  distrusted: readonly DistrustedKey[] = [],
 ): SignatureOutcome {
-  const outcome = checkSignature(layout.envelope, { index: layout.index, lock: lock?.digest }, keys, now)
+  const outcome = checkSignature(layout.envelope, { index: layout.index, lock: lock?.digest }, keys, now, distrusted)
   if (outcome.kind !== 'verified') return outcome
   const { packs, blobs: count, size, base } = outcome.predicate
   const here = contents.entries.filter(({ kind }) => kind === 'pack').length

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, before, beforeEach, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { type ImportSource, openClient } from '../client/client.ts'
 import { openLog } from '../log.ts'
 import { sampleBundle } from '../testing/bundle.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
@@ -69,6 +70,23 @@ function volumes(bytes: Buffer): void {
   const lines = parts.map((part, i) => `${sha256(part)}  packs.tar.00${i + 1}`)
   write('packs.tar.sha256sums', `${[...lines, `${sha256(bytes)}  packs.tar`].join('\n')}\n`)
 }
+
+/** 6 MB. */
+function large(): Buffer {
+  const packs = Array.from({ length: 60 }, (_, i) => ({
+    ...{ packId: `pack-${i}`, version: '1.0.0' },
+    content: Buffer.alloc(100_000, `content ${i} `),
+  }))
+  return sampleBundle({ packs, channels: [], referrer: false }).bytes
+}
+
+/** A bundle in memory, in pieces as a file has them. */
+const sourceOf = (bytes: Buffer): ImportSource => ({
+  size: bytes.length,
+  async *open(from) {
+    for (let at = from; at < bytes.length; at += 256 * 1024) yield bytes.subarray(at, at + 256 * 1024)
+  },
+})
 
 describe('packs import', () => {
   it('imports a file, and says what became of it', () =>
@@ -200,13 +218,9 @@ describe('packs import', () => {
 
   it('goes on by itself where the line breaks', () =>
     withRegistry(async () => {
-      const many = Array.from({ length: 60 }, (_, i) => ({
-        ...{ packId: `pack-${i}`, version: '1.0.0' },
-        content: Buffer.alloc(100_000, `content ${i} `),
-      }))
-      const { bytes } = sampleBundle({ packs: many, channels: [], referrer: false })
+      const bytes = large()
       write('packs.tar', bytes)
-      const line = await breakingLine(registry.url, 3_000_000)
+      const line = await breakingLine(registry.url, { after: 3_000_000 })
       try {
         const { code, stderr } = await packs(['import', 'packs.tar'], { url: line.url })
         assert.equal(code, 0, stderr)
@@ -220,13 +234,59 @@ describe('packs import', () => {
         line.stop()
       }
     }))
+
+  it('outlasts a registry that is away for a while, once it has some of it', () =>
+    withRegistry(async () => {
+      const line = await breakingLine(registry.url, { after: 3_000_000, awayMs: 1_500 })
+      try {
+        const client = openClient({ url: line.url, attempts: 2, baseDelayMs: 20 })
+        const report = await client.imports.run(sourceOf(large()))
+        assert.equal(report.changed, true)
+        assert.ok((line.sent.at(-1) ?? 0) < large().length, String(line.sent))
+      } finally {
+        line.stop()
+      }
+    }))
+
+  it('takes up what a run before has left, and begins anew where that is over', () =>
+    withRegistry(async () => {
+      const bytes = large()
+      const line = await breakingLine(registry.url, { after: Number.POSITIVE_INFINITY })
+      try {
+        const client = openClient({ url: line.url })
+        const abort = new AbortController()
+        const onProgress = ({ sentBytes }: { sentBytes: number }) => sentBytes >= 4_000_000 && abort.abort()
+        const cut = client.imports.run(sourceOf(bytes), { onProgress, signal: abort.signal })
+        await assert.rejects(cut, { code: 'CANCELLED' })
+        assert.equal((await client.imports.run(sourceOf(bytes))).changed, true)
+        assert.equal((await client.imports.run(sourceOf(bytes))).changed, false)
+        const [first = 0, second = 0, third = 0] = line.sent
+        assert.deepEqual([first, third, line.sent.length], [bytes.length, bytes.length, 3])
+        assert.ok(second < first, String(line.sent))
+      } finally {
+        line.stop()
+      }
+    }))
+
+  it('is two imports where two run at the same moment, and both end well', () =>
+    withRegistry(async () => {
+      const client = openClient({ url: registry.url })
+      const both = await Promise.all([client.imports.run(sourceOf(large())), client.imports.run(sourceOf(large()))])
+      assert.ok(both.some(({ changed }) => changed))
+      assert.equal((await registry.call('GET', '/packs/pack-59/1.0.0')).status, 200)
+    }))
 })
 
-/** A proxy that breaks the first connection on which so many bytes of a body have come. `sent`: lengths announced. */
-async function breakingLine(target: string, after: number) {
+/**
+ * A proxy that breaks the first connection on which so many bytes of a body have come, and takes none for a while then.
+ * `sent`: lengths announced.
+ */
+async function breakingLine(target: string, { after, awayMs = 0 }: { after: number; awayMs?: number }) {
   const sent: number[] = []
   let isBroken = false
+  let backAt = 0
   const server = http.createServer((incoming, outgoing) => {
+    if (performance.now() < backAt) return incoming.destroy()
     const to = http.request(new URL(incoming.url ?? '', target), {
       method: incoming.method,
       headers: incoming.headers,
@@ -243,9 +303,11 @@ async function breakingLine(target: string, after: number) {
       passed += piece.length
       if (isBroken || passed < after) return
       isBroken = true
+      backAt = performance.now() + awayMs
       to.destroy()
       incoming.destroy()
     })
+    incoming.on('close', () => incoming.complete || to.destroy())
     incoming.pipe(to)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

@@ -1,5 +1,7 @@
 import type { Command } from 'commander'
-import { readInventory } from '../bundles/inventory.ts'
+import { type ReadInventory, readInventory } from '../bundles/inventory.ts'
+import { PacksError } from '../client/failure.ts'
+import { Failure } from '../errors.ts'
 import { inWords } from './bundle.ts'
 import { connect } from './connect.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
@@ -20,12 +22,12 @@ export function addInventory(packs: Command, here: Here): void {
 async function writeInventory(at: Run, { output: file }: Flags): Promise<void> {
   const client = await connect(at)
   const bytes = await client.bundles.inventory({ signal: at.signal })
+  const { inventory, digest, isSigned } = inventoryIn(bytes)
   if (file === undefined) {
     process.stdout.write(bytes)
     if (process.stdout.isTTY) process.stdout.write('\n')
     return
   }
-  const { inventory, digest, isSigned } = readInventory(JSON.parse(Buffer.from(bytes).toString()), [])
   await replaceFile(file, bytes)
   const blobs = inventory.blobs.length / 32 + inventory.otherBlobs.length
   const versions = inventory.packs.reduce((sum, pack) => sum + pack.versions.length, 0)
@@ -33,4 +35,18 @@ async function writeInventory(at: Run, { output: file }: Flags): Promise<void> {
     { file, digest, blobs, versions, isSigned },
     () => `${file} lists ${blobs} blobs of ${versions} versions, ${isSigned ? 'signed' : 'not signed'}`,
   )
+}
+
+/** What a registry answered. Before any of it is written: what is no inventory is none of a registry. */
+function inventoryIn(bytes: Uint8Array): ReadInventory {
+  try {
+    return readInventory(JSON.parse(Buffer.from(bytes).toString()), [])
+  } catch (error) {
+    throw notInventory(error)
+  }
+}
+
+function notInventory(cause: unknown): PacksError {
+  const why = cause instanceof Failure ? cause.detail : (cause as Error).message
+  return new PacksError('ANSWER_INVALID', `the answer is no inventory: ${why}`, { cause })
 }

@@ -80,4 +80,12 @@ describe('packs keys', () => {
     assert.equal(unknown, 1)
     assert.match(words, /there is no key "nobody"/)
   })
+
+  it('says that a key which is trusted again was distrusted', async () => {
+    assert.equal((await packs(there, 'keys', 'distrust', 'headquarters'))[0], 0)
+    const today = new Date().toISOString().slice(0, 10)
+    const [code, said] = await packs(there, 'keys', 'trust', 'again', 'release.pem')
+    assert.equal(code, 0, said)
+    assert.match(said, new RegExp(`warning: this key was distrusted here on ${today}, as headquarters`))
+  })
 })

@@ -84,7 +84,14 @@ async function rotateKey(at: Run, id: string, { expires }: Flags): Promise<void>
 async function trustKey(at: Run, name: string, file: string, { expires, comment }: Flags): Promise<void> {
   const pem = await readFile(file, 'utf8')
   const client = await connect(at)
+  // Only for a word about it: whoever may not list keys may trust one all the same.
+  const before = await client.keys.list({ signal: at.signal }).catch(() => [])
   const key = await client.keys.trust(name, pem, { expires, comment, signal: at.signal })
+  const fallen = before.find(({ keyid, state }) => keyid === key.keyid && state === 'distrusted')
+  if (fallen)
+    at.output.note(
+      `warning: this key was distrusted here on ${fallen.distrustedAt?.slice(0, 10)}, as ${fallen.name}, and is trusted again now; if that is not meant: packs keys distrust ${name}`,
+    )
   at.output.result({ key }, () => `${factsOf(key)}\nCompare the key id with whoever sent it, by another way.`)
 }
 

@@ -433,6 +433,21 @@ describe('exit codes, and errors that say what to do', () => {
       assert.equal(plain.out, '')
     })
 
+  it('the page of a proxy in place of an answer', async () => {
+    const proxy = createServer((_, response) => response.end('<html>log in</html>'))
+    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+    try {
+      const env = { PACKS_REGISTRY: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}` }
+      for (const args of [['inventory'], ['resolve', 'once@^1'], ['pull', 'once@^1']]) {
+        const { code, out, err } = await packs(args, { env })
+        assert.deepEqual([code, out], [1, ''], err)
+        assert.match(err, /does not answer as a packs registry does/)
+      }
+    } finally {
+      proxy.close()
+    }
+  })
+
   it('a runner that is too old', async () => {
     await publish('modern', { metadata: { minRunnerVersion: '3.0.0' } })
     const { error } = await json(['info', 'modern', '--runner', '1.0.0'], { code: 11 })

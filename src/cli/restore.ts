@@ -10,6 +10,7 @@ import { type Log, openLog } from '../log.ts'
 import type { BackupFile } from '../registry/backup.ts'
 import { type Restored, restoreBackup } from '../registry/restore.ts'
 import { type Scrubbed, scrub } from '../registry/scrub.ts'
+import { requireDatabase } from './database.ts'
 import { exitCodes } from './failure.ts'
 import { bytesText, type Output } from './output.ts'
 
@@ -22,6 +23,7 @@ export async function restore(config: Config, path: string, output: Output): Pro
   const embedded = config.databaseUrl ? undefined : await startEmbedded({ dataDir: config.dataDir, log })
   try {
     const databaseUrl = config.databaseUrl ?? embedded?.url ?? ''
+    await requireDatabase(config)
     const restored = await load(config, databaseUrl, path)
     const scrubbed = await look(config, databaseUrl, log)
     return tell(restored, scrubbed, output)

@@ -59,10 +59,11 @@ export function addServerCommands(packs: Command, env: NodeJS.ProcessEnv, finish
 async function migrateOnce(source: NodeJS.ProcessEnv): Promise<void> {
   const { startEmbedded } = await import('../db/embedded.ts')
   const { migrate } = await import('../db/migrate.ts')
+  const { reaching } = await import('./database.ts')
   const config = readConfig(source)
   const embedded = config.databaseUrl ? undefined : await startEmbedded({ dataDir: config.dataDir })
   try {
-    const applied = await migrate(config.databaseUrl ?? embedded?.url ?? '')
+    const applied = await reaching(config, () => migrate(config.databaseUrl ?? embedded?.url ?? ''))
     process.stdout.write(applied.length > 0 ? `applied ${applied.join(', ')}\n` : 'nothing to do\n')
   } finally {
     await embedded?.stop()

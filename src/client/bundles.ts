@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ask, askFor, type Connection, jsonBody, send, unreachable } from './connection.ts'
+import { ask, askFor, type Connection, jsonBody, notOurs, objectIn, send, unreachable } from './connection.ts'
 import { PacksError, unlessCancelled } from './failure.ts'
 import type { Lock } from './lock.ts'
 import type { PackType } from './pack.ts'
@@ -84,7 +84,10 @@ export function bundlesOf(connection: Connection): Bundles {
     },
     read: ({ id, size }, options = {}) => readFile(connection, { path: `/bundles/${id}`, etag: id, size }, options),
     async inventory({ signal } = {}) {
-      return (await ask(connection, { path: '/inventory', signal })).bytes
+      const call = { path: '/inventory', signal }
+      const { bytes } = await ask(connection, call)
+      if (typeof objectIn(bytes)?.payload !== 'string') throw notOurs(connection, call)
+      return bytes
     },
   }
 }

@@ -163,6 +163,8 @@ describe('the calls', () => {
     const other = http.createServer((_, response) => response.end('<html>'))
     const url = await listen(other)
     await rejects(open({ url }).pack('a'), 'ANSWER_INVALID', /is the url right/)
+    await rejects(open({ url }).resolve({ roots: ['a@1.0.0'] }), 'ANSWER_INVALID', /not JSON.*is the url right/)
+    await rejects(open({ url }).bundles.inventory(), 'ANSWER_INVALID', /is the url right/)
     await close(other)
     await rejects(open({ url }).pack('a'), 'UNREACHABLE', /ECONNREFUSED.*tried 3 times/)
   })
@@ -267,7 +269,16 @@ describe('retries', () => {
 
   it('do not take for a list what is none', async () => {
     proxy.fault = ({ response }) => response.end('{"packs":{"length":1}}')
-    await rejects(client.search().next(), 'ANSWER_INVALID', /answers packs that are no list/)
+    await rejects(client.search().next(), 'ANSWER_INVALID', /is the url right/)
+  })
+
+  it('take no answer whose fields are of another kind', async () => {
+    proxy.fault = ({ response }) => response.end('{"packs":7,"pack":"x","versions":"x","referrers":[null],"job":[]}')
+    await rejects(client.search().next(), 'ANSWER_INVALID', /is the url right/)
+    await rejects(client.pack('a'), 'ANSWER_INVALID', /is the url right/)
+    await rejects(client.versions('a'), 'ANSWER_INVALID', /is the url right/)
+    await rejects(client.referrers('a', '1.0.0'), 'ANSWER_INVALID', /is the url right/)
+    await rejects(client.jobs.show('a'), 'ANSWER_INVALID', /is the url right/)
   })
 
   it('give up a connection that is silent', async () => {

@@ -1,7 +1,7 @@
-import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { askFor, type Call, type Connection, queryOf } from './connection.ts'
 import { PacksError, type PacksErrorCode, unlessCancelled } from './failure.ts'
+import { anew, isComing, lookMs, noticeMs, resumeAtOf, type TakenUp, takeUp } from './import-take-up.ts'
 import { listed } from './pages.ts'
 import { Passing, persist } from './retry.ts'
 
@@ -102,18 +102,48 @@ async function find(connection: Connection, id: string, signal: AbortSignal | un
 
 async function run(connection: Connection, source: ImportSource, options: ImportOptions): Promise<ImportReport> {
   const { dryRun = false, signal } = options
-  // Chosen here, so that it is known however early the connection is lost. A dry run leaves nothing to go on with.
-  const id = dryRun ? undefined : randomUUID()
-  const query = uploadQuery(options, id === undefined ? { dryRun: 'true' } : { resume: id })
-  const sent = await send(connection, source, { ...options, id, query, field: 'changed' })
+  // A dry run leaves nothing to go on with.
+  const query = uploadQuery(options, { dryRun: 'true' })
+  const sent = dryRun
+    ? await send(connection, source, { ...options, id: undefined, from: 0, query, field: 'changed' })
+    : await bring(connection, source, options, 'changed')
   return 'report' in sent ? sent.report : ended(connection, await find(connection, sent.id, signal), signal)
 }
 
 async function start(connection: Connection, source: ImportSource, options: ImportOptions): Promise<ImportStatus> {
-  const id = randomUUID()
-  const query = uploadQuery(options, { resume: id, async: 'true' })
-  await send(connection, source, { ...options, id, query, field: 'import' })
+  const { id } = await bring(connection, source, options, 'import')
   return find(connection, id, options.signal)
+}
+
+type Sent = { id: string } | { id: string; report: ImportReport }
+
+/** Sends a file, from where a run before this one has left it. The id is known however early the connection is lost. */
+async function bring(
+  connection: Connection,
+  source: ImportSource,
+  options: ImportOptions,
+  field: Sending['field'],
+): Promise<Sent> {
+  const { signal } = options
+  const more = field === 'import' ? { async: 'true' } : {}
+  const begin = async ({ id, from, status }: TakenUp): Promise<Sent> => {
+    if (status) return { id }
+    const query = uploadQuery(options, { ...more, resume: id })
+    return { ...(await send(connection, source, { ...options, id, from, query, field })), id }
+  }
+  const taken = await takeUp(connection, source, {
+    options: uploadQuery(options, more).toString(),
+    find: (id) => find(connection, id, signal),
+    signal,
+  })
+  try {
+    return await begin(taken)
+  } catch (error) {
+    // Somebody else has one of this id, or another run of the same command sends it at this moment.
+    const isAnothers = error instanceof PacksError && /^IMPORT_(?:UNKNOWN|SUPERSEDED)$/.test(error.code)
+    if (taken.isFresh || !isAnothers) throw error
+    return begin(anew())
+  }
 }
 
 function uploadQuery({ force, runner, repository }: ImportOptions, more: Record<string, string>): URLSearchParams {
@@ -125,28 +155,58 @@ function uploadQuery({ force, runner, repository }: ImportOptions, more: Record<
   })
 }
 
-type Sending = ImportOptions & { id: string | undefined; query: URLSearchParams; field: 'changed' | 'import' }
+type Sending = ImportOptions & {
+  id: string | undefined
+  from: number
+  query: URLSearchParams
+  field: 'changed' | 'import'
+}
+
+/** For how long an import that the registry has a part of is tried again: so long a restart may take. */
+const lastingMs = 2 * 60_000
 
 /** Sends a file to its end, whatever breaks off meanwhile. Without a report: all of it is there, and is seen to. */
 async function send(
   connection: Connection,
   source: ImportSource,
-  { id, query, field, ...options }: Sending,
+  { id, from: first, query, field, ...options }: Sending,
 ): Promise<{ report: ImportReport } | { id: string }> {
   const { signal } = options
   const once = { ...connection, attempts: 1, idleTimeoutMs: Math.max(connection.idleTimeoutMs, silenceMs) }
-  let from = 0
+  let [from, told] = [first, first]
+  // Whether where to go on is still to be asked, and whether the registry has some of it.
+  let [isLost, isBegun] = [false, first > 0]
+  const onTaken = () => {
+    isBegun = true
+  }
+  const look = async (id: string): Promise<{ id: string } | undefined> => {
+    const left = await whatIsLeft({ ...connection, attempts: 1 }, id, source, signal)
+    if (typeof left !== 'number') return left
+    isLost = false
+    from = left
+    isBegun ||= from > 0
+    return undefined
+  }
   return persist(connection, signal, async () => {
     try {
-      const call = callOf(`/bundles/import?${query}`, source, from, options)
+      const whole = isLost && id !== undefined ? await look(id) : undefined
+      if (whole) return whole
+      const call = callOf(`/bundles/import?${query}`, source, from, { ...options, onTaken })
       return { report: await askFor<ImportReport>(once, field, call) }
     } catch (error) {
       if (!mayPass(error)) throw error
-      const before = from
-      const left = id === undefined ? 0 : await whatIsLeft(connection, id, source, signal)
-      if (typeof left !== 'number') return left
-      from = left
-      throw passing(error, from > before)
+      if (id !== undefined && !isLost) {
+        isLost = true
+        try {
+          const whole = await look(id)
+          if (whole) return whole
+        } catch (again) {
+          if (!mayPass(again)) throw again
+        }
+      }
+      const gained = from > told
+      told = from
+      throw passing(error, { gained, lastingMs: isBegun && id !== undefined ? lastingMs : 0 })
     }
   })
 }
@@ -162,7 +222,7 @@ async function ended(
   let status = begun
   while (status.state === 'publishing') {
     await sleep(pollMs, undefined, signal ? { signal } : {}).catch(() => unlessCancelled(signal))
-    status = await find(connection, status.id, signal)
+    status = await persist(connection, signal, () => findLasting(connection, begun.id, signal))
   }
   const { id, state, report, error } = status
   if (state === 'published' && report) return { ...report, id }
@@ -173,12 +233,27 @@ async function ended(
   )
 }
 
-function callOf(path: string, { size, open }: ImportSource, from: number, { onProgress, signal }: ImportOptions): Call {
+/** The same where the registry may be restarting. */
+async function findLasting(connection: Connection, id: string, signal: AbortSignal | undefined): Promise<ImportStatus> {
+  try {
+    return await find({ ...connection, attempts: 1 }, id, signal)
+  } catch (error) {
+    throw mayPass(error) ? passing(error, { lastingMs }) : error
+  }
+}
+
+type Told = Pick<ImportOptions, 'onProgress' | 'signal'> & { onTaken: () => void }
+
+function callOf(path: string, { size, open }: ImportSource, from: number, { onProgress, onTaken, signal }: Told): Call {
   async function* body(): AsyncGenerator<Uint8Array> {
     let sentBytes = from
+    let pieces = 0
     for await (const piece of open(from)) {
       yield piece
       sentBytes += piece.length
+      // The first is asked behind also where there is no connection; the second goes when the first has gone.
+      pieces += 1
+      if (pieces === 2) onTaken()
       onProgress?.({ sentBytes, totalBytes: size })
     }
     if (sentBytes !== size)
@@ -191,8 +266,8 @@ function callOf(path: string, { size, open }: ImportSource, from: number, { onPr
   }
 }
 
-function passing(error: PacksError, gained: boolean): Passing {
-  return new Passing(error, { gained })
+function passing(error: PacksError, options: { gained?: boolean; lastingMs: number }): Passing {
+  return new Passing(error, options)
 }
 
 function mayPass(error: unknown): error is PacksError {
@@ -201,15 +276,11 @@ function mayPass(error: unknown): error is PacksError {
   return code === 'UNREACHABLE' || code === 'RANGE_INVALID' || status === 408 || status === 429 || status >= 500
 }
 
-/** The registry notices a lost connection within moments; after this it is taken over all the same. */
-const noticeMs = 20_000
-const lookMs = 300
-
 /** Where to go on: at the start, where the registry knows nothing of it; nowhere, where it has all of it. */
 async function whatIsLeft(
   connection: Connection,
   id: string,
-  { size }: ImportSource,
+  source: ImportSource,
   signal: AbortSignal | undefined,
 ): Promise<number | { id: string }> {
   try {
@@ -219,13 +290,9 @@ async function whatIsLeft(
       await sleep(lookMs, undefined, signal ? { signal } : {}).catch(() => unlessCancelled(signal))
       status = await find(connection, id, signal)
     }
-    return isComing(status) || status.state === 'failed' ? Math.min(status.resumeAt ?? 0, size - 1) : { id }
+    return isComing(status) || status.state === 'failed' ? resumeAtOf(status, source) : { id }
   } catch (error) {
     if (error instanceof PacksError && error.code === 'IMPORT_UNKNOWN') return 0
     throw error
   }
-}
-
-function isComing({ state }: ImportStatus): boolean {
-  return state === 'receiving' || state === 'verifying'
 }

@@ -1,4 +1,4 @@
-import { askFor, type Call, type Connection } from './connection.ts'
+import { askFor, type Call, type Connection, type Field } from './connection.ts'
 import { PacksError } from './failure.ts'
 
 /**
@@ -8,7 +8,7 @@ import { PacksError } from './failure.ts'
  */
 export async function* pages<Page extends object>(
   connection: Connection,
-  field: string,
+  field: Field,
   call: Call,
 ): AsyncGenerator<Page, void, undefined> {
   const seen = new Set<string>()
@@ -31,13 +31,10 @@ export async function* pages<Page extends object>(
 /** The entries of a list, page after page as they are consumed. Throws ANSWER_INVALID. */
 export async function* listed<Entry>(
   connection: Connection,
-  field: string,
+  field: Field,
   call: Call,
 ): AsyncGenerator<Entry, void, undefined> {
   for await (const page of pages<Record<string, Entry[]>>(connection, field, call)) {
-    const entries = page[field]
-    if (!Array.isArray(entries))
-      throw new PacksError('ANSWER_INVALID', `${connection.base}${call.path} answers ${field} that are no list`)
-    yield* entries
+    yield* page[field] ?? []
   }
 }

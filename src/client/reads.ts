@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { ask, askFor, type Connection, jsonBody, queryOf } from './connection.ts'
+import { ask, askFor, type Call, type Connection, jsonBody, notOurs, queryOf } from './connection.ts'
 import { PacksError } from './failure.ts'
 import { type Lock, parseLock } from './lock.ts'
 import {
@@ -112,8 +112,17 @@ export function readsOf(connection: Connection): Reads {
       const call = { method: 'POST' as const, path: '/resolve', body: jsonBody(request), signal }
       const { bytes, headers } = await ask(connection, call)
       requireWhole(bytes, headers['repr-digest'])
-      return { lock: parseLock(bytes), bytes }
+      return { lock: lockIn(connection, call, bytes), bytes }
     },
+  }
+}
+
+/** A lock that is wrong in an answer is no fault of a file: what answers is no registry. */
+function lockIn(connection: Connection, call: Call, bytes: Uint8Array): Lock {
+  try {
+    return parseLock(bytes)
+  } catch (error) {
+    throw error instanceof PacksError ? notOurs(connection, call, error) : error
   }
 }
 

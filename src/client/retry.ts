@@ -4,17 +4,22 @@ import { PacksError, unlessCancelled } from './failure.ts'
 /** How often a call is tried at most, and the first pause between tries in milliseconds: it doubles each time. */
 export type Patience = { attempts: number; baseDelayMs: number }
 
-/** A failure that may pass. `retryAfterMs`: what the server asks for; `gained`: some of the work is done for good. */
+/**
+ * A failure that may pass. `retryAfterMs`: what the server asks for; `gained`: some of the work is done for good;
+ * `lastingMs`: it is tried again for so long, however often that is.
+ */
 export class Passing extends Error {
   readonly failure: PacksError
   readonly retryAfterMs: number
   readonly gained: boolean
+  readonly lastingMs: number
 
-  constructor(failure: PacksError, { retryAfterMs = 0, gained = false } = {}) {
+  constructor(failure: PacksError, { retryAfterMs = 0, gained = false, lastingMs = 0 } = {}) {
     super(failure.message, { cause: failure })
     this.failure = failure
     this.retryAfterMs = retryAfterMs
     this.gained = gained
+    this.lastingMs = lastingMs
   }
 }
 
@@ -28,6 +33,7 @@ export async function persist<T>(
   signal: AbortSignal | undefined,
   attempt: () => Promise<T>,
 ): Promise<T> {
+  let since = 0
   for (let failed = 0; ; ) {
     unlessCancelled(signal)
     try {
@@ -35,8 +41,9 @@ export async function persist<T>(
     } catch (error) {
       unlessCancelled(signal)
       if (!(error instanceof Passing)) throw error
+      if (failed === 0 || error.gained) since = performance.now()
       failed = error.gained ? 1 : failed + 1
-      if (failed >= attempts) throw givenUp(error.failure, failed)
+      if (failed >= attempts && performance.now() - since >= error.lastingMs) throw givenUp(error.failure, failed)
       const pauseMs = Math.min(baseDelayMs * 2 ** (failed - 1), longestPauseMs)
       // Jitter, so that many clients do not come back at the same moment.
       const delayMs = Math.max(pauseMs * (0.5 + Math.random() / 2), Math.min(error.retryAfterMs, longestRetryAfterMs))

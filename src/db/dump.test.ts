@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { after, before, it } from 'node:test'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { connect, type Sql } from './client.ts'
-import { copyOut } from './dump.ts'
+import { copyOut, firstFilled } from './dump.ts'
+import { migrate } from './migrate.ts'
 
 let databases: TestDatabases
 let sql: Sql
@@ -27,3 +28,16 @@ for (const length of [100, 20_000, 70_000, 1_000_000])
       assert.equal((await tx`select 1`).length, 1)
     })
   })
+
+it('a database that was migrated and never used is empty, until somebody has something in it', async () => {
+  const url = await databases.empty()
+  await migrate(url)
+  const migrated = connect(url, { max: 1 })
+  try {
+    assert.equal(await firstFilled(migrated), undefined)
+    await migrated`insert into repositories (name) values ('team/app')`
+    assert.equal(await firstFilled(migrated), 'repositories')
+  } finally {
+    await migrated.end({ timeout: 5 })
+  }
+})

@@ -88,10 +88,13 @@ export function dumpedBlobs(
     select digest, size, storage_key as key, damaged_at is not null as damaged from blobs order by digest`.cursor(500)
 }
 
+/** What migrations or the first start write by themselves: rows there are nobody's. */
+const seeded = ['secrets', 'token_keys', 'event_horizon']
+
 /** The first table that has rows of somebody's; undefined where the database is as migrations leave it. */
 export async function firstFilled(sql: Sql | Transaction): Promise<string | undefined> {
   for (const { name } of await dumpedTables(sql)) {
-    if (name === 'secrets' || name === 'token_keys') continue
+    if (seeded.includes(name)) continue
     const rows = await sql`select 1 from ${sql(name)} limit 1`
     if (rows.length > 0) return name
   }

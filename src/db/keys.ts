@@ -62,11 +62,14 @@ export async function signingKeys(sql: Sql): Promise<{ keyid: string; privateKey
   return [...rows]
 }
 
-/** Keys whose signatures are taken, and those that expired: to say so is better than not to know them. */
-export async function trustedKeys(sql: Sql): Promise<{ name: string; publicKey: Buffer; expiresAt: Date | null }[]> {
-  const rows = await sql<{ name: string; publicKey: Buffer; expiresAt: Date | null }[]>`
-    select name, public_key as "publicKey", expires_at as "expiresAt" from signing_keys
-    where distrusted_at is null order by keyid`
+/** What a signature is judged by. */
+type KnownKey = Pick<KeyRow, 'keyid' | 'name' | 'publicKey' | 'expiresAt' | 'distrustedAt'>
+
+/** Every key there ever was, by one statement: those that expired or are distrusted as well, for that is to be said. */
+export async function knownKeys(sql: Sql): Promise<KnownKey[]> {
+  const rows = await sql<KnownKey[]>`
+    select keyid, name, public_key as "publicKey", expires_at as "expiresAt", distrusted_at as "distrustedAt"
+    from signing_keys order by keyid`
   return [...rows]
 }
 

@@ -7,7 +7,7 @@ import { connect, type Transaction } from '../db/client.ts'
 import { lockDependencies } from '../db/packs.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { tidy } from '../registry/deletions.ts'
-import { trustKey } from '../registry/keys.ts'
+import { distrustKey, trustKey } from '../registry/keys.ts'
 import { pathOf, type SampleOptions, sampleBundle, type TarEntry, tarOf } from '../testing/bundle.ts'
 import { untilBlocked } from '../testing/collect.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
@@ -140,6 +140,28 @@ describe('importing a bundle', () => {
       assert.deepEqual(await objects(registry), [])
       const list = await registry.call('GET', '/bundles/imports')
       assert.deepEqual(await list.json(), { imports: [] })
+    }))
+
+  it('tells in a dry run of the quotas that would refuse it, to the byte', () =>
+    withRegistry(async (registry) => {
+      const quota = (limits: object) => registry.call('PUT', '/quotas/packs/**', { body: JSON.stringify(limits) })
+      const tried = async () => (await send(registry, sample.bytes, '?dryRun=true')).type ?? 'taken'
+      const { db } = registry.deps
+      await quota({ bytes: 1 })
+      assert.equal(await tried(), 'urn:packs-registry:QUOTA_EXCEEDED')
+      const { detail = '', status } = await send(registry, sample.bytes, '?dryRun=true')
+      const told = Number(/would come to .*?(\d+)(?: bytes\)|\. | bytes)/.exec(detail)?.[1])
+      assert.equal(status, (await send(registry, sample.bytes)).status, detail)
+      await quota({ bytes: 1_000_000_000, versions: 1 })
+      assert.equal(await tried(), 'urn:packs-registry:QUOTA_EXCEEDED')
+      await quota({ bytes: 1_000_000_000, versions: 2 })
+      assert.equal(await tried(), 'taken')
+      assert.equal((await send(registry, sample.bytes)).status, 201)
+      const [usage] = await db.sql<{ bytes: number; versions: number }[]>`select bytes, versions from quota_usage`
+      assert.deepEqual(usage && [usage.versions, usage.bytes], [2, told], detail)
+      // All of it is there: nothing is added, whatever the quota says by now.
+      await quota({ bytes: 1 })
+      assert.equal(await tried(), 'taken')
     }))
 
   it('takes it compressed', () =>
@@ -284,6 +306,18 @@ describe('the signature of a bundle', () => {
       const answer = await send(registry, signed)
       assert.deepEqual([answer.status, answer.type], [422, 'urn:packs-registry:SIGNATURE_INVALID'])
       assert.match(answer.detail ?? '', /expired/)
+    }))
+
+  it('is needed as before when the only trusted key is distrusted', () =>
+    withRegistry(async (registry) => {
+      const { keyid } = await trustKey(registry.deps, 'ours', ours.pem)
+      await distrustKey(registry.deps, keyid)
+      const unsigned = await send(registry, sample.bytes)
+      assert.deepEqual([unsigned.status, unsigned.type], [422, 'urn:packs-registry:SIGNATURE_MISSING'])
+      const answer = await send(registry, signed)
+      assert.deepEqual([answer.status, answer.type], [422, 'urn:packs-registry:SIGNATURE_INVALID'])
+      assert.match(answer.detail ?? '', /that key was distrusted here on \d{4}-/)
+      assert.deepEqual(await visible(registry), { packs: 0, repositories: 0, blobs: 0 })
     }))
 
   it('is not looked at where the setting says never', () =>

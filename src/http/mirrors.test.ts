@@ -164,6 +164,7 @@ describe('mirrors by REST', () => {
     ['credentials in the url', { url: 'https://u:p@a' }, /their own field/],
     ['another scheme', { url: 'file:///etc/passwd' }, /https/],
     ['a schedule that is none', { schedule: '61 * * * *' }, /five fields/],
+    ['a schedule that never comes', { schedule: '0 0 31 4,6 *' }, /of a time that comes/],
     ['a range that is none', { selection: { versions: 'nope!' } }, /range/],
     ['a pattern that is none', { selection: { packs: ['A'] } }, /id of a pack/],
     ['half of credentials', { credentials: { username: 'u' } }, /username, password/],

@@ -79,7 +79,12 @@ const changeable = {
   prefix: v.optional(parsed(parseName, 'must be the first part of a repository name'), 'packs'),
   selection: v.optional(selectionSchema, {}),
   schedule: v.optional(
-    v.nullable(v.pipe(v.string(), v.check(isCron, 'must be five fields of cron, such as "0 3 * * *", in UTC'))),
+    v.nullable(
+      v.pipe(
+        v.string(),
+        v.check(isCron, 'must be five fields of cron, such as "0 3 * * *", in UTC, of a time that comes'),
+      ),
+    ),
     null,
   ),
   credentials: v.optional(v.nullable(credentialsSchema)),

@@ -1,3 +1,5 @@
+import { comes } from '../cron.ts'
+
 /** Lowest and highest of minute, hour, day of month, month, day of week. */
 const bounds = [
   [0, 59],
@@ -7,11 +9,13 @@ const bounds = [
   [0, 7],
 ] as const
 
-/** Whether a text is five fields of cron: numbers, ranges, lists and steps, such as `15,45 2-4 * * 1-5`. */
+/** Whether a text is five fields of cron: numbers, ranges, lists and steps, such as `15,45 2-4 * * 1-5`, of a time that comes. */
 export function isCron(text: string): boolean {
   const fields = text.trim().split(/\s+/)
   return (
-    fields.length === bounds.length && fields.every((field, i) => field.split(',').every((part) => isPart(part, i)))
+    fields.length === bounds.length &&
+    fields.every((field, i) => field.split(',').every((part) => isPart(part, i))) &&
+    comes(text)
   )
 }
 

@@ -70,7 +70,7 @@ function toldSignature(outcome: SignatureOutcome): ImportReport['signature'] {
 const gravest: readonly FailureKey[] = [
   ...(['DENIED', 'BUNDLE_INVALID', 'SIGNATURE_INVALID', 'SIGNATURE_MISSING', 'IMPORT_BASE_MISSING'] as const),
   ...(['MANIFEST_INVALID', 'IMPORT_REFUSED', 'TAG_INVALID', 'VERSION_EXISTS', 'VERSION_SPENT'] as const),
-  ...(['DEPENDENCY_INVALID', 'RUNNER_TOO_OLD', 'IMPORT_BACKWARDS'] as const),
+  ...(['DEPENDENCY_INVALID', 'RUNNER_TOO_OLD', 'IMPORT_BACKWARDS', 'QUOTA_EXCEEDED'] as const),
 ]
 
 /** As many problems as an answer names; the report has them all. */

@@ -11,7 +11,7 @@ import { namedByBundle, namedByLayout } from './import-layout.ts'
 import { type Plan, type Problem, planImport } from './import-plan.ts'
 import type { Received } from './import-receive.ts'
 import { openTexts } from './import-texts.ts'
-import { trustedKeys } from './keys.ts'
+import { knownKeys } from './keys.ts'
 
 export type Verified = {
   survey: Received['survey']
@@ -35,9 +35,10 @@ export async function verifyWhole(
   { keys, base, pack }: Options,
 ): Promise<Verified> {
   const { contents, blobs, manifests, lock, leftOut } = survey
-  const trusted = await trustedKeys(deps)
-  const signature = signatureOf(survey, trusted, new Date())
-  const refused = decideVerification(deps.config.bundleVerify, trusted.length > 0, signature)
+  const { trusted, distrusted } = await knownKeys(deps)
+  const signature = signatureOf(survey, trusted, new Date(), distrusted)
+  const hadKeys = trusted.length + distrusted.length > 0
+  const refused = decideVerification(deps.config.bundleVerify, hadKeys, signature)
   const problems: Problem[] = refused ? [{ key: refused.key, message: String(refused.detail) }] : []
   const held = await base.manifests(leftOut)
   // Of what is left out, only what the importer may read: a digest in a manifest is no right to what it stands for.

@@ -16,6 +16,7 @@ import { endOf, finishImport, handOver } from './import-finish.ts'
 import { type Intake, openIntake, tryingIntake } from './import-intake.ts'
 import type { Plan } from './import-plan.ts'
 import { lifeSeconds, type Pulse, startPulse } from './import-pulse.ts'
+import { overQuotas } from './import-quotas.ts'
 import { type Before, type Received, receive } from './import-receive.ts'
 import { isPassing, quarantine, Refused, reasonOf } from './import-refusal.ts'
 import { type ImportReport, reportOf } from './import-report.ts'
@@ -205,7 +206,7 @@ async function tryImport(deps: Deps, request: ImportRequest): Promise<ImportRepo
     const verified = await verifyWhole(deps, received, { keys: intake.keys, base, pack })
     requirePush([...verified.plan.places.keys()], request)
     const judgement = await ask(deps.db, (sql) => judge(sql, verified.plan, { force: force !== undefined, runner }))
-    const problems = [...verified.problems, ...judgement.problems]
+    const problems = [...verified.problems, ...judgement.problems, ...(await overQuotas(deps, verified))]
     const changed =
       judgement.versions.some(({ outcome }) => outcome === 'new') ||
       judgement.channels.some(({ outcome }) => outcome !== 'present')

@@ -1,6 +1,7 @@
 import { createPrivateKey } from 'node:crypto'
 import { maxSignatures } from '../bundles/dsse.ts'
 import {
+  type DistrustedKey,
   generateKey,
   type KeyId,
   type PublicKey,
@@ -157,14 +158,22 @@ export async function signers(deps: Deps): Promise<SigningKey[]> {
   }))
 }
 
-/** The keys that signatures are checked with, ours among them; expired ones too, for the check knows what that means. */
+/**
+ * The keys that signatures are checked with, ours among them; expired ones too, for the check knows what that means. And
+ * those that are distrusted: nothing is checked with them.
+ */
+export async function knownKeys(deps: Deps): Promise<{ trusted: PublicKey[]; distrusted: DistrustedKey[] }> {
+  const found = await askRead(deps.db, (sql) => rows.knownKeys(sql))
+  return {
+    trusted: found.flatMap(({ name, publicKey, expiresAt, distrustedAt }) =>
+      distrustedAt ? [] : [{ ...publicKeyOf(publicKey), name, expiresAt: expiresAt ?? undefined }],
+    ),
+    distrusted: found.flatMap(({ keyid, name, distrustedAt }) => (distrustedAt ? [{ keyid, name, distrustedAt }] : [])),
+  }
+}
+
 export async function trustedKeys(deps: Deps): Promise<PublicKey[]> {
-  const found = await askRead(deps.db, (sql) => rows.trustedKeys(sql))
-  return found.map(({ name, publicKey, expiresAt }) => ({
-    ...publicKeyOf(publicKey),
-    name,
-    expiresAt: expiresAt ?? undefined,
-  }))
+  return (await knownKeys(deps)).trusted
 }
 
 async function inTurn(deps: Deps, change: (tx: Transaction) => Promise<rows.KeyRow>): Promise<Key> {
