@@ -20,17 +20,18 @@ const program = (then: string) => `
   import cluster from 'node:cluster'
   import { readdirSync, readFileSync } from 'node:fs'
   import { createServer } from 'node:http'
+  import { connect } from 'node:net'
   import { startWorkers } from ${place('./processes.ts')}
   import { waitFor } from ${place('./testing/wait.ts')}
 
-  if (cluster.isWorker) createServer().listen(0, '127.0.0.1')
+  if (cluster.isWorker) createServer((_, answer) => answer.end()).listen(0, '127.0.0.1')
   else {
     let served = 0
     cluster.on('listening', () => served++)
     const logged = []
     const log = (facts, text) => logged.push({ ...facts, code: facts.error?.code, text })
     const workers = startWorkers(2, () => ({}), { warn: log, error: log })
-    await workers.listening
+    const port = await workers.listening
     await waitFor('both to serve', () => served === 2)
     // Busy until it is dead with all its threads, so that nothing is heard of it.
     const kill = (worker) => {
@@ -81,5 +82,24 @@ it('a worker that cannot be started is tried again', { skip }, async () => {
       [ended, undefined],
       [ended, 'ENOENT'],
     ],
+  )
+})
+
+it('a connection that a worker was handed and did not take ends with it', { skip }, async () => {
+  const logged = await run(`
+    process.kill(worker.process.pid, 'SIGSTOP')
+    let open = 0
+    // They are handed out in turn: one at least to the worker that takes none.
+    for (let n = 0; n < 4; n++) {
+      const socket = connect(port, '127.0.0.1').on('error', () => {}).on('close', () => open--)
+      socket.resume().write('GET / HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n')
+      open++
+    }
+    await waitFor('the others to be answered', () => open === 1)
+    kill(worker)
+    await waitFor('the last to end', () => open === 0)`)
+  assert.deepEqual(
+    logged.map(({ text }) => text),
+    [ended],
   )
 })

@@ -54,6 +54,8 @@ export function startWorkers(
     const replace = (why: object) => {
       figures.remove(worker)
       if (stopping) return
+      // A connection that it has not taken, nobody else is given any more.
+      handed.get(worker)?.close()
       handed.delete(worker)
       log.error({ worker: worker.process.pid, ...why }, 'a serving process ended; starting another')
       setTimeout(() => stopping || fork(index), restartDelayMs)
