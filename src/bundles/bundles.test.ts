@@ -300,6 +300,12 @@ describe('a bundle', () => {
     ['no lock', () => without(pathOf(digests.lock)), 'BUNDLE_INVALID', /the lock .* is not in it/],
     ['an index that is none', () => replaced('index.json', () => Buffer.from('[]')), 'BUNDLE_INVALID', /JSON object/],
     [
+      'an index of very many parts',
+      () => replaced('index.json', () => Buffer.from(`{"manifests":[${'{},'.repeat(1_600_000)}{}]}`)),
+      'BUNDLE_INVALID',
+      /more than 3000000 objects/,
+    ],
+    [
       'an index of another time',
       () => replaced('index.json', (bytes) => Buffer.from(bytes.toString().replace('"1"', '"2"'))),
       'BUNDLE_INVALID',

@@ -1,6 +1,7 @@
 import { Failure } from '../errors.ts'
 import { type Descriptor, isObject, parseAnnotations, parseDescriptor } from '../oci/descriptor.ts'
 import { type Digest, digestOf, parseDigest } from '../oci/digest.ts'
+import { hasMoreParts } from '../oci/json.ts'
 import { mediaTypes } from '../oci/media-types.ts'
 import { parseTag, type Tag } from '../oci/reference.ts'
 import { attachedTo } from '../packs/channel.ts'
@@ -179,7 +180,11 @@ export function inBundleTerms<T>(read: () => T): T {
   }
 }
 
+/** Twice what the largest list of manifests, or the largest lock, has: see hasMoreParts. */
+export const mostParts = 3_000_000
+
 export function parseJson(bytes: Buffer, what: string): Record<string, unknown> {
+  if (hasMoreParts(bytes, mostParts)) throw invalid(`${what} has more than ${mostParts} objects, lists and entries`)
   let value: unknown
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))

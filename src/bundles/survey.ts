@@ -4,11 +4,21 @@ import type { Readable } from 'node:stream'
 import { Failure } from '../errors.ts'
 import { isObject } from '../oci/descriptor.ts'
 import type { Digest } from '../oci/digest.ts'
+import { hasMoreParts } from '../oci/json.ts'
 import { maxManifestBytes } from '../oci/manifest.ts'
 import { inWords } from '../packs/document.ts'
 import { type Lock, parseLock } from '../packs/lock.ts'
 import { type Described, describe } from './closure.ts'
-import { type Contents, documentOf, invalid, type LeftOut, parseIndex, parseJson, parseMissing } from './contents.ts'
+import {
+  type Contents,
+  documentOf,
+  invalid,
+  type LeftOut,
+  mostParts,
+  parseIndex,
+  parseJson,
+  parseMissing,
+} from './contents.ts'
 import { filesOfFolder } from './folder.ts'
 import { defaultLimits, type Layout, type LayoutReader, type Limits, readFiles, readLayout } from './read.ts'
 
@@ -68,6 +78,7 @@ export function openCollection() {
 
 /** Whether something of it is kept. */
 function keep({ manifests, raw }: Collection, digest: Digest, bytes: Buffer): boolean {
+  if (hasMoreParts(bytes, mostParts)) return false
   let value: unknown
   try {
     value = JSON.parse(bytes.toString('utf8'))
