@@ -148,6 +148,8 @@ export function readArtifact(
   if (!isObject(manifest)) throw invalid('the body is not a JSON object')
   const annotations = (manifest.annotations ?? {}) as Record<string, string>
   const type = artifactTypeOf(manifest)
+  // What has one is a referrer to everybody: it counts as no version of a quota, and goes with what it refers to.
+  if (manifest.subject != null) throw invalid('a pack refers to no other manifest: leave out its subject')
   const document = documentOf(manifest, config, { packId, version, type }, annotations)
   const isIndex = 'manifests' in manifest
   if (isIndex && type !== 'bundle')

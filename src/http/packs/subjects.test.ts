@@ -113,8 +113,8 @@ describe('a manifest with a subject', () => {
             const disguised = { ...manifest, subject: other }
             const digest = digestOf(Buffer.from(JSON.stringify(disguised)))
             const answer = await put(packId, place.replace('sha256-of', digest), disguised, mayOverwrite)
-            assert.equal(answer.status, 409, answer.text)
-            assert.match(answer.text, /1\.0\.0 is published already/)
+            assert.equal(answer.status, 400, answer.text)
+            assert.match(answer.text, /a pack refers to no other manifest/)
           }
         const layers = [...manifest.layers, await open.pushBlob(`packs/${packId}`, 'more')]
         for (const wrong of [{ ...manifest, layers, subject }, signature()])
@@ -140,7 +140,7 @@ describe('a manifest with a subject', () => {
         assert.equal(await named(packId, 'stable'), digests.get('2.0.0'))
       })
 
-      it('takes no number that is free, unless it is a pack', async () => {
+      it('takes no number that is free, be it a pack or not', async () => {
         const packId = `free-${part}`
         await publishAll(packId, '1.0.0')
         const { manifest } = await manifestAt(packId, '1.0.0')
@@ -151,17 +151,12 @@ describe('a manifest with a subject', () => {
         const made = await put(packId, '3.0.0', real, mayOverwrite)
         assert.equal(made.status, 201, made.text)
         const attached = await put(packId, '4.0.0', { ...real, subject }, mayOverwrite)
-        assert.equal(attached.status, 201, attached.text)
-        assert.equal((await put(packId, '4.0.0', real, mayOverwrite)).status, 409)
-        for (const [version, { digest }] of [
-          ['3.0.0', made],
-          ['4.0.0', attached],
-        ] as const) {
-          assert.equal(await named(packId, version), digest)
-          const { body } = await ask(open, 'GET', `/packs/${packId}/${version}/manifest`)
-          assert.equal((body.pack as Json).manifestDigest, digest)
-        }
-        assert.equal(await named(packId, 'latest'), attached.digest)
+        assert.equal(attached.status, 400, attached.text)
+        assert.equal((await open.call('GET', `/v2/packs/${packId}/manifests/4.0.0`)).status, 404)
+        const { digest } = made
+        for (const name of ['3.0.0', 'latest']) assert.equal(await named(packId, name), digest)
+        const { body } = await ask(open, 'GET', `/packs/${packId}/3.0.0/manifest`)
+        assert.equal((body.pack as Json).manifestDigest, digest)
       })
 
       it('takes no number that is spent', async () => {
@@ -170,9 +165,10 @@ describe('a manifest with a subject', () => {
         const { manifest } = await manifestAt(packId, '2.0.0')
         assert.equal((await ask(open, 'DELETE', `/packs/${packId}/2.0.0`)).status, 200)
         const disguised = await put(packId, '2.0.0', { ...manifest, subject }, mayOverwrite)
+        assert.equal(disguised.status, 400, disguised.text)
+        assert.match(disguised.text, /a pack refers to no other manifest/)
         // Its blobs are there until they are collected.
-        assert.equal(disguised.status, 409, disguised.text)
-        assert.match(disguised.text, /was deleted/)
+        assert.match((await put(packId, '2.0.0', manifest, mayOverwrite)).text, /was deleted/)
         assert.equal((await put(packId, '2.0.0', signature(), mayOverwrite)).status, 400)
         assert.equal((await open.call('GET', `/v2/packs/${packId}/manifests/2.0.0`)).status, 404)
       })
@@ -214,7 +210,13 @@ describe('a manifest with a subject', () => {
         return put('race', '2.0.0', document, i % 2 === 0)
       }),
     )
-    assert.deepEqual(answers.map(({ status }) => status).sort(), [201, ...Array(11).fill(409)])
+    const statuses = answers.map(({ status }) => status)
+    // Those with a subject are refused whoever is first.
+    assert.deepEqual(
+      statuses.filter((_, i) => i % 3 !== 0),
+      Array(8).fill(400),
+    )
+    assert.deepEqual(statuses.filter((_, i) => i % 3 === 0).sort(), [201, 409, 409, 409])
     const winner = answers.find(({ status }) => status === 201)
     assert.equal(await named('race', '2.0.0'), winner?.digest)
     assert.equal(await named('race', 'latest'), winner?.digest)
