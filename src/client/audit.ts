@@ -1,4 +1,5 @@
-import { askFor, type Connection, queryOf } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Connection, queryOf } from './connection.ts'
 import { listed } from './pages.ts'
 
 /** What was done or refused. Times are RFC 3339. */

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ask, askFor, type Connection, jsonBody, notOurs, objectIn, send, unreachable } from './connection.ts'
+import { askFor, notOurs, objectIn } from './answers.ts'
+import { ask, type Connection, jsonBody, send, unreachable } from './connection.ts'
 import { PacksError, unlessCancelled } from './failure.ts'
 import type { Lock } from './lock.ts'
 import type { PackType } from './pack.ts'

@@ -1,4 +1,5 @@
-import { askFor, type Connection, jsonBody, queryOf } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Connection, jsonBody, queryOf } from './connection.ts'
 import { PacksError } from './failure.ts'
 import { type Pack, type PackState, packPath } from './pack.ts'
 import { type DryRun, type Published, publish, type Submission, type UploadProgress } from './publish.ts'

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { askFor, type Connection, send, unreachable } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Connection, send, unreachable } from './connection.ts'
 import { PacksError, unlessCancelled } from './failure.ts'
 import { Passing, persist } from './retry.ts'
 

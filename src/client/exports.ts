@@ -1,5 +1,6 @@
+import { askFor } from './answers.ts'
 import { type BundleRequest, readFile } from './bundles.ts'
-import { askFor, type Connection, jsonBody } from './connection.ts'
+import { type Connection, jsonBody } from './connection.ts'
 import { listed } from './pages.ts'
 
 /** A bundle file that the registry makes in the background and keeps until `expiresAt`. Sizes in bytes. */

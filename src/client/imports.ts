@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { askFor, type Call, type Connection, queryOf } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Call, type Connection, queryOf } from './connection.ts'
 import { PacksError, type PacksErrorCode, unlessCancelled } from './failure.ts'
 import { anew, isComing, lookMs, noticeMs, resumeAtOf, type TakenUp, takeUp } from './import-take-up.ts'
 import { listed } from './pages.ts'

@@ -1,4 +1,5 @@
-import { askFor, type Connection, jsonBody, queryOf } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Connection, jsonBody, queryOf } from './connection.ts'
 import { listed } from './pages.ts'
 
 export type JobState = 'waiting' | 'running' | 'completed' | 'failed' | 'cancelled'

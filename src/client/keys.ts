@@ -1,4 +1,5 @@
-import { askFor, type Call, type Connection, jsonBody } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Call, type Connection, jsonBody } from './connection.ts'
 
 /**
  * A key that bundles are signed or verified with. `signing`: made by the registry, and new bundles are signed with it.

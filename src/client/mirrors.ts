@@ -1,4 +1,5 @@
-import { askFor, type Connection, jsonBody } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Connection, jsonBody } from './connection.ts'
 import type { PackType } from './pack.ts'
 
 /** Which packs and versions a mirror is about. Whatever is given must hold. */

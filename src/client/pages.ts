@@ -1,4 +1,5 @@
-import { askFor, type Call, type Connection, type Field } from './connection.ts'
+import { askFor, type Field } from './answers.ts'
+import type { Call, Connection } from './connection.ts'
 import { PacksError } from './failure.ts'
 
 /**

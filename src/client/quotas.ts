@@ -1,4 +1,5 @@
-import { askFor, type Connection, jsonBody } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Connection, jsonBody } from './connection.ts'
 
 /** What the repositories of a glob may hold together, and what they do. Absent: no limit. `setAt`: RFC 3339. */
 export type Quota = {

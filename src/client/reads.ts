@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
-import { ask, askFor, type Call, type Connection, jsonBody, notOurs, queryOf } from './connection.ts'
+import { askFor, notOurs } from './answers.ts'
+import { ask, type Call, type Connection, jsonBody, queryOf } from './connection.ts'
 import { PacksError } from './failure.ts'
 import { type Lock, parseLock } from './lock.ts'
 import {

@@ -1,4 +1,5 @@
-import { askFor, type Connection, jsonBody } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Connection, jsonBody } from './connection.ts'
 import { listed, pages } from './pages.ts'
 
 /** What is kept of a kind of things: whatever one of these rules says. */

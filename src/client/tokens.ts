@@ -1,4 +1,5 @@
-import { askFor, type Connection, jsonBody } from './connection.ts'
+import { askFor } from './answers.ts'
+import { type Connection, jsonBody } from './connection.ts'
 
 export type TokenAction = 'pull' | 'push' | 'overwrite' | 'delete'
 
