@@ -7,6 +7,9 @@ import { ask, codeIn, publish } from '../../testing/packs.ts'
 import { startRegistry, type TestRegistry } from '../../testing/registry.ts'
 import { noS3, startS3, type TestS3 } from '../../testing/s3.ts'
 
+const s3: TestS3 | undefined = await startS3()
+after(() => s3?.stop())
+
 let databases: TestDatabases
 let registry: TestRegistry
 before(async () => {
@@ -354,9 +357,6 @@ describe('GET /packs', () => {
     }
   })
 })
-
-const s3: TestS3 | undefined = await startS3()
-after(() => s3?.stop())
 
 describe('content in S3', { skip: s3 ? false : noS3 }, () => {
   let remote: TestRegistry
