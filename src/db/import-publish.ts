@@ -35,27 +35,6 @@ export async function releasesNow(
   return [...rows]
 }
 
-/** What tags point at. `version`: the highest that the manifest is; null where it is none. */
-export type TagNow = { packId: PackId; tag: Tag; digest: Digest; version: Version | null }
-
-export async function tagsNow(
-  sql: Sql | Transaction,
-  wanted: readonly { packId: PackId; tag: Tag }[],
-): Promise<TagNow[]> {
-  const rows = await sql<TagNow[]>`
-    select p.pack_id as "packId", w.tag, found.*
-    from unnest(${wanted.map((w) => w.packId as string)}::text[], ${wanted.map((w) => w.tag as string)}::text[]) as w (pack_id, tag)
-    join packs p on p.pack_id = w.pack_id,
-    lateral (
-      select t.manifest_digest as digest, (
-        select v.version from pack_versions v
-        where v.repository_id = t.repository_id and v.manifest_digest = t.manifest_digest and v.deleted_at is null
-        order by v.precedence desc limit 1) as version
-      from tags t where t.repository_id = p.repository_id and t.name = w.tag limit 1
-    ) found`
-  return [...rows]
-}
-
 /** Takes the locks of packs, in the order of their ids; see lockPack. Repositories and packs come into being with it. */
 export async function lockPacks(
   tx: Transaction,

@@ -32,11 +32,3 @@ export async function attachedTags(
     where r.name = ${repository} and t.name >= ${prefix} and t.name < ${`${prefix}~`} order by t.name`
   return [...rows]
 }
-
-/** What a tag names, without locking it. */
-export async function tagTarget(sql: Sql, repository: RepositoryName, tag: Tag): Promise<Digest | undefined> {
-  const [row] = await sql<{ digest: Digest }[]>`
-    select t.manifest_digest as digest from repositories r join tags t on t.repository_id = r.id
-    where r.name = ${repository} and t.name = ${tag}`
-  return row?.digest
-}

@@ -1,6 +1,3 @@
-import type { Digest } from '../oci/digest.ts'
-import type { RepositoryName } from '../oci/name.ts'
-import type { Tag } from '../oci/reference.ts'
 import type { Sql } from './client.ts'
 
 /** How long a process may be silent before another one fetches what it was fetching, in seconds. */
@@ -29,12 +26,4 @@ export async function endFetch(sql: Sql, thing: string, holder: string): Promise
   await sql`
     delete from upstream_fetches
     where (thing = ${thing} and holder = ${holder}) or leased_until < now() - interval '1 hour'`
-}
-
-/** What a tag names, where that need not be asked of its upstream now. */
-export async function freshTag(sql: Sql, repository: RepositoryName, tag: Tag): Promise<Digest | undefined> {
-  const [row] = await sql<{ digest: Digest }[]>`
-    select t.manifest_digest as digest from repositories r join tags t on t.repository_id = r.id
-    where r.name = ${repository} and t.name = ${tag} and (t.recheck_at is null or t.recheck_at > now())`
-  return row?.digest
 }

@@ -1,5 +1,6 @@
 import type { Sql, Transaction } from '../db/client.ts'
-import { type ReleaseNow, releasesNow, type TagNow, tagsNow } from '../db/import-publish.ts'
+import { type ReleaseNow, releasesNow } from '../db/import-publish.ts'
+import { type TagNow, tagsNow } from '../db/tags.ts'
 import { goesBack } from '../packs/channel.ts'
 import { inWords } from '../packs/document.ts'
 import type { PackId } from '../packs/pack.ts'

@@ -1,5 +1,5 @@
 import { askRead } from '../db/client.ts'
-import { tagTarget } from '../db/mirrored.ts'
+import { tagTarget } from '../db/tags.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import { parseManifest } from '../oci/manifest.ts'

@@ -1,7 +1,6 @@
 import { ask, askRead, type Transaction } from '../db/client.ts'
 import { closureManifests, deleteUnnamed, lockManifests } from '../db/closures.ts'
 import { recordEvents } from '../db/events.ts'
-import { tagsNow } from '../db/import-publish.ts'
 import { deleteManifest } from '../db/manifests.ts'
 import {
   buryVersion,
@@ -12,7 +11,7 @@ import {
   refreshPack,
   versionsOfManifest,
 } from '../db/packs.ts'
-import { deleteTag } from '../db/tags.ts'
+import { deleteTag, tagsNow } from '../db/tags.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'

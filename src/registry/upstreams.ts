@@ -1,8 +1,6 @@
 import { ask, askRead, type Database, violated } from '../db/client.ts'
 import { findManifests, insertManifest, missingBlobs } from '../db/manifests.ts'
-import { tagTarget } from '../db/mirrored.ts'
-import { deleteTag } from '../db/tags.ts'
-import { freshTag } from '../db/upstream-fetches.ts'
+import { deleteTag, freshTag, tagTarget } from '../db/tags.ts'
 import {
   awaitBlobs,
   awaitingManifest,
