@@ -20,7 +20,8 @@ const untrusted = /CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL|EPROTO/
 
 /**
  * One request and its answer, whose body is unread: whoever gets it reads or destroys it. Throws ADDRESS_REFUSED,
- * REMOTE_UNREACHABLE (it may pass), REMOTE_DENIED where its certificate is not trusted.
+ * REMOTE_UNREACHABLE (it may pass), REMOTE_DENIED where its certificate is not trusted, REMOTE_INVALID where what comes
+ * is never an answer: header by header, or one that is only an interim one after the other.
  */
 export function exchange(
   remote: Remote,
@@ -59,11 +60,19 @@ export function exchange(
     }
     const onAbort = () => stop(signal?.reason as Error)
     signal?.addEventListener('abort', onAbort, { once: true })
-    request.on('close', () => signal?.removeEventListener('abort', onAbort))
+    let late: NodeJS.Timeout | undefined
+    request.on('close', () => {
+      clearTimeout(late)
+      signal?.removeEventListener('abort', onAbort)
+    })
+    request.on('finish', () => {
+      if (!answer) late = setTimeout(() => stop(neverAnswers(remote, url)), remote.headMs)
+    })
     request.on('timeout', () => stop(unreachable(url, new Error(`silent for ${remote.idleTimeoutMs} ms`))))
     request.on('error', (error) => reject(signal?.aborted ? signal.reason : unreachable(url, error)))
     request.on('response', (response) => {
       answer = response
+      clearTimeout(late)
       // Whoever reads it is told; without a listener in between, it would end the process.
       response.on('error', () => undefined)
       // An answer may come before the body is sent: there is no use in the rest of it, nor of the connection.
@@ -72,6 +81,12 @@ export function exchange(
     })
     if (body) write(remote, request, body, signal, () => answer !== undefined).catch(stop)
     else request.end()
+  })
+}
+
+function neverAnswers({ headMs }: Remote, { host, pathname }: URL): Failure {
+  return new Failure('REMOTE_INVALID', {
+    detail: `${host} does not begin to answer ${pathname} within ${headMs / 1000} seconds`,
   })
 }
 
@@ -160,7 +175,8 @@ const discardMs = 10_000
 
 /** Lets a body go by that nobody needs, so that its connection can be used again; a long one, and a slow one, is cut. */
 export function discard(answer: IncomingMessage, withinMs = discardMs): void {
-  if (Number(answer.headers['content-length'] ?? Number.POSITIVE_INFINITY) > 64 * 1024) {
+  // An answer to HEAD is whole already, whatever length it tells of.
+  if (!answer.complete && Number(answer.headers['content-length'] ?? Number.POSITIVE_INFINITY) > 64 * 1024) {
     answer.destroy()
     return
   }
