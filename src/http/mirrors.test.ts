@@ -414,6 +414,42 @@ describe('a mirror', () => {
     assert.ok((await runOnce(id)).clean)
   })
 
+  it('tells what another registry says, whatever characters there are in it', async () => {
+    await twoSites()
+    await publish(there, { packId: 'app' })
+    const proxy = await proxyTo(there)
+    const id = await addMirror(proxy.url, { direction: 'pull' })
+    const told = async (message: string, status: number) => {
+      proxy.fault = ({ url = '' }, response) =>
+        url.includes('/blobs/') && Boolean(response.writeHead(status).end(`{"errors":[{"message":"${message}"}]}`))
+      return (await runOnce(id)).entries[0]?.detail ?? ''
+    }
+    for (const message of ['no\\u0000!', 'no\\ud83d!']) assert.match(await told(message, 403), /no\ufffd!$/)
+    proxy.fault = ({ url = '' }, response) =>
+      url.includes('/_catalog') && Boolean(response.writeHead(403).end('{"errors":[{"message":"no\\u0000!"}]}'))
+    await assert.rejects(runOnce(id), /the other registry refuses this/)
+    const { runs } = (await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }
+    assert.match(String(runs[0]?.error), /no\ufffd!$/)
+  })
+
+  it('pulls a version by the digest that it has there, be it of another algorithm', async () => {
+    await twoSites()
+    const published = await publish(there, { packId: 'app' })
+    const manifest = await there.call('GET', `/v2/packs/app/manifests/${published}`)
+    const [type, bytes] = [manifest.headers.get('content-type') ?? '', Buffer.from(await manifest.arrayBuffer())]
+    const digest = digestOf(bytes, 'sha512')
+    const proxy = await proxyTo(there)
+    proxy.fault = ({ url = '' }, response) => {
+      if (!/\/manifests\/(?:1\.0\.0|latest|sha512:.*)$/.test(url)) return false
+      const headers = { 'content-type': type, 'docker-content-digest': digest }
+      return Boolean(response.writeHead(200, headers).end(bytes))
+    }
+    const report = await runOnce(await addMirror(proxy.url, { direction: 'pull' }))
+    assert.deepEqual([states(report), report.clean], [['app version 1.0.0 same'], true])
+    const found = await here.call('GET', '/v2/packs/app/manifests/1.0.0')
+    assert.equal(found.headers.get('docker-content-digest'), digest)
+  })
+
   it('pulls again what is missing only, and never changes a version that differs', async () => {
     await twoSites()
     await publish(there, { packId: 'base' }, randomBytes(100_000))

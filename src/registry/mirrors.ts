@@ -16,6 +16,7 @@ import {
   waitingRun,
 } from '../db/mirrors.ts'
 import { send } from '../db/queue.ts'
+import { storable } from '../db/text.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, failures } from '../errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -158,7 +159,7 @@ async function noteFailure(deps: Deps, { name, direction }: Mirror, { id }: RunR
   const words =
     error instanceof Failure
       ? typeof error.detail === 'string'
-        ? error.detail
+        ? storable(error.detail)
         : error.message
       : 'internal error; see the log'
   const final = error instanceof Failure && failures[error.key].status < 500
