@@ -450,6 +450,26 @@ describe('a mirror', () => {
     assert.equal(found.headers.get('docker-content-digest'), digest)
   })
 
+  it('keeps its last 200 runs, and the last report', async () => {
+    await twoSites()
+    await publish(there, { packId: 'app' })
+    const proxy = await proxyTo(there)
+    const id = await addMirror(proxy.url, { direction: 'pull', selection: { packs: ['app'] } })
+    await runOnce(id)
+    await here.deps.db.sql`
+      insert into mirror_runs (mirror_id, dry_run, state, created_at, finished_at)
+      select ${id}, false, 'failed', now() + n * interval '1 second', now() from generate_series(1, 300) n`
+    proxy.fault = (_, response) => Boolean(response.writeHead(403).end())
+    await assert.rejects(runOnce(id))
+    const parity = await call('GET', '/mirrors/site/parity')
+    assert.deepEqual(states(parity.body.parity as ParityReport), ['app version 1.0.0 same'])
+    const kept = await here.deps.db.sql`select report is not null as told from mirror_runs`
+    // The one that has failed now among them.
+    assert.equal(kept.length, 202)
+    const { runs } = (await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }
+    assert.equal(runs.length, 100)
+  })
+
   it('pulls again what is missing only, and never changes a version that differs', async () => {
     await twoSites()
     await publish(there, { packId: 'base' }, randomBytes(100_000))

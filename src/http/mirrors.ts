@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { ask, askRead } from '../db/client.ts'
-import { deleteMirror, lastReport, listMirrors, listRuns, type RunRow } from '../db/mirrors.ts'
+import { deleteMirror, type ListedRun, lastReport, listMirrors, listRuns, type RunRow } from '../db/mirrors.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { parseName, type RepositoryName } from '../oci/name.ts'
@@ -195,7 +195,7 @@ function shown({ id, credentials, schedule, ...mirror }: Mirror): object {
 }
 
 /** A run without what does not apply to it, nor the addresses of uploads under way. */
-function shownRun({ progress, ...run }: Omit<RunRow, 'report'> & { report?: unknown }): object {
+function shownRun({ progress, ...run }: ListedRun | RunRow): object {
   const { sessions, ...told } = progress
   const facts = Object.entries(run).filter(([key, value]) => value !== null && key !== 'report')
   return { ...Object.fromEntries(facts), progress: told }

@@ -4,6 +4,7 @@ import {
   beginRun,
   endRun,
   findMirror,
+  forgetRuns,
   insertMirror,
   insertRun,
   type MirrorDirection,
@@ -50,6 +51,7 @@ export type MirrorInput = {
 }
 
 const purpose = 'mirror credentials'
+const runsKept = 200
 
 /** Throws MIRROR_EXISTS, and REQUEST_INVALID where the URL is none of a registry. */
 export async function createMirror(
@@ -109,6 +111,7 @@ type Watch = { signal: AbortSignal; progress(value: object): void }
  * undefined where the mirror has been deleted. Throws what ends a run before its time; it can be gone on with.
  */
 export async function runMirror(deps: Deps, id: string, watch: Watch): Promise<object | undefined> {
+  await ask(deps.db, (sql) => forgetRuns(sql, id, runsKept))
   let run = await ask(deps.db, (sql) => nextRun(sql, id))
   let result: object | undefined
   do {
