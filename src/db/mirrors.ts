@@ -59,14 +59,19 @@ export async function findMirror(
   return row
 }
 
+/** Keeps a mirror from being deleted until the transaction ends; false where it is gone. */
+export async function lockMirror(tx: Transaction, id: string): Promise<boolean> {
+  return (await tx`select from mirrors where id = ${id} for key share`).length > 0
+}
+
 export async function listMirrors(sql: Sql): Promise<MirrorRow[]> {
   const rows = await sql<MirrorRow[]>`select ${columns(sql)} from mirrors order by name limit 10000`
   return [...rows]
 }
 
 /** With its runs. False where there was none. */
-export async function deleteMirror(sql: Sql, name: string): Promise<boolean> {
-  return (await sql`delete from mirrors where name = ${name} returning id`).length > 0
+export async function deleteMirror(sql: Sql | Transaction, id: string): Promise<boolean> {
+  return (await sql`delete from mirrors where id = ${id} returning id`).length > 0
 }
 
 /** Schedules of mirrors, and since when each is as it is. */

@@ -7,6 +7,7 @@ import { endLostRuns, isEnd, takeJob } from '../db/jobs.ts'
 import { Failure } from '../errors.ts'
 import { digestOf } from '../oci/digest.ts'
 import { noteEnd } from '../registry/jobs.ts'
+import { mirrorOf, requestRun } from '../registry/mirrors.ts'
 import type { ParityReport } from '../registry/parity.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -363,6 +364,36 @@ describe('a mirror', () => {
     assert.equal((await call('POST', `/jobs/${waiting?.id}/cancel`)).status, 202)
     const cancelled = await firstRun()
     assert.deepEqual([cancelled?.state, cancelled?.error], ['failed', 'cancelled'])
+  })
+
+  it('that is deleted while it runs goes no further', async () => {
+    await twoSites()
+    await publish(there, { packId: 'one' })
+    await publish(there, { packId: 'two' })
+    const proxy = await proxyTo(there)
+    let held: (() => void) | undefined
+    proxy.fault = ({ url = '' }, response) => {
+      if (!url.endsWith('/one/tags/list?n=1000')) return false
+      held = () => response.end('{"tags":["1.0.0"]}')
+      return true
+    }
+    await addMirror(proxy.url, { direction: 'pull', selection: { packs: ['one', 'two'] } })
+    const mirror = await mirrorOf(here.deps, 'site')
+    await call('POST', '/mirrors/site/run')
+    const worker = startWorker(here.deps, { pollMs: 50, careMs: 50 })
+    ends.push(() => worker.stop({ graceMs: 0 }))
+    await waitFor('the other registry to be asked', () => held !== undefined)
+    assert.deepEqual((await call('DELETE', '/mirrors/site')).body, { deleted: true })
+    await waitFor('the job to end', async () => {
+      const [job] = (await call('GET', '/jobs?name=mirror')).body.jobs as Json[]
+      assert.ok(job?.state === 'running' || job?.state === 'cancelled', String(job?.state))
+      return job.state === 'cancelled'
+    })
+    held?.()
+    assert.equal((await call('GET', '/packs/two')).status, 404)
+    assert.deepEqual(await toldOf('mirror.*'), [])
+    assert.deepEqual((await call('DELETE', '/mirrors/site')).body, { deleted: false })
+    await assert.rejects(requestRun(here.deps, mirror, { dryRun: false }), /no such mirror/)
   })
 
   it('leaves the runs of a job that is dead to the next one of its mirror', async () => {

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
-import { ask, askRead } from '../db/client.ts'
-import { deleteMirror, type ListedRun, lastReport, listMirrors, listRuns, type RunRow } from '../db/mirrors.ts'
+import { askRead } from '../db/client.ts'
+import { type ListedRun, lastReport, listMirrors, listRuns, type RunRow } from '../db/mirrors.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { parseName, type RepositoryName } from '../oci/name.ts'
@@ -10,7 +10,15 @@ import { packTypes } from '../packs/pack.ts'
 import { patternGrammar } from '../packs/selection.ts'
 import { parseRange } from '../packs/version.ts'
 import { isCron } from '../registry/cron.ts'
-import { changeMirror, createMirror, type Mirror, type MirrorInput, mirrorOf, requestRun } from '../registry/mirrors.ts'
+import {
+  changeMirror,
+  createMirror,
+  type Mirror,
+  type MirrorInput,
+  mirrorOf,
+  removeMirror,
+  requestRun,
+} from '../registry/mirrors.ts'
 import { requireAccess } from './access.ts'
 import { jsonBody, nameParam, noQuery, query, queryOf, switchSchema } from './packs/request.ts'
 import type { Routes } from './routes.ts'
@@ -147,7 +155,7 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
   routes.delete('/mirrors/:name', async (c) => {
     requireAccess(c, '*', 'delete')
     queryOf(c, noQuery)
-    return Response.json({ deleted: await ask(deps.db, (sql) => deleteMirror(sql, nameParam(c, 'name'))) })
+    return Response.json({ deleted: await removeMirror(deps, nameParam(c, 'name')) })
   })
 
   routes.post('/mirrors/:name/run', async (c) => {
