@@ -79,7 +79,7 @@ export function exchange(
       response.on('close', () => request.writableFinished || request.destroy())
       resolve(response)
     })
-    if (body) write(remote, request, body, signal, () => answer !== undefined).catch(stop)
+    if (body) write(remote, request, url, body, signal, () => answer !== undefined).catch(stop)
     else request.end()
   })
 }
@@ -90,10 +90,14 @@ function neverAnswers({ headMs }: Remote, { host, pathname }: URL): Failure {
   })
 }
 
-/** Sends the body as fast as it is taken and the pace allows; stops where the answer has come already. */
+/**
+ * Sends the body as fast as it is taken and the pace allows; stops where the answer has come already. Throws
+ * REMOTE_INVALID where it is taken too slowly.
+ */
 async function write(
   remote: Remote,
   request: ClientRequest,
+  url: URL,
   body: Body,
   signal: AbortSignal | undefined,
   answered: () => boolean,
@@ -101,20 +105,29 @@ async function write(
   for await (const piece of paced(remote.pace, body.open(), signal)) {
     if (request.destroyed || answered()) return
     remote.counts.sent += piece.length
-    if (!request.write(piece)) await drained(request)
+    if (!request.write(piece)) await taken(remote, request, url)
   }
   request.end()
+  await taken(remote, request, url)
 }
 
-function drained(request: ClientRequest): Promise<void> {
-  return new Promise((resolve) => {
-    const events = ['drain', 'close', 'response']
+/** Until what was written is on its way, or is wanted no more. */
+function taken({ slowest }: Remote, request: ClientRequest, { host, pathname }: URL): Promise<void> {
+  const { bytesPerSecond, waitedMs } = slowest
+  return new Promise((resolve, reject) => {
+    const events = ['drain', 'finish', 'close', 'response']
+    const tooSlow = () => {
+      const detail = `${host} takes what is sent to ${pathname} too slowly: less than ${bytesPerSecond} bytes a second`
+      reject(new Failure('REMOTE_INVALID', { detail }))
+    }
+    const late = setTimeout(tooSlow, waitedMs + (request.writableLength / bytesPerSecond) * 1000)
     const done = () => {
+      clearTimeout(late)
       for (const event of events) request.off(event, done)
       resolve()
     }
     for (const event of events) request.on(event, done)
-    if (request.destroyed) done()
+    if (request.destroyed || request.writableFinished) done()
   })
 }
 

@@ -453,6 +453,20 @@ describe('uploads', () => {
     assert.ok(ranges[2]?.startsWith(`${reached}-`), ranges.join(' '))
   })
 
+  it('are given up where they are not taken', async () => {
+    const fake = await serve((request, response) => {
+      if (request.method === 'HEAD') return void response.writeHead(404).end()
+      if (request.method === 'POST') return void response.writeHead(202, { location: '/upload' }).end()
+      request.pause()
+    })
+    const slowest = { bytesPerSecond: 1_000_000_000, waitedMs: 200 }
+    const ended = new AbortController()
+    const giveUp = setTimeout(() => ended.abort(new Error('it goes on and on')), 20_000)
+    const sent = uploadBlob(remoteTo(fake, { slowest }), name, source, { signal: ended.signal })
+    await assert.rejects(sent, fails('REMOTE_INVALID', /takes what is sent to \/upload too slowly/))
+    clearTimeout(giveUp)
+  })
+
   it('are given up where what was taken is lost again and again', async () => {
     let patches = 0
     const fake = await serve((request, response) => {
