@@ -59,14 +59,19 @@ export async function findMirror(
   return row
 }
 
+/** Keeps a mirror from being deleted until the transaction ends; false where it is gone. */
+export async function lockMirror(tx: Transaction, id: string): Promise<boolean> {
+  return (await tx`select from mirrors where id = ${id} for key share`).length > 0
+}
+
 export async function listMirrors(sql: Sql): Promise<MirrorRow[]> {
   const rows = await sql<MirrorRow[]>`select ${columns(sql)} from mirrors order by name limit 10000`
   return [...rows]
 }
 
 /** With its runs. False where there was none. */
-export async function deleteMirror(sql: Sql, name: string): Promise<boolean> {
-  return (await sql`delete from mirrors where name = ${name} returning id`).length > 0
+export async function deleteMirror(sql: Sql | Transaction, id: string): Promise<boolean> {
+  return (await sql`delete from mirrors where id = ${id} returning id`).length > 0
 }
 
 /** Schedules of mirrors, and since when each is as it is. */
@@ -91,8 +96,10 @@ export type RunRow = {
   error: string | null
 }
 
-const runColumns = (sql: Sql | Transaction) => sql`
-  id, dry_run as "dryRun", state, progress, report, error,
+const runColumns = (sql: Sql | Transaction) => sql`${toldColumns(sql)}, report`
+
+const toldColumns = (sql: Sql | Transaction) => sql`
+  id, dry_run as "dryRun", state, progress, error,
   to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as "createdAt",
   to_char(started_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as "startedAt",
   to_char(finished_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as "finishedAt"`
@@ -165,14 +172,26 @@ export async function endOpenRuns(
   return [...rows]
 }
 
-/** The runs of a mirror, the newest first. */
-export async function listRuns(sql: Sql, mirrorId: string, limit: number): Promise<Omit<RunRow, 'report'>[]> {
-  const rows = await sql<RunRow[]>`
-    select ${runColumns(sql)} from mirror_runs where mirror_id = ${mirrorId} order by created_at desc limit ${limit}`
-  return rows.map(({ report, ...run }) => ({
-    ...run,
-    ...(report ? { clean: (report as { clean?: unknown }).clean } : {}),
-  }))
+/** A run without its report; of that only whether it was clean. */
+export type ListedRun = Omit<RunRow, 'report'> & { clean: boolean | null }
+
+/** The runs of a mirror, the newest first. Their reports, which may be megabytes each, are not read out. */
+export async function listRuns(sql: Sql, mirrorId: string, limit: number): Promise<ListedRun[]> {
+  const rows = await sql<ListedRun[]>`
+    select ${toldColumns(sql)}, report -> 'clean' as clean from mirror_runs
+    where mirror_id = ${mirrorId} order by created_at desc limit ${limit}`
+  return [...rows]
+}
+
+/** Forgets the oldest runs of a mirror that have ended, but for so many, and for the newest that has a report. */
+export async function forgetRuns(sql: Sql, mirrorId: string, kept: number): Promise<void> {
+  await sql`
+    delete from mirror_runs where id in (
+      select id from mirror_runs where mirror_id = ${mirrorId} and state in ('completed', 'failed')
+      order by created_at desc, id desc offset ${kept}
+    ) and id is distinct from (
+      select id from mirror_runs where mirror_id = ${mirrorId} and report is not null
+      order by finished_at desc nulls last limit 1)`
 }
 
 /** The newest run that has a report. */

@@ -213,14 +213,16 @@ export async function bytesOfOnly(
           select from tags t where t.repository_id = e.repository_id and t.manifest_digest = e.child_digest)
       ) n
     ), needed as (
-      select distinct e.repository_id, e.blob_digest from doomed d
-      join manifest_blobs e on e.repository_id = d.repository_id and e.manifest_digest = d.digest
+      select e.blob_digest, count(*) as users from doomed d, lateral (
+        select blob_digest from manifest_blobs where repository_id = d.repository_id and manifest_digest = d.digest offset 0
+      ) e group by e.blob_digest
     )
+    -- Very many may need a blob (an empty config): they are counted until there are more than those that go.
     select coalesce(sum(b.size), 0)::float8 as bytes from needed n join blobs b on b.digest = n.blob_digest
-    where not exists (
-      select from repository_blobs l
-      join manifest_blobs o on o.repository_id = l.repository_id and o.blob_digest = l.digest
-      where l.digest = n.blob_digest and not exists (
-        select from doomed d where d.repository_id = o.repository_id and d.digest = o.manifest_digest))`
+    where n.users = (
+      select count(*) from (
+        select from repository_blobs l join manifest_blobs o on o.repository_id = l.repository_id and o.blob_digest = l.digest
+        where l.digest = n.blob_digest limit n.users + 1
+      ) met)`
   return row?.bytes ?? 0
 }

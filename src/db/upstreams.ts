@@ -46,12 +46,15 @@ export async function putUpstream(sql: Sql, upstream: Omit<UpstreamRow, 'version
       updated_at = now()`
 }
 
-/** What has been fetched stays; its tags are ours from then on. False where there was none. */
+/** What has been fetched stays; its tags are ours from then on, but those below a longer prefix. False where there was none. */
 export async function deleteUpstream(sql: Sql, prefix: string): Promise<boolean> {
   const rows = await sql`
     with gone as (delete from upstreams where prefix = ${prefix} returning prefix), kept as (
       update tags t set recheck_at = null from repositories r, gone g
       where t.repository_id = r.id and starts_with(r.name, g.prefix || '/') and t.recheck_at is not null
+        and not exists (
+          select from upstreams u
+          where starts_with(u.prefix, g.prefix || '/') and starts_with(r.name, u.prefix || '/'))
     )
     select prefix from gone`
   return rows.length > 0

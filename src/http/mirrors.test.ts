@@ -7,6 +7,7 @@ import { endLostRuns, isEnd, takeJob } from '../db/jobs.ts'
 import { Failure } from '../errors.ts'
 import { digestOf } from '../oci/digest.ts'
 import { noteEnd } from '../registry/jobs.ts'
+import { mirrorOf, requestRun } from '../registry/mirrors.ts'
 import type { ParityReport } from '../registry/parity.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { startRegistry, type TestRegistry } from '../testing/registry.ts'
@@ -365,6 +366,36 @@ describe('a mirror', () => {
     assert.deepEqual([cancelled?.state, cancelled?.error], ['failed', 'cancelled'])
   })
 
+  it('that is deleted while it runs goes no further', async () => {
+    await twoSites()
+    await publish(there, { packId: 'one' })
+    await publish(there, { packId: 'two' })
+    const proxy = await proxyTo(there)
+    let held: (() => void) | undefined
+    proxy.fault = ({ url = '' }, response) => {
+      if (!url.endsWith('/one/tags/list?n=1000')) return false
+      held = () => response.end('{"tags":["1.0.0"]}')
+      return true
+    }
+    await addMirror(proxy.url, { direction: 'pull', selection: { packs: ['one', 'two'] } })
+    const mirror = await mirrorOf(here.deps, 'site')
+    await call('POST', '/mirrors/site/run')
+    const worker = startWorker(here.deps, { pollMs: 50, careMs: 50 })
+    ends.push(() => worker.stop({ graceMs: 0 }))
+    await waitFor('the other registry to be asked', () => held !== undefined)
+    assert.deepEqual((await call('DELETE', '/mirrors/site')).body, { deleted: true })
+    await waitFor('the job to end', async () => {
+      const [job] = (await call('GET', '/jobs?name=mirror')).body.jobs as Json[]
+      assert.ok(job?.state === 'running' || job?.state === 'cancelled', String(job?.state))
+      return job.state === 'cancelled'
+    })
+    held?.()
+    assert.equal((await call('GET', '/packs/two')).status, 404)
+    assert.deepEqual(await toldOf('mirror.*'), [])
+    assert.deepEqual((await call('DELETE', '/mirrors/site')).body, { deleted: false })
+    await assert.rejects(requestRun(here.deps, mirror, { dryRun: false }), /no such mirror/)
+  })
+
   it('leaves the runs of a job that is dead to the next one of its mirror', async () => {
     await twoSites()
     const id = await addMirror(there.url)
@@ -412,6 +443,62 @@ describe('a mirror', () => {
     assert.equal(held?.n, 0)
     proxy.fault = undefined
     assert.ok((await runOnce(id)).clean)
+  })
+
+  it('tells what another registry says, whatever characters there are in it', async () => {
+    await twoSites()
+    await publish(there, { packId: 'app' })
+    const proxy = await proxyTo(there)
+    const id = await addMirror(proxy.url, { direction: 'pull' })
+    const told = async (message: string, status: number) => {
+      proxy.fault = ({ url = '' }, response) =>
+        url.includes('/blobs/') && Boolean(response.writeHead(status).end(`{"errors":[{"message":"${message}"}]}`))
+      return (await runOnce(id)).entries[0]?.detail ?? ''
+    }
+    for (const message of ['no\\u0000!', 'no\\ud83d!']) assert.match(await told(message, 403), /no\ufffd!$/)
+    proxy.fault = ({ url = '' }, response) =>
+      url.includes('/_catalog') && Boolean(response.writeHead(403).end('{"errors":[{"message":"no\\u0000!"}]}'))
+    await assert.rejects(runOnce(id), /the other registry refuses this/)
+    const { runs } = (await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }
+    assert.match(String(runs[0]?.error), /no\ufffd!$/)
+  })
+
+  it('pulls a version by the digest that it has there, be it of another algorithm', async () => {
+    await twoSites()
+    const published = await publish(there, { packId: 'app' })
+    const manifest = await there.call('GET', `/v2/packs/app/manifests/${published}`)
+    const [type, bytes] = [manifest.headers.get('content-type') ?? '', Buffer.from(await manifest.arrayBuffer())]
+    const digest = digestOf(bytes, 'sha512')
+    const proxy = await proxyTo(there)
+    proxy.fault = ({ url = '' }, response) => {
+      if (!/\/manifests\/(?:1\.0\.0|latest|sha512:.*)$/.test(url)) return false
+      const headers = { 'content-type': type, 'docker-content-digest': digest }
+      return Boolean(response.writeHead(200, headers).end(bytes))
+    }
+    const report = await runOnce(await addMirror(proxy.url, { direction: 'pull' }))
+    assert.deepEqual([states(report), report.clean], [['app version 1.0.0 same'], true])
+    const found = await here.call('GET', '/v2/packs/app/manifests/1.0.0')
+    assert.equal(found.headers.get('docker-content-digest'), digest)
+  })
+
+  it('keeps its last 200 runs, and the last report', async () => {
+    await twoSites()
+    await publish(there, { packId: 'app' })
+    const proxy = await proxyTo(there)
+    const id = await addMirror(proxy.url, { direction: 'pull', selection: { packs: ['app'] } })
+    await runOnce(id)
+    await here.deps.db.sql`
+      insert into mirror_runs (mirror_id, dry_run, state, created_at, finished_at)
+      select ${id}, false, 'failed', now() + n * interval '1 second', now() from generate_series(1, 300) n`
+    proxy.fault = (_, response) => Boolean(response.writeHead(403).end())
+    await assert.rejects(runOnce(id))
+    const parity = await call('GET', '/mirrors/site/parity')
+    assert.deepEqual(states(parity.body.parity as ParityReport), ['app version 1.0.0 same'])
+    const kept = await here.deps.db.sql`select report is not null as told from mirror_runs`
+    // The one that has failed now among them.
+    assert.equal(kept.length, 202)
+    const { runs } = (await call('GET', '/mirrors/site/runs')).body as { runs: Json[] }
+    assert.equal(runs.length, 100)
   })
 
   it('pulls again what is missing only, and never changes a version that differs', async () => {

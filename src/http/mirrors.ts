@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { isCron } from '../cron.ts'
-import { ask, askRead } from '../db/client.ts'
-import { deleteMirror, lastReport, listMirrors, listRuns, type RunRow } from '../db/mirrors.ts'
+import { askRead } from '../db/client.ts'
+import { type ListedRun, lastReport, listMirrors, listRuns, type RunRow } from '../db/mirrors.ts'
 import type { Deps } from '../deps.ts'
 import { Failure } from '../errors.ts'
 import { parseName, type RepositoryName } from '../oci/name.ts'
@@ -10,7 +10,15 @@ import { boundedList } from '../packs/bounded-list.ts'
 import { packTypes } from '../packs/pack.ts'
 import { patternGrammar } from '../packs/selection.ts'
 import { parseRange } from '../packs/version.ts'
-import { changeMirror, createMirror, type Mirror, type MirrorInput, mirrorOf, requestRun } from '../registry/mirrors.ts'
+import {
+  changeMirror,
+  createMirror,
+  type Mirror,
+  type MirrorInput,
+  mirrorOf,
+  removeMirror,
+  requestRun,
+} from '../registry/mirrors.ts'
 import { requireAccess } from './access.ts'
 import { jsonBody, nameParam, noQuery, query, queryOf, switchSchema } from './packs/request.ts'
 import type { Routes } from './routes.ts'
@@ -147,7 +155,7 @@ export function addMirrorRoutes(routes: Routes, deps: Deps): void {
   routes.delete('/mirrors/:name', async (c) => {
     requireAccess(c, '*', 'delete')
     queryOf(c, noQuery)
-    return Response.json({ deleted: await ask(deps.db, (sql) => deleteMirror(sql, nameParam(c, 'name'))) })
+    return Response.json({ deleted: await removeMirror(deps, nameParam(c, 'name')) })
   })
 
   routes.post('/mirrors/:name/run', async (c) => {
@@ -195,7 +203,7 @@ function shown({ id, credentials, schedule, ...mirror }: Mirror): object {
 }
 
 /** A run without what does not apply to it, nor the addresses of uploads under way. */
-function shownRun({ progress, ...run }: Omit<RunRow, 'report'> & { report?: unknown }): object {
+function shownRun({ progress, ...run }: ListedRun | RunRow): object {
   const { sessions, ...told } = progress
   const facts = Object.entries(run).filter(([key, value]) => value !== null && key !== 'report')
   return { ...Object.fromEntries(facts), progress: told }

@@ -52,10 +52,11 @@ async function storeBelow(
   for (const blob of manifest.blobs) await storeBlob(run, { repository, place, digest: blob, size: sizes.get(blob) })
   await putManifest(deps, {
     repository,
-    reference: tag === undefined ? { digest } : { tag },
+    // By its digest with a tag: a tag alone would not say by which algorithm.
+    reference: { digest },
     contentType: mediaType || undefined,
     bytes,
-    extraTags: [],
+    extraTags: tag === undefined ? [] : [tag],
     ifMatch: undefined,
     allowMissing: true,
   })

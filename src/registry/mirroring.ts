@@ -1,5 +1,6 @@
 import { askRead } from '../db/client.ts'
 import { findManifests } from '../db/manifests.ts'
+import { storable } from '../db/text.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, failures } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -76,7 +77,8 @@ export function refusalOf(error: unknown): string {
   if (!(error instanceof Failure) || ending.has(error.key)) throw error
   if (failures[error.key].status >= 500 && error.key !== 'REMOTE_INVALID') throw error
   const { detail, message } = error
-  return detail === undefined ? message : typeof detail === 'string' ? detail : `${message}: ${JSON.stringify(detail)}`
+  const said = typeof detail === 'string' ? detail : `${message}: ${JSON.stringify(detail)}`
+  return storable(detail === undefined ? message : said)
 }
 
 /** A manifest that a repository has here. `known` 'all': only whether it is there, without its bytes. */

@@ -1,11 +1,15 @@
 import { ask, askRead } from '../db/client.ts'
+import { cancelJob, openJobs } from '../db/dead-letters.ts'
 import { type NewEvent, recordEvents } from '../db/events.ts'
 import {
   beginRun,
+  deleteMirror,
   endRun,
   findMirror,
+  forgetRuns,
   insertMirror,
   insertRun,
+  lockMirror,
   type MirrorDirection,
   type MirrorRow,
   nextRun,
@@ -16,6 +20,7 @@ import {
   waitingRun,
 } from '../db/mirrors.ts'
 import { send } from '../db/queue.ts'
+import { storable } from '../db/text.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, failures } from '../errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -49,6 +54,7 @@ export type MirrorInput = {
 }
 
 const purpose = 'mirror credentials'
+const runsKept = 200
 
 /** Throws MIRROR_EXISTS, and REQUEST_INVALID where the URL is none of a registry. */
 export async function createMirror(
@@ -89,10 +95,24 @@ function unknown(name: string): Failure {
   return new Failure('MIRROR_UNKNOWN', { detail: `there is no mirror ${JSON.stringify(name.slice(0, 100))}` })
 }
 
-/** Has a run of it done, soon; one that waits already is as good. */
-export function requestRun(deps: Deps, { id }: Mirror, { dryRun }: { dryRun: boolean }): Promise<RunRow> {
+/** With its runs; one that is under way ends. False where there was none. */
+export function removeMirror(deps: Deps, name: string): Promise<boolean> {
   return ask(deps.db, (sql) =>
     sql.begin(async (tx) => {
+      const mirror = await findMirror(tx, { name })
+      if (!mirror) return false
+      // Jobs before runs, as whoever ends a job locks them.
+      for (const job of await openJobs(tx, 'mirror', mirror.id)) await cancelJob(tx, job.id)
+      return deleteMirror(tx, mirror.id)
+    }),
+  ) as Promise<boolean>
+}
+
+/** Has a run of it done, soon; one that waits already is as good. Throws MIRROR_UNKNOWN where it is deleted meanwhile. */
+export function requestRun(deps: Deps, { id, name }: Mirror, { dryRun }: { dryRun: boolean }): Promise<RunRow> {
+  return ask(deps.db, (sql) =>
+    sql.begin(async (tx) => {
+      if (!(await lockMirror(tx, id))) throw unknown(name)
       const run = (await waitingRun(tx, id, dryRun)) ?? (await insertRun(tx, id, dryRun))
       // Not taken where a job waits: that one does all runs there are.
       await send(tx, 'mirror', { mirror: id }, { key: id })
@@ -108,6 +128,7 @@ type Watch = { signal: AbortSignal; progress(value: object): void }
  * undefined where the mirror has been deleted. Throws what ends a run before its time; it can be gone on with.
  */
 export async function runMirror(deps: Deps, id: string, watch: Watch): Promise<object | undefined> {
+  await ask(deps.db, (sql) => forgetRuns(sql, id, runsKept))
   let run = await ask(deps.db, (sql) => nextRun(sql, id))
   let result: object | undefined
   do {
@@ -158,7 +179,7 @@ async function noteFailure(deps: Deps, { name, direction }: Mirror, { id }: RunR
   const words =
     error instanceof Failure
       ? typeof error.detail === 'string'
-        ? error.detail
+        ? storable(error.detail)
         : error.message
       : 'internal error; see the log'
   const final = error instanceof Failure && failures[error.key].status < 500

@@ -228,12 +228,11 @@ describe('whatever the policies say', () => {
           all,
           list.map((one) => ({ range: one, dependent: 'x' })),
         )
-        for (const version of all)
-          assert.equal(
-            needs.has(version),
-            list.some((one) => satisfies(version, one)),
-            `${version} ${list}`,
-          )
+        for (const version of all) {
+          const first = list.find((one) => satisfies(version, one))
+          const words = first === undefined ? undefined : `x depends on it (${first})`
+          assert.equal(needs.get(version), words, `${version} ${list}`)
+        }
       }),
     )
   })

@@ -85,19 +85,39 @@ export type Given = { range: Range; dependent: string }
 
 /**
  * What may use versions of a pack, in words; versions that nothing may use are left out. The rule is the one that keeps them
- * from being deleted: a range that accepts it. Each range is looked at once, whatever number of versions there are.
+ * from being deleted: a range that accepts it. Each range is looked at once, and each version until one accepts it.
  */
 export function needsOf(versions: readonly Version[], given: readonly Given[]): Map<Version, string> {
   const ordered = [...versions].sort((a, b) => compareVersions(b, a))
   const accepted = openRanges()
   const needs = new Map<Version, string>()
+  const unneeded = openGaps(ordered.length)
   for (const { range, dependent } of given) {
     if (parseRange(range) === undefined) continue
     for (const { first, end } of accepted(range, ordered))
-      for (const version of ordered.slice(first, end))
-        if (!needs.has(version)) needs.set(version, `${dependent} depends on it (${range})`)
+      for (let place = unneeded.from(first); place < end; place = unneeded.from(place + 1)) {
+        needs.set(ordered[place] as Version, `${dependent} depends on it (${range})`)
+        unneeded.fill(place)
+      }
   }
   return needs
+}
+
+/** Places that are open. `from`: the first open one from there on, however many in between are filled. */
+function openGaps(count: number) {
+  const onward = Uint32Array.from({ length: count + 1 }, (_, place) => place)
+  const at = (place: number) => onward[place] ?? count
+  return {
+    from(start: number): number {
+      let place = start
+      // What is passed points further from then on, so that a long way is gone once.
+      for (; at(place) !== place; place = at(place)) onward[place] = at(at(place))
+      return place
+    },
+    fill(place: number): void {
+      onward[place] = place + 1
+    },
+  }
 }
 
 /** A tag of a plain repository. `attachedTo`: the manifest that it belongs to, where it is a tag of referrers. */

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, it } from 'node:test'
 import type { Sql } from '../db/client.ts'
+import { bytesOfOnly } from '../db/retention-facts.ts'
+import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { PackId } from '../packs/pack.ts'
 import { isPrerelease, precedenceOf, type Version } from '../packs/version.ts'
@@ -129,4 +131,44 @@ it('decides on a version as if all of its pack were read, and reads those alone 
   )
   await sql`update pack_versions set state = 'yanked'`
   assert.ok(!(await compare()).includes('1.94.0'))
+})
+
+it('knows what a manifest needs alone without reading all that need the same', async () => {
+  const { sql } = registry.deps.db
+  const alike = 'many/alike' as RepositoryName
+  const hex = (letter: string, n: number) => `sha256:${`${letter}${n}`.padEnd(64, '0')}` as Digest
+  const [shared, own, used, unused] = ['a', 'b', 'c', 'd'].map((letter) => hex(letter, 1)) as Digest[]
+  await sql`insert into repositories (name) values (${alike}), ('many/others')`
+  for (const [i, digest] of [shared, own, used, unused].entries())
+    await sql`insert into blobs (digest, size, storage_key) values (${digest ?? ''}, ${10 ** i}, ${`key-${i}`})`
+  await sql`insert into repository_blobs (repository_id, digest) select r.id, b.digest from repositories r, blobs b where r.name like 'many/%'`
+  await sql`
+    insert into manifests (repository_id, digest, media_type, size, payload)
+    select id, 'sha256:' || rpad('e' || n, 64, 'f'), 'text/a', 1, 'x'::bytea from repositories, generate_series(1, 6000) n where name = ${alike}
+    union all select id, ${hex('e', 9)}, 'text/a', 1, 'x'::bytea from repositories where name = 'many/others'`
+  await sql`
+    insert into manifest_blobs (repository_id, manifest_digest, blob_digest)
+    select m.repository_id, m.digest, b.digest from manifests m join repositories r on r.id = m.repository_id, blobs b
+    where b.digest = ${shared ?? ''} and r.name = ${alike}
+      or b.digest in (${own ?? ''}, ${used ?? ''}, ${unused ?? ''}) and m.digest like 'sha256:e1ff%' and r.name = ${alike}
+      or b.digest = ${used ?? ''} and r.name = 'many/others'`
+  await sql`analyze manifest_blobs`
+  const all = (await sql<{ digest: Digest }[]>`select digest from manifests where digest like 'sha256:e%f'`).map(
+    ({ digest }) => digest,
+  )
+  const first = all.filter((digest) => digest.startsWith('sha256:e1ff'))
+  assert.equal(await bytesOfOnly(sql, alike, all), 1 + 10 + 1000)
+  const others = all.filter((digest) => !first.includes(digest))
+  assert.deepEqual([others.length, await bytesOfOnly(sql, alike, others)], [5999, 0])
+  const read = await sql.begin(async (tx) => {
+    const rows = async () => {
+      const [row] = await tx<{ rows: number }[]>`
+        select (seq_tup_read + idx_tup_fetch)::int as rows from pg_stat_xact_user_tables where relname = 'manifest_blobs'`
+      return row?.rows ?? Number.NaN
+    }
+    const before = await rows()
+    assert.equal(await bytesOfOnly(tx, alike, first), 10 + 1000)
+    return (await rows()) - before
+  })
+  assert.ok(read < 100, `${read} rows`)
 })

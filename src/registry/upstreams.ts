@@ -16,7 +16,7 @@ import {
 import type { Deps } from '../deps.ts'
 import { Failure, unavailable } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
-import { blobSizes, parseManifest } from '../oci/manifest.ts'
+import { blobSizes, type Manifest, parseManifest } from '../oci/manifest.ts'
 import { parseName, type RepositoryName } from '../oci/name.ts'
 import type { Reference, Tag } from '../oci/reference.ts'
 import { claimedDigest, getManifest, type RemoteManifest } from '../remote/manifests.ts'
@@ -239,13 +239,26 @@ async function refreshTag(
   return manifest.digest
 }
 
+/** Throws REMOTE_INVALID where it is none: that is no fault of whoever asked for it. */
+function manifestOf(repository: RepositoryName, mediaType: string, bytes: Buffer): Manifest {
+  try {
+    return parseManifest(bytes, mediaType || undefined)
+  } catch (error) {
+    if (!(error instanceof Failure) || error.key !== 'MANIFEST_INVALID') throw error
+    throw new Failure('REMOTE_INVALID', {
+      detail: `the upstream of ${repository} answers with something that is no manifest: ${error.detail}`,
+      cause: error,
+    })
+  }
+}
+
 /** Stores a manifest before its blobs are here: those are fetched when they are asked for, and held by it then. */
 async function store(
   deps: Deps,
   repository: RepositoryName,
   { digest, mediaType, bytes }: RemoteManifest,
 ): Promise<void> {
-  const manifest = parseManifest(bytes, mediaType || undefined)
+  const manifest = manifestOf(repository, mediaType, bytes)
   // A link may be collected, and the repository come into being, in the same moment: at the next try it is seen.
   for (let tries = 0; tries < 5; tries++) {
     try {

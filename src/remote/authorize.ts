@@ -7,6 +7,7 @@ import type { Remote, Token } from './remote.ts'
 
 /** Tokens are asked for anew so long before they end. */
 const slackMs = 10_000
+const mostTokens = 500
 
 /** What goes into the Authorization header of a request for these scopes, as far as it is known. */
 export function authorizationFor({ tokens, credentials }: Remote, scopes: readonly string[]): string | undefined {
@@ -37,12 +38,20 @@ export async function authorize(
   const challenges = parseChallenges(answer.headers['www-authenticate'])
   const bearer = challenges.find(({ scheme }) => scheme === 'bearer')
   if (bearer) {
-    remote.tokens.set(keyOf(scopes), await fetchToken(remote, bearer, scopes, signal))
+    const token = await fetchToken(remote, bearer, scopes, signal)
+    keep(remote, keyOf(scopes), token)
     return true
   }
   if (!credentials || !challenges.some(({ scheme }) => scheme === 'basic')) return false
   remote.tokens.set('', { header: basic(credentials), until: Number.POSITIVE_INFINITY })
   return true
+}
+
+/** A remote may be asked for any number of repositories, each with a token of its own: the oldest makes room. */
+function keep({ tokens }: Remote, key: string, token: Token): void {
+  const [oldest] = tokens.keys()
+  if (oldest !== undefined && tokens.size >= mostTokens) tokens.delete(oldest)
+  tokens.set(key, token)
 }
 
 function basic({ username, password }: { username: string; password: string }): string {

@@ -20,7 +20,8 @@ const untrusted = /CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL|EPROTO/
 
 /**
  * One request and its answer, whose body is unread: whoever gets it reads or destroys it. Throws ADDRESS_REFUSED,
- * REMOTE_UNREACHABLE (it may pass), REMOTE_DENIED where its certificate is not trusted.
+ * REMOTE_UNREACHABLE (it may pass), REMOTE_DENIED where its certificate is not trusted, REMOTE_INVALID where what comes
+ * is never an answer: header by header, or one that is only an interim one after the other.
  */
 export function exchange(
   remote: Remote,
@@ -59,26 +60,44 @@ export function exchange(
     }
     const onAbort = () => stop(signal?.reason as Error)
     signal?.addEventListener('abort', onAbort, { once: true })
-    request.on('close', () => signal?.removeEventListener('abort', onAbort))
+    let late: NodeJS.Timeout | undefined
+    request.on('close', () => {
+      clearTimeout(late)
+      signal?.removeEventListener('abort', onAbort)
+    })
+    request.on('finish', () => {
+      if (!answer) late = setTimeout(() => stop(neverAnswers(remote, url)), remote.headMs)
+    })
     request.on('timeout', () => stop(unreachable(url, new Error(`silent for ${remote.idleTimeoutMs} ms`))))
     request.on('error', (error) => reject(signal?.aborted ? signal.reason : unreachable(url, error)))
     request.on('response', (response) => {
       answer = response
+      clearTimeout(late)
       // Whoever reads it is told; without a listener in between, it would end the process.
       response.on('error', () => undefined)
       // An answer may come before the body is sent: there is no use in the rest of it, nor of the connection.
       response.on('close', () => request.writableFinished || request.destroy())
       resolve(response)
     })
-    if (body) write(remote, request, body, signal, () => answer !== undefined).catch(stop)
+    if (body) write(remote, request, url, body, signal, () => answer !== undefined).catch(stop)
     else request.end()
   })
 }
 
-/** Sends the body as fast as it is taken and the pace allows; stops where the answer has come already. */
+function neverAnswers({ headMs }: Remote, { host, pathname }: URL): Failure {
+  return new Failure('REMOTE_INVALID', {
+    detail: `${host} does not begin to answer ${pathname} within ${headMs / 1000} seconds`,
+  })
+}
+
+/**
+ * Sends the body as fast as it is taken and the pace allows; stops where the answer has come already. Throws
+ * REMOTE_INVALID where it is taken too slowly.
+ */
 async function write(
   remote: Remote,
   request: ClientRequest,
+  url: URL,
   body: Body,
   signal: AbortSignal | undefined,
   answered: () => boolean,
@@ -86,20 +105,29 @@ async function write(
   for await (const piece of paced(remote.pace, body.open(), signal)) {
     if (request.destroyed || answered()) return
     remote.counts.sent += piece.length
-    if (!request.write(piece)) await drained(request)
+    if (!request.write(piece)) await taken(remote, request, url)
   }
   request.end()
+  await taken(remote, request, url)
 }
 
-function drained(request: ClientRequest): Promise<void> {
-  return new Promise((resolve) => {
-    const events = ['drain', 'close', 'response']
+/** Until what was written is on its way, or is wanted no more. */
+function taken({ slowest }: Remote, request: ClientRequest, { host, pathname }: URL): Promise<void> {
+  const { bytesPerSecond, waitedMs } = slowest
+  return new Promise((resolve, reject) => {
+    const events = ['drain', 'finish', 'close', 'response']
+    const tooSlow = () => {
+      const detail = `${host} takes what is sent to ${pathname} too slowly: less than ${bytesPerSecond} bytes a second`
+      reject(new Failure('REMOTE_INVALID', { detail }))
+    }
+    const late = setTimeout(tooSlow, waitedMs + (request.writableLength / bytesPerSecond) * 1000)
     const done = () => {
+      clearTimeout(late)
       for (const event of events) request.off(event, done)
       resolve()
     }
     for (const event of events) request.on(event, done)
-    if (request.destroyed) done()
+    if (request.destroyed || request.writableFinished) done()
   })
 }
 
@@ -160,7 +188,8 @@ const discardMs = 10_000
 
 /** Lets a body go by that nobody needs, so that its connection can be used again; a long one, and a slow one, is cut. */
 export function discard(answer: IncomingMessage, withinMs = discardMs): void {
-  if (Number(answer.headers['content-length'] ?? Number.POSITIVE_INFINITY) > 64 * 1024) {
+  // An answer to HEAD is whole already, whatever length it tells of.
+  if (!answer.complete && Number(answer.headers['content-length'] ?? Number.POSITIVE_INFINITY) > 64 * 1024) {
     answer.destroy()
     return
   }

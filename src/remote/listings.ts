@@ -74,7 +74,10 @@ export function fallbackTag(subject: Digest): Tag {
   return subject.replace(':', '-') as string as Tag
 }
 
-/** Throws REMOTE_INVALID where a listing does not end: it comes back to a page, or grows beyond what any has. */
+/**
+ * Throws REMOTE_INVALID where a listing does not end: it comes back to a page, or grows beyond what any has. And where the
+ * rest of it cannot be had, for a part would look like all there is.
+ */
 async function* pages(
   remote: Remote,
   first: string,
@@ -92,14 +95,15 @@ async function* pages(
     seen.add(at.href)
     const answer = await askWhole(remote, { method: 'GET', at, scopes, signal }, pageBytes)
     // A repository without anything; or the call is not there.
-    if (!answer) return
+    if (!answer && seen.size === 1) return
+    if (!answer) throw bad('a next page that is not there')
     left -= answer.bytes.length
     if (left < 0) throw bad(`pages of more than ${listingBytes} bytes together`)
     const document = parsed(answer.bytes)
     if (!document) throw bad('no list')
     yield document
-    const next = nextOf(answer.message.headers.link, answer.url)
-    at = next?.origin === remote.url.origin ? next : undefined
+    at = nextOf(answer.message.headers.link, answer.url)
+    if (at && at.origin !== remote.url.origin) throw bad(`a next page at ${at.origin}`)
   }
 }
 

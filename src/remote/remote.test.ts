@@ -23,16 +23,17 @@ afterEach(async () => {
 })
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => void
-type Fake = { url: string; host: string; asked: string[]; authorizations: (string | undefined)[] }
+type Fake = { url: string; host: string; asked: string[]; connections: number; authorizations: (string | undefined)[] }
 
 /** A server that answers as the test wants, and notes what arrives. */
 async function serve(handler: Handler): Promise<Fake> {
-  const fake: Fake = { url: '', host: '', asked: [], authorizations: [] }
+  const fake: Fake = { url: '', host: '', asked: [], connections: 0, authorizations: [] }
   const server = http.createServer((request, response) => {
     fake.asked.push(`${request.method} ${request.url}`)
     fake.authorizations.push(request.headers.authorization)
     handler(request, response)
   })
+  server.on('connection', () => fake.connections++)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   fake.host = `127.0.0.1:${(server.address() as AddressInfo).port}`
   fake.url = `http://${fake.host}`
@@ -173,6 +174,20 @@ describe('credentials', () => {
     assert.deepEqual(service.authorizations, [basic])
   })
 
+  it('do not make tokens pile up, for however many repositories there are', async () => {
+    const fake = await serve(({ url = '', headers }, response) => {
+      if (url.startsWith('/token')) return void response.end('{"token":"t","expires_in":3600}')
+      if (headers.authorization) return void response.writeHead(404).end()
+      response.writeHead(401, { 'www-authenticate': `Bearer realm="${fake.url}/token",service="s"` }).end()
+    })
+    const remote = remoteTo(fake)
+    const before = { header: 'Bearer before', until: Number.POSITIVE_INFINITY }
+    for (let i = 0; i < 500; i++) remote.tokens.set(`repository:before-${i}:pull`, before)
+    for (let i = 0; i < 3; i++) await blobSize(remote, `some/app-${i}` as RepositoryName, sha256('x'))
+    assert.equal(remote.tokens.size, 500)
+    assert.equal(remote.tokens.has('repository:some/app-2:pull'), true)
+  })
+
   it('that are no good are said to be', async () => {
     const fake = await serve((_, response) => void response.writeHead(401, { 'www-authenticate': 'Basic' }).end())
     await assert.rejects(listTags(remoteTo(fake, { credentials }), name), fails('REMOTE_DENIED', /wants credentials/))
@@ -224,15 +239,27 @@ describe('answers', () => {
     await assert.rejects(getManifest(remoteTo(fake), name, 'tag'), fails('REMOTE_INVALID', /more than 4194304 bytes/))
   })
 
-  it('in pages are read page by page, at this registry only', async () => {
-    const other = await serve((_, response) => void response.end('{"tags":["evil"]}'))
+  it('in pages are read page by page', async () => {
     const fake = await serve(({ url = '' }, response) => {
-      if (url.includes('last=b')) response.writeHead(200, { link: `<${other.url}/v2/x>; rel="next"` })
-      else response.writeHead(200, { link: '</v2/some/app/tags/list?last=b&n=2>; rel="next"' })
+      if (!url.includes('last=b')) response.writeHead(200, { link: '</v2/some/app/tags/list?last=b&n=2>; rel="next"' })
       response.end(url.includes('last=b') ? '{"tags":["c"]}' : '{"tags":["a","b","no tag"]}')
     })
-    assert.deepEqual(await listTags(remoteTo(fake, { hosts: [other.host] }), name), ['a', 'b', 'c'])
+    assert.deepEqual(await listTags(remoteTo(fake), name), ['a', 'b', 'c'])
+  })
+
+  it('in pages are no list where a part of it is elsewhere, or not there', async () => {
+    const other = await serve((_, response) => void response.end('{"tags":["evil"]}'))
+    const leaving = await serve((_, response) => {
+      response.writeHead(200, { link: `<${other.url}/v2/x>; rel="next"` }).end('{"tags":["a"]}')
+    })
+    const elsewhere = listTags(remoteTo(leaving, { hosts: [other.host] }), name)
+    await assert.rejects(elsewhere, fails('REMOTE_INVALID', new RegExp(`a next page at ${other.url}`)))
     assert.deepEqual(other.asked, [])
+    const broken = await serve(({ url = '' }, response) => {
+      if (url.includes('last=a')) return void response.writeHead(404).end()
+      response.writeHead(200, { link: '</v2/some/app/tags/list?last=a>; rel="next"' }).end('{"tags":["a"]}')
+    })
+    await assert.rejects(listTags(remoteTo(broken), name), fails('REMOTE_INVALID', /a next page that is not there/))
   })
 
   it('in pages that do not end are given up: a page that comes again, too many, or too much', async () => {
@@ -315,6 +342,25 @@ describe('bodies', () => {
     assert.equal(await read({ toCome: 500, toRead: 0, bytes: 500 }), 20)
     await assert.rejects(read({ toCome: 500, toRead: 0, bytes: 499 }), /after 1$/)
     await assert.rejects(read({ toCome: 60_000, toRead: 1, bytes: 1 }), /after 0$/)
+  })
+
+  it('that only a length is told of leave the connection to the next request', async () => {
+    const fake = await serve((_, response) => void response.writeHead(200, { 'content-length': 1_000_000 }).end())
+    const remote = remoteTo(fake)
+    for (let i = 0; i < 5; i++) assert.equal(await blobSize(remote, name, sha256('x')), 1_000_000)
+    // The next is asked before the first connection is free again.
+    assert.ok(fake.connections <= 2, `${fake.connections} connections`)
+  })
+
+  it('that never begin, be it that something comes all the time, are given up', async () => {
+    const fake = await serve((_, response) => {
+      const drip = setInterval(() => response.writeProcessing(), 5)
+      response.on('close', () => clearInterval(drip))
+    })
+    const remote = remoteTo(fake, { headMs: 20 })
+    const never = fails('REMOTE_INVALID', /does not begin to answer \/v2\/some\/app\/\S+ within 0.02 seconds/)
+    await assert.rejects(getManifest(remote, name, sha256('x')), never)
+    assert.equal(fake.asked.length, 1)
   })
 
   it('that nobody needs are cut where they do not end soon', async () => {
@@ -405,6 +451,37 @@ describe('uploads', () => {
     await uploadBlob(remoteTo(fake), name, source, { session })
     assert.equal(sha256(bytes()), source.digest)
     assert.ok(ranges[2]?.startsWith(`${reached}-`), ranges.join(' '))
+  })
+
+  it('are given up where they are not taken', async () => {
+    const fake = await serve((request, response) => {
+      if (request.method === 'HEAD') return void response.writeHead(404).end()
+      if (request.method === 'POST') return void response.writeHead(202, { location: '/upload' }).end()
+      request.pause()
+    })
+    const slowest = { bytesPerSecond: 1_000_000_000, waitedMs: 200 }
+    const ended = new AbortController()
+    const giveUp = setTimeout(() => ended.abort(new Error('it goes on and on')), 20_000)
+    const sent = uploadBlob(remoteTo(fake, { slowest }), name, source, { signal: ended.signal })
+    await assert.rejects(sent, fails('REMOTE_INVALID', /takes what is sent to \/upload too slowly/))
+    clearTimeout(giveUp)
+  })
+
+  it('are given up where what was taken is lost again and again', async () => {
+    let patches = 0
+    const fake = await serve((request, response) => {
+      if (request.method === 'HEAD') return void response.writeHead(404).end()
+      if (request.method === 'GET') return void response.writeHead(204, { location: '/upload', range: '0-0' }).end()
+      request.resume().on('end', () => {
+        const status = request.method === 'PATCH' && ++patches % 2 === 0 ? 503 : 202
+        response.writeHead(status, { location: '/upload' }).end()
+      })
+    })
+    const ended = new AbortController()
+    const giveUp = setTimeout(() => ended.abort(new Error('it goes on and on')), 20_000)
+    const sent = uploadBlob(remoteTo(fake), name, source, { signal: ended.signal })
+    await assert.rejects(sent, fails('REMOTE_UNREACHABLE', /answers 503 to PATCH/))
+    clearTimeout(giveUp)
   })
 
   it('that are small go whole; what is elsewhere there is mounted, and else the session is given back', async () => {

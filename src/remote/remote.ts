@@ -26,7 +26,9 @@ export type RemoteOptions = {
   baseDelayMs?: number | undefined
   /** How long no byte may move before a connection counts as dead. */
   idleTimeoutMs?: number | undefined
-  /** The least that has to come of a body. There is no time-out but this and the one before. */
+  /** How long the head of an answer may take, whatever comes of it meanwhile, in milliseconds. */
+  headMs?: number | undefined
+  /** The least that has to come of a body. There is no time-out but this and the two before. */
   slowest?: SlowestPace | undefined
 }
 
@@ -42,6 +44,7 @@ export type Remote = {
   readonly attempts: number
   readonly baseDelayMs: number
   readonly idleTimeoutMs: number
+  readonly headMs: number
   readonly slowest: SlowestPace
   /** What the remote has asked for so far: by scope, or under '' for whatever is asked. */
   readonly tokens: Map<string, Token>
@@ -52,7 +55,8 @@ export type Remote = {
 
 /** Nothing is sent yet. Throws REQUEST_INVALID where the URL cannot be used. */
 export function openRemote(options: RemoteOptions): Remote {
-  const { attempts = 6, baseDelayMs = 500, idleTimeoutMs = 60_000, concurrency = 4, slowest = slowestPace } = options
+  const { attempts = 6, baseDelayMs = 500, concurrency = 4 } = options
+  const { idleTimeoutMs = 60_000, headMs = 120_000, slowest = slowestPace } = options
   const url = originOf(options.url)
   const agents = {
     http: new http.Agent({ keepAlive: true, maxSockets: concurrency }),
@@ -64,7 +68,7 @@ export function openRemote(options: RemoteOptions): Remote {
     credentials: options.credentials,
     agents,
     pace: openPace(options.bytesPerSecond),
-    ...{ attempts, baseDelayMs, idleTimeoutMs, slowest },
+    ...{ attempts, baseDelayMs, idleTimeoutMs, headMs, slowest },
     tokens: new Map(),
     counts: { requests: 0, sent: 0, received: 0 },
     close() {

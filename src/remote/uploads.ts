@@ -120,6 +120,13 @@ async function sendChunks(
   signal: AbortSignal | undefined,
 ): Promise<URL> {
   let { at, offset } = start
+  // Only what gets further than ever is progress: a remote may lose what it took, time after time.
+  let furthest = offset
+  const arrived = () => {
+    if (offset <= furthest) return false
+    furthest = offset
+    return true
+  }
   for (let tries = 0; offset < size; ) {
     const last = Math.min(offset + chunkBytes, size) - 1
     const range = { first: offset, last }
@@ -137,15 +144,15 @@ async function sendChunks(
       discard(answer.message)
       at = locationOf(remote, answer)
       offset = last + 1
-      tries = 0
+      if (arrived()) tries = 0
     } catch (error) {
       signal?.throwIfAborted()
       if (++tries >= remote.attempts) throw error
       await pauseAfter(remote, error, tries, signal)
       const status = await statusOf(remote, at.href, scopes, signal)
       if (!status) throw error
-      if (status.offset > offset) tries = 0
       ;({ at, offset } = status)
+      if (arrived()) tries = 0
     }
   }
   return at

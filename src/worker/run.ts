@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { ask, type Transaction } from '../db/client.ts'
 import { cancelRun, deadRun, giveBack, heartbeat, holdRun, type Run } from '../db/jobs.ts'
 import { completeJob, failJob } from '../db/queue.ts'
+import { storable } from '../db/text.ts'
 import type { Deps } from '../deps.ts'
 import { Failure, failures } from '../errors.ts'
 import { withoutSecrets } from '../log.ts'
@@ -208,5 +209,5 @@ function inWords(error: unknown): string {
   const detail = error instanceof Failure ? error.detail : undefined
   const words =
     detail === undefined ? message : typeof detail === 'string' ? detail : `${message}: ${JSON.stringify(detail)}`
-  return withoutSecrets(words).replaceAll('\0', '').slice(0, longestError)
+  return storable(withoutSecrets(words).slice(0, longestError))
 }

@@ -308,3 +308,29 @@ it('does not go to a private address unless that is allowed', async () => {
   assert.match(await answer.text(), /private address.*allowPrivate/)
   assert.deepEqual(fake.asked, [])
 })
+
+it('answers 502 where its upstream has something that is no manifest: it is no fault of who asks', async () => {
+  const { fake, prefix } = await namespace()
+  fake.instead = (_, response) => Boolean(response.writeHead(200, { 'content-type': 'text/html' }).end('<html>'))
+  for (const reference of ['1.0', sha256('<html>')]) {
+    const answer = await registry.call('GET', `/v2/${prefix}/app/manifests/${reference}`)
+    assert.equal(answer.status, 502)
+    assert.match(await answer.text(), /REMOTE_INVALID.*something that is no manifest: the body is not JSON/)
+  }
+})
+
+it('goes on asking for the tags of an upstream when the one around it is removed', async () => {
+  const { fake, prefix } = await namespace()
+  const body = JSON.stringify({ url: fake.url, allowPrivate: true, tagTtlSeconds: 3600 })
+  for (const place of [`${prefix}/inner`, `${prefix}/inner/most`])
+    assert.equal((await registry.call('PUT', `/upstreams/${place}`, { body })).status, 200)
+  const paths = ['outer', 'inner/app', 'inner/most/app'].map((name) => `/v2/${prefix}/${name}/manifests/1.0`)
+  const first = image(fake, '1.0')
+  for (const path of paths) assert.equal((await get(path))[1], first.digest)
+  await registry.call('DELETE', `/upstreams/${prefix}`)
+  const second = image(fake, '1.0')
+  await expire()
+  assert.deepEqual(await Promise.all(paths.map(async (path) => (await get(path))[1])), [
+    ...[first.digest, second.digest, second.digest],
+  ])
+})
