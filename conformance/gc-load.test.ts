@@ -165,7 +165,7 @@ async function collectAll(replicas: Replicas, ledger: Ledger): Promise<void> {
       if (found.rows.length > 0) throw new Error(`left: ${found.rows.slice(0, 20).join('; ')}`)
       return found
     },
-    { everyMs: 500, timeoutMs: 90_000 },
+    { everyMs: 500 },
   ).catch((error: Error) => {
     throw new Error(`${error.message}: ${(error.cause as Error)?.message}`, { cause: error })
   })

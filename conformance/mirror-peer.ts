@@ -152,16 +152,12 @@ export async function runMirror(server: Server, name: string, query = ''): Promi
   const [status, { run }] = await json(server, 'POST', `/mirrors/${name}/run${query}`)
   assert.equal(status, 202)
   const { id } = run as { id: string }
-  const ended = await waitFor(
-    `mirror ${name} to end`,
-    async () => {
-      const [, { runs }] = await json(server, 'GET', `/mirrors/${name}/runs`)
-      const found = (runs as { id: string; state: string; error?: string }[]).find((one) => one.id === id)
-      assert.ok(!found?.error, found?.error)
-      return found?.state === 'completed' ? found : undefined
-    },
-    { timeoutMs: 60_000 },
-  )
+  const ended = await waitFor(`mirror ${name} to end`, async () => {
+    const [, { runs }] = await json(server, 'GET', `/mirrors/${name}/runs`)
+    const found = (runs as { id: string; state: string; error?: string }[]).find((one) => one.id === id)
+    assert.ok(!found?.error, found?.error)
+    return found?.state === 'completed' ? found : undefined
+  })
   assert.ok(ended)
   const [, { parity, run: last }] = await json(server, 'GET', `/mirrors/${name}/parity`)
   assert.equal(last, id)

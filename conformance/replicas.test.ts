@@ -88,10 +88,8 @@ describe('three replicas and two workers', () => {
         const [answered, refused] = [answers(clients, isAnswer), answers(clients, isRefusal)]
         try {
           await begin()
-          await waitFor(
-            felt ? 'clients to run into it' : 'clients to go on',
-            () => (felt ? answers(clients, isRefusal) > refused : answers(clients, isAnswer) > answered),
-            { timeoutMs: 120_000 },
+          await waitFor(felt ? 'clients to run into it' : 'clients to go on', () =>
+            felt ? answers(clients, isRefusal) > refused : answers(clients, isAnswer) > answered,
           )
         } finally {
           await end()
@@ -175,19 +173,7 @@ async function orasRoundTrip(replicas: Replicas, folder: string, n: number): Pro
   const content = `round ${n}, ${Math.random()}`
   writeFileSync(join(from, 'file.txt'), content)
   let turn = n
-  await waitFor(
-    'oras push',
-    () => oras(['push', '--plain-http', `${host(turn++)}/oras/sample:${n}`, 'file.txt'], from),
-    {
-      timeoutMs: 120_000,
-    },
-  )
-  await waitFor(
-    'oras pull',
-    () => oras(['pull', '--plain-http', `${host(turn++)}/oras/sample:${n}`, '-o', into], into),
-    {
-      timeoutMs: 120_000,
-    },
-  )
+  await waitFor('oras push', () => oras(['push', '--plain-http', `${host(turn++)}/oras/sample:${n}`, 'file.txt'], from))
+  await waitFor('oras pull', () => oras(['pull', '--plain-http', `${host(turn++)}/oras/sample:${n}`, '-o', into], into))
   assert.equal(readFileSync(join(into, 'file.txt'), 'utf8'), content)
 }

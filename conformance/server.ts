@@ -49,14 +49,10 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   const run = await spawnServer({ ...options, dataDir }, dataDir)
   if (given === undefined) run.onEnd(() => rmSync(dataDir, { recursive: true, force: true, maxRetries: 5 }))
   try {
-    await waitFor(
-      `${run.url}/readyz to answer 200`,
-      async () => {
-        if (run.ended() !== undefined) return true
-        return (await call('GET', `${run.url}/readyz`)).status === 200
-      },
-      { timeoutMs: 120_000 },
-    )
+    await waitFor(`${run.url}/readyz to answer 200`, async () => {
+      if (run.ended() !== undefined) return true
+      return (await call('GET', `${run.url}/readyz`)).status === 200
+    })
     assert.equal(run.ended(), undefined, 'the server ended instead of getting ready')
     return run
   } catch (error) {

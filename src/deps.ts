@@ -9,7 +9,7 @@ import type { Config } from './config.ts'
 import { type AuditEntry, insertEvents } from './db/audit.ts'
 import { askedDistinct, askedOnce, batched } from './db/batch.ts'
 import { type Arrival, findLinkedBlobs, linkArrivals } from './db/blobs.ts'
-import { ask, askRead, askRelaxed, type Database, learnTypes, openDatabase } from './db/client.ts'
+import { ask, askRead, askRelaxed, type Database, type Limits, learnTypes, openDatabase } from './db/client.ts'
 import { findManifests, type ManifestQuestion } from './db/manifests.ts'
 import { listPacks, type PackQuery } from './db/pack-list.ts'
 import { findContents, findDescriptions, findVersions } from './db/pack-versions.ts'
@@ -116,17 +116,21 @@ async function linkTogether(db: Database, arrivals: Arrival[], graceSeconds: num
   }
 }
 
-/** Opens everything a process needs; `databaseUrl` is that of the embedded server where none is configured. */
+/**
+ * Opens everything a process needs; `databaseUrl` is that of the embedded server where none is configured. `limits`: of
+ * the database, where they are not to be the usual ones.
+ */
 export async function openDeps(
   config: Config,
   databaseUrl: string,
   log: Log = openLog(config.logLevel),
+  limits: Partial<Limits> = {},
 ): Promise<Deps> {
   const keySecrets = await readSecrets(config.keyEncryptionFile)
   const auth = await openAuth(config.auth, log)
   const metrics = openMetrics()
   const blobs = timed(await openBlobStore(config.blobStore), metrics)
-  const db = openDatabase(databaseUrl, { max: config.databasePool })
+  const db = openDatabase(databaseUrl, { max: config.databasePool, limits })
   db.onAnswer = (seconds) => metrics.database.observe(seconds)
   const relay = openRelay(db, (error) => log.warn({ error }, 'events wait to be relayed'))
   db.onEvents = relay.ring

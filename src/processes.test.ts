@@ -74,15 +74,13 @@ it('a worker that cannot be started is tried again', { skip }, async () => {
     const { execPath } = process
     process.execPath = '/nowhere/node'
     kill(worker)
-    await waitFor('a start that failed', () => logged.length === 2)
+    await waitFor('a start that failed', () => logged.length >= 2)
     process.execPath = execPath`)
-  assert.deepEqual(
-    logged.map(({ text, code }) => [text, code]),
-    [
-      [ended, undefined],
-      [ended, 'ENOENT'],
-    ],
-  )
+  const [first, ...more] = logged.map(({ text, code }) => [text, code])
+  assert.deepEqual(first, [ended, undefined])
+  // Once, or again where the program comes back late.
+  assert.ok(more.length > 0)
+  for (const one of more) assert.deepEqual(one, [ended, 'ENOENT'])
 })
 
 it('a connection that a worker was handed and did not take ends with it', { skip }, async () => {

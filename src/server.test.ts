@@ -64,13 +64,14 @@ describe('operations', () => {
     const ask = async (method: string) => assert.equal((await registry.call(method, place)).status, 200)
     for (let i = 0; i < 30; i++) await Promise.all(Array.from({ length: 10 }, () => ask('GET')))
     await ask('HEAD')
-    const text = await (await registry.call('GET', '/metrics')).text()
-    const of = (name: string, method: string, le = '') =>
-      text.includes(
-        `packs_http_request_duration_seconds_${name}{${le}route="/v2/:name{.+}/manifests/:reference",method="${method}",status="200"} ${method === 'GET' ? 300 : 1}\n`,
-      )
+    const line = (name: string, method: string, le = '') =>
+      `packs_http_request_duration_seconds_${name}{${le}route="/v2/:name{.+}/manifests/:reference",method="${method}",status="200"} ${method === 'GET' ? 300 : 1}\n`
+    // A request is counted when its answer has ended: a moment after the client has it.
     for (const method of ['GET', 'HEAD'])
-      assert.ok(of('count', method) && of('bucket', method, 'le="+Inf",'), `${method} in ${text}`)
+      await waitFor(`every ${method} to be counted`, async () => {
+        const text = await (await registry.call('GET', '/metrics')).text()
+        return text.includes(line('count', method)) && text.includes(line('bucket', method, 'le="+Inf",'))
+      })
     await registry.stop()
   })
   it('keeps no secret and no query in the log', async () => {
@@ -186,22 +187,25 @@ describe('stopping', () => {
 
 describe('slow clients', () => {
   let deps: Deps
-  let server: RunningServer
+  /** One that does not wait long for a head, and one that does not for the next byte. */
+  let [forHeads, forBytes] = [undefined, undefined] as unknown as [RunningServer, RunningServer]
   let folder: string
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'packs-slow-'))
     deps = await openDeps(readConfig({ PORT: '0', DATA_DIR: folder }), await databases.fresh(), openLog('silent'))
-    server = await startServer(deps, { patience: { idleMs: 400, headersMs: 400 } })
+    forHeads = await startServer(deps, { patience: { headersMs: 400 } })
+    forBytes = await startServer(deps, { patience: { idleMs: 400 } })
   })
   after(async () => {
-    await server?.stop({ drainMs: 100 })
+    await forHeads?.stop({ drainMs: 100 })
+    await forBytes?.stop({ drainMs: 100 })
     await closeDeps(deps)
     await rm(folder, { recursive: true, force: true })
   })
   /** Says this, and then a letter now and then where `drip`; resolves when the server closes the connection. */
-  const closed = (text: string, drip = '') =>
+  const closed = ({ url }: RunningServer, text: string, drip = '') =>
     new Promise<string>((resolve) => {
-      const { hostname, port } = new URL(server.url)
+      const { hostname, port } = new URL(url)
       const socket = connect(Number(port), hostname, () => socket.write(text))
       const dripping = setInterval(() => drip && socket.writable && socket.write(drip), 50)
       let said = ''
@@ -216,12 +220,12 @@ describe('slow clients', () => {
     })
 
   it('are closed who send a head letter by letter', async () => {
-    assert.match(await closed('GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-A: ', 'a'), /^HTTP\/1\.1 408 /)
+    assert.match(await closed(forHeads, 'GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-A: ', 'a'), /^HTTP\/1\.1 408 /)
   })
   it('are closed who stop in the middle of a head, or of a body', async () => {
-    await closed('GET /v2/ HTTP/1.1\r\nHos')
+    await closed(forBytes, 'GET /v2/ HTTP/1.1\r\nHos')
     const head = `POST /v2/a/blobs/uploads/?digest=sha256:${'a'.repeat(64)} HTTP/1.1\r\nHost: localhost\r\n`
-    assert.doesNotMatch(await closed(`${head}Content-Length: 100000\r\n\r\nabc`), /^HTTP\/1\.1 2/)
+    assert.doesNotMatch(await closed(forBytes, `${head}Content-Length: 100000\r\n\r\nabc`), /^HTTP\/1\.1 2/)
   })
 })
 
@@ -285,10 +289,9 @@ describe('a client that keeps from being idle, and no more', () => {
     const closed = new Promise((resolve) => socket.on('close', resolve))
     // What the system itself buffers is taken at once; then one byte now and then.
     const timer = setInterval(() => void socket.read(1), 50)
-    const inFlight = async (count: number) =>
-      (await registry.deps.metrics.register.metrics()).includes(`packs_http_requests_in_flight ${count}\n`)
-    await waitFor('the answer to be under way', () => inFlight(1))
-    await waitFor('the answer to be given up', () => inFlight(0))
+    const isOver = async () => /packs_http_requests_in_flight 0\n/.test(await registry.deps.metrics.register.metrics())
+    await waitFor('the answer to be under way', () => socket.bytesRead > 0)
+    await waitFor('the answer to be given up', isOver)
     clearInterval(timer)
     socket.resume()
     await closed

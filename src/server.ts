@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
 import { unwatchFile, watchFile } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createServer as createHttpServer, type RequestListener, type Server } from 'node:http'
@@ -56,6 +57,8 @@ export async function startServer(
   const port = worker?.port ?? deps.config.port
   let draining = false
   const drain = new AbortController()
+  // Each stream of events listens to it.
+  setMaxListeners(0, drain.signal)
   const traffic = new Traffic()
   deps.metrics.sources.traffic = () => traffic.total()
   const state: ServerState = {

@@ -2,7 +2,8 @@ import { execFile } from 'node:child_process'
 import { access, constants, mkdir, writeFile } from 'node:fs/promises'
 import { delimiter, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import { freePort, type Launch, type Server, startServer } from './processes.ts'
+import { freePort } from '../services/processes.ts'
+import { type Launch, type Server, startServer } from './processes.ts'
 import { type Samples, writeSamples } from './samples.ts'
 
 type Place = { readonly folder: string; readonly port: number; readonly processes: number; readonly samples: Samples }

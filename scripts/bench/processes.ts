@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readdir, readFile, readlink, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { atEnd } from './cleanup.ts'
@@ -23,15 +22,6 @@ export type Server = {
   /** Once it has ended: how, and what it said last. */
   ended(): string | undefined
   stop(): Promise<void>
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error('no free port')
-  return address.port
 }
 
 /** Starts a server and waits until it is ready. Throws with the end of what it printed when it stops or stays silent. */

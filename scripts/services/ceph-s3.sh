@@ -18,7 +18,7 @@ conf=(-c "$dir/ceph.conf")
 pid() { cat "$dir/run/$1.pid"; }
 
 wait_for_port() {
-  for _ in $(seq 300); do
+  for _ in $(seq 1800); do
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return 0
     sleep 0.1
   done
@@ -68,7 +68,6 @@ fi
 
 fsid=$(uuid) osd=$(uuid)
 # ms mon client mode: radosgw without cephx never connects otherwise. paxos: start-up takes 12 s without.
-# osd client watch timeout: a killed and restarted radosgw hangs its first write for 20 s without.
 # osd heartbeat grace: the monitor must not give up a frozen OSD.
 cat >"$dir/ceph.conf" <<C
 [global]
@@ -100,7 +99,6 @@ osd heartbeat grace = 600
 mon allow pool size one = true
 mon max pg per osd = 2000
 mon data avail crit = 1
-osd client watch timeout = 1
 [mon.a]
 mon data = $dir/mon
 [osd.0]
@@ -110,10 +108,13 @@ monmaptool --create --clobber --fsid "$fsid" --addv a "[v2:127.0.0.1:$monitor]" 
 ceph-mon "${conf[@]}" -i a --mkfs --monmap "$dir/monmap" --keyring /dev/null
 ceph-mon "${conf[@]}" -i a -f >"$dir/log/mon.out" 2>&1 &
 echo $! >"$dir/run/mon.pid"
-ceph "${conf[@]}" --connect-timeout 20 osd new "$osd" >/dev/null
+ceph "${conf[@]}" --connect-timeout 180 osd new "$osd" >/dev/null
 ceph-osd "${conf[@]}" -i 0 --mkfs --osd-uuid "$osd" >"$dir/log/mkfs.out" 2>&1
 ceph-osd "${conf[@]}" -i 0 -f >"$dir/log/osd.out" 2>&1 &
 echo $! >"$dir/run/osd.pid"
-start_rgw "$port"
 radosgw-admin "${conf[@]}" user create --uid=test --display-name=test --access-key="$access" --secret-key="$secret" \
   >/dev/null 2>"$dir/log/admin.err"
+# A killed and restarted radosgw hangs its first write for 20 s without. With it, radosgw-admin, which asks for its watches
+# anew while it ends, crashes on a slow machine: so it comes first.
+ceph "${conf[@]}" --connect-timeout 180 tell osd.0 config set osd_client_watch_timeout 1 >/dev/null
+start_rgw "$port"

@@ -1,17 +1,26 @@
+import { randomInt } from 'node:crypto'
 import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { createServer } from 'node:net'
 
-/** A port nobody listens on at 127.0.0.1. */
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', resolve)
+/**
+ * A port of 127.0.0.1 that nobody listens on, and, if asked, none on those after it either. It is below those that the
+ * system hands out by itself, so that until it is used it becomes nobody's by chance, be it as the near end of a connection.
+ */
+export async function freePort(inARow = 1): Promise<number> {
+  for (let tries = 0; tries < 100; tries++) {
+    const first = randomInt(10_000, 30_000)
+    const ports = Array.from({ length: inARow }, (_, i) => first + i)
+    if ((await Promise.all(ports.map(isFree))).every(Boolean)) return first
+  }
+  throw new Error('no port')
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
   })
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
 }
 
 type Process = { pid: number; parent: number; state: string }

@@ -25,6 +25,8 @@ import { testBlobStore } from './suite.ts'
 
 const MiB = 1024 * 1024
 const unavailable = { key: 'UNAVAILABLE' }
+/** How long a server may be silent: it may be a slow one, and short of this it has to answer. */
+const idleTimeoutMs = 2_500
 const s3 = await startS3()
 const skip = s3 ? undefined : noS3
 if (s3) {
@@ -79,7 +81,7 @@ function testS3(what: string, body: (server: TestS3) => Promise<void>) {
 testS3('a server that hangs is UNAVAILABLE, and leaves nothing behind when it goes on', async (server) => {
   const { location, traces } = place(server)
   const patient = await openS3Store(location)
-  const store = await openS3Store({ ...location, idleTimeoutMs: 500 })
+  const store = await openS3Store({ ...location, idleTimeoutMs })
   const chunk = chunkKey(randomUUID())
   await patient.put(chunk, randomBytes(1000))
   const signals = new EventEmitter()
@@ -119,7 +121,7 @@ testS3('a server that hangs is UNAVAILABLE, and leaves nothing behind when it go
 testS3('a body that stops arriving ends in an error', async (server) => {
   const { location } = place(server)
   const patient = await openS3Store(location)
-  const store = await openS3Store({ ...location, idleTimeoutMs: 500 })
+  const store = await openS3Store({ ...location, idleTimeoutMs })
   const key = someKey()
   await patient.putStream(key, random(96 * MiB), {})
   const body = await store.open(key)
@@ -141,7 +143,6 @@ testS3('a reader may take longer than the server may', async (server) => {
   const key = someKey()
   await writing.putStream(key, random(48 * MiB), {})
   await writing.close()
-  const idleTimeoutMs = 1000
   const store = await openS3Store({ ...location, idleTimeoutMs })
   const body = await store.open(key)
   assert.ok(body)
@@ -189,7 +190,7 @@ testS3('objects are copied whatever is in their keys', async (server) => {
 })
 
 testS3('a server may be silent while it copies, longer than it may be otherwise', async (server) => {
-  const quietMs = 4_000
+  const quietMs = 2 * idleTimeoutMs
   let copies = 0
   // Copies as fast as it can, and says so later.
   const slow = createServer((request, response) => {
@@ -206,7 +207,7 @@ testS3('a server may be silent while it copies, longer than it may be otherwise'
   slow.listen(0, '127.0.0.1')
   await once(slow, 'listening')
   const endpoint = `http://127.0.0.1:${(slow.address() as AddressInfo).port}`
-  const location = { ...place(server).location, endpoint, idleTimeoutMs: quietMs / 2 }
+  const location = { ...place(server).location, endpoint, idleTimeoutMs }
   const store = await openS3Store(location, { partBytes: 5 * MiB })
   const hasty = await openS3Store({ ...location, copyTimeoutMs: quietMs / 4 }, { partBytes: 5 * MiB })
   try {

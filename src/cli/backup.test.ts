@@ -28,6 +28,7 @@ const main = new URL('../main.ts', import.meta.url).pathname
 
 let databases: TestDatabases
 let s3: TestS3 | undefined
+let credentials = {}
 let work: string
 let registry: TestRegistry
 let url: string
@@ -37,7 +38,8 @@ before(async () => {
   work = await mkdtemp(join(tmpdir(), 'packs-backup-'))
   databases = await startDatabases()
   s3 = await startS3()
-  if (s3) Object.assign(process.env, { AWS_ACCESS_KEY_ID: s3.accessKey, AWS_SECRET_ACCESS_KEY: s3.secretKey })
+  if (s3) credentials = { AWS_ACCESS_KEY_ID: s3.accessKey, AWS_SECRET_ACCESS_KEY: s3.secretKey }
+  Object.assign(process.env, credentials)
   url = await databases.fresh()
   registry = await startRegistry(url, { BLOB_REDIRECT: 'false' })
   await fill()
@@ -69,9 +71,11 @@ async function fill(): Promise<void> {
 
 type Ended = { code: number; out: string; err: string }
 
+const { PATH, HOME } = process.env
+
 async function packs(args: string[], env: Record<string, string> = {}): Promise<Ended> {
   const child = execFile(process.execPath, ['--import', 'tsx', main, ...args], {
-    env: { ...process.env, LOG_LEVEL: 'warn', ...env },
+    env: { PATH, HOME, LOG_LEVEL: 'warn', ...credentials, ...env },
   })
   let [out, err] = ['', '']
   child.stdout?.on('data', (text) => {

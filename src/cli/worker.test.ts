@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { after, before, it } from 'node:test'
+import { after, afterEach, before, it } from 'node:test'
 import { promisify } from 'node:util'
 import { listJobs } from '../db/jobs.ts'
 import { send } from '../db/queue.ts'
@@ -15,22 +15,31 @@ const command = ['--import', 'tsx', main]
 let databases: TestDatabases
 let registry: TestRegistry
 let url: string
-let children: ChildProcess[] = []
+const children: ChildProcess[] = []
 before(async () => {
   databases = await startDatabases()
   url = await databases.fresh()
   registry = await startRegistry(url)
 })
+// What a test that failed has left would do the work of the next.
+afterEach(async () => {
+  for (const child of children.splice(0)) {
+    if (child.exitCode !== null || child.signalCode !== null) continue
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+})
 after(async () => {
-  for (const child of children) child.kill('SIGKILL')
   await registry?.stop()
   await databases?.stop()
 })
 
+const { PATH, HOME } = process.env
+
 function start(...args: string[]): ChildProcess {
-  const env = { ...process.env, DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore, LOG_LEVEL: 'warn' }
+  const env = { PATH, HOME, DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore, LOG_LEVEL: 'warn' }
   const child = spawn(process.execPath, [...command, ...args], { env, stdio: ['ignore', 'pipe', 'inherit'] })
-  children = [...children, child]
+  children.push(child)
   child.stdout?.resume()
   return child
 }
@@ -68,8 +77,10 @@ it('packs serve with several processes runs jobs in one of them; with WORKER=fal
       where datname = current_database() and query like 'listen%'`
     return row?.count
   }
-  const lone = start('serve', '--port', '0', '--worker', 'false')
-  const many = start('serve', '--port', '0', '--processes', '3')
+  const lone = start('serve', '--port', '0', '--worker', 'false', '--log-level', 'info')
+  const many = start('serve', '--port', '0', '--processes', '3', '--log-level', 'info')
+  const serving = [lone, many].map((child) => saidBy(child, /"url":"(http[^"]+)"/))
+  await waitFor('both to serve, and to know how they are told to stop', () => serving.every((told) => told()))
   await waitFor('one worker to listen', async () => (await ears()) === 1)
   await send(sql, 'tidy', {}, { key: 'among many' })
   await waitFor('the job to be done', async () => (await completed()).some(({ key }) => key === 'among many'))
@@ -174,7 +185,7 @@ it('packs worker answers probes and Prometheus on WORKER_PORT, and nothing else'
 
 it('packs worker says which setting to change where its port is taken', async () => {
   const port = new URL(registry.url).port
-  const env = { ...process.env, DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore }
+  const env = { PATH, HOME, DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore }
   await assert.rejects(
     promisify(execFile)(process.execPath, [...command, 'worker', '--worker-port', port], { env }),
     new RegExp(`Port ${port} .* is in use .*WORKER_PORT=${Number(port) + 1}`),

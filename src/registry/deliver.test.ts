@@ -226,7 +226,8 @@ describe('a receiver that', () => {
   ]
   for (const { name, react, error, status } of failures)
     it(`${name}: tried as often as is set, then given up, and sent again by hand`, async () => {
-      const { registry, webhook } = await sending({ timeoutMs: 300 })
+      // Long enough for an answer that comes, on a slow machine too.
+      const { registry, webhook } = await sending({ timeoutMs: error === 'timeout' ? 1_500 : 30_000 })
       let ill = true
       const sink = await receiver((message, response, nth) => {
         if (ill) react(message, response, nth)
@@ -371,7 +372,7 @@ describe('a worker', () => {
   const script = `
     const [{ readConfig }, { openDeps }, { openLog }, { startDeliveries }] = await Promise.all(
       ['config', 'deps', 'log', 'worker/deliveries'].map((part) => import(process.env.SOURCE + part + '.ts')))
-    const deps = await openDeps(readConfig({ BLOB_STORE: 'file:/tmp/packs-no-blobs' }), process.env.URL_OF_DATABASE, openLog('silent'))
+    const deps = await openDeps(readConfig({ BLOB_STORE: process.env.BLOB_STORE }), process.env.URL_OF_DATABASE, openLog('silent'))
     startDeliveries(deps, { leaseSeconds: 2, pollMs: 50 })`
 
   it('that is killed in the middle of a delivery leaves it to the next, which sends it again', async () => {
@@ -383,7 +384,12 @@ describe('a worker', () => {
     const sink = await receiver((_, response, nth) => void (nth === 1 ? kill() : response.writeHead(204).end()))
     await webhook(registry, { url: sink.url })
     const child: ChildProcess = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', script], {
-      env: { ...process.env, SOURCE: new URL('../', import.meta.url).href, URL_OF_DATABASE: url },
+      env: {
+        ...process.env,
+        SOURCE: new URL('../', import.meta.url).href,
+        URL_OF_DATABASE: url,
+        BLOB_STORE: registry.deps.config.blobStore,
+      },
       stdio: 'inherit',
     })
     ends.push(() => child.kill('SIGKILL'))

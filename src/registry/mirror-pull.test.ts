@@ -142,7 +142,7 @@ it('gives up what comes byte by byte, says so, and goes on with the next', async
   fake.lists.set(version.digest, [slow, quick])
   fake.slow.add(slow.digest)
   // Twice as much as drips; an answer in one piece is enough for seconds.
-  const report = await pull(fake, {}, {}, { slowest: { bytesPerSecond: 40, waitedMs: 1000 } })
+  const report = await pull(fake, {}, {}, { slowest: { bytesPerSecond: 40, waitedMs: 2500 } })
   const detail = report.entries.find(({ digest }) => digest === slow.digest)
   assert.equal(detail?.state, 'refused')
   assert.match(String(detail?.detail), /too slowly: less than 40 bytes a second/)

@@ -168,7 +168,8 @@ it('packs scrub goes on after kill -9, in another process', async () => {
   await pushMany(5)
   const { sql } = registry.deps.db
   await sql`update blobs set size = 200 * 1024 * 1024 + size`
-  const env = { ...process.env, DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore }
+  const { PATH, HOME } = process.env
+  const env = { PATH, HOME, DATABASE_URL: url, BLOB_STORE: registry.deps.config.blobStore }
   const start = (...flags: string[]) => {
     const child = spawn(process.execPath, ['--import', 'tsx', main, 'scrub', '--json', ...flags], {
       env,

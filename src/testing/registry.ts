@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { readConfig } from '../config.ts'
+import type { Limits } from '../db/client.ts'
 import { closeDeps, type Deps, openDeps } from '../deps.ts'
 import { type Log, openLog } from '../log.ts'
 import { digestOf } from '../oci/digest.ts'
@@ -36,15 +37,19 @@ export function sampleManifest(over: object = {}): object {
   return { schemaVersion: 2, mediaType: imageType, config: emptyConfig, layers: [], ...over }
 }
 
+/** So that many who wait for one lock all get it in the end, however slow the machine, and none is told to come back. */
+const patient: Partial<Limits> = { waitMs: 120_000, answerMs: 120_000, lockMs: 25_000 }
+
 /** A whole registry on a free port, over this database and a folder of its own. */
 export async function startRegistry(
   databaseUrl: string,
   env: Record<string, string> = {},
   log: Log = openLog('silent'),
+  limits: Partial<Limits> = patient,
 ): Promise<TestRegistry> {
   const dataDir = await mkdtemp(join(tmpdir(), 'packs-registry-'))
   const config = readConfig({ DATA_DIR: dataDir, PORT: '0', ...env })
-  const deps = await openDeps(config, databaseUrl, log)
+  const deps = await openDeps(config, databaseUrl, log, limits)
   const server = await startServer(deps).catch(async (error) => {
     await closeDeps(deps)
     throw error
@@ -81,7 +86,7 @@ export async function startRegistry(
       return { mediaType, digest, size: Buffer.byteLength(body) }
     },
     async stop() {
-      await server.stop({ drainMs: 1000 })
+      await server.stop()
       await closeDeps(deps)
       await rm(dataDir, { recursive: true, force: true })
     },

@@ -1,11 +1,11 @@
 import { execFile } from 'node:child_process'
 import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3'
+import { freePort } from '../../scripts/services/processes.ts'
 
 const run = promisify(execFile)
 const script = fileURLToPath(new URL('../../scripts/services/ceph-s3.sh', import.meta.url))
@@ -30,13 +30,15 @@ export type TestS3 = {
 
 /**
  * A real S3 server (Ceph's radosgw) on loopback, for one test file. Undefined where its programs are not installed;
- * with REQUIRE_S3=1 that is an Error, so that a pipeline cannot pass by skipping.
+ * with REQUIRE_S3=1 that is an Error, so that a pipeline cannot pass by skipping. What the environment has of somebody's
+ * own credentials, e.g. AWS_PROFILE, is forgotten: it would be used in place of this server's.
  */
 export async function startS3(): Promise<TestS3 | undefined> {
   if (!programs.every(isInstalled)) {
     if (process.env.REQUIRE_S3 === '1') throw new Error(`REQUIRE_S3=1, but ${noS3}`)
     return undefined
   }
+  for (const name of Object.keys(process.env)) if (name.startsWith('AWS_')) delete process.env[name]
   const [accessKey, secretKey, bucket] = ['test-access-key', 'test-secret-key', 'blobs']
   const dir = mkdtempSync(join(tmpdir(), 'ceph-s3-'))
   const ceph = (command: string, ...args: string[]) => run('bash', [script, command, dir, ...args])
@@ -45,7 +47,7 @@ export async function startS3(): Promise<TestS3 | undefined> {
     rmSync(dir, { recursive: true, force: true })
   }
   try {
-    const port = await freePair()
+    const port = await freePort(2)
     await ceph('up', String(port), accessKey, secretKey, String(process.pid))
     const endpoint = `http://127.0.0.1:${port}`
     const credentials = { accessKeyId: accessKey, secretAccessKey: secretKey }
@@ -76,24 +78,5 @@ function isInstalled(program: string): boolean {
     } catch {
       return false
     }
-  })
-}
-
-/** A port that is free together with the next one. */
-async function freePair(): Promise<number> {
-  for (;;) {
-    const port = await listenOnce(0)
-    if (port < 65_535 && (await listenOnce(port + 1).catch(() => undefined))) return port
-  }
-}
-
-function listenOnce(port: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(port, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
   })
 }

@@ -1,10 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Asks again until the answer is truthy, and gives it. Throws, with the last error or answer, after `timeoutMs`. */
+/**
+ * Asks again until the answer is truthy, and gives it. Throws, with the last error or answer, after `timeoutMs`: that is
+ * only so that nothing hangs, and many times what it takes, for machines are slow.
+ */
 export async function waitFor<T>(
   what: string,
   condition: () => T | Promise<T>,
-  { timeoutMs = 60_000, everyMs = 50 } = {},
+  { timeoutMs = 180_000, everyMs = 50 } = {},
 ): Promise<Exclude<T, false | '' | 0 | null | undefined>> {
   const deadline = Date.now() + timeoutMs
   let last: unknown

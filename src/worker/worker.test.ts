@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
 import { readConfig } from '../config.ts'
 import { connect, type Sql } from '../db/client.ts'
@@ -19,10 +22,16 @@ import { timesAround } from './schedule.ts'
 import { startWorker, type WorkerOptions } from './worker.ts'
 
 let databases: TestDatabases
+/** For blobs, of which there are none. */
+let folder: string
 before(async () => {
   databases = await startDatabases()
+  folder = await mkdtemp(join(tmpdir(), 'packs-worker-'))
 })
-after(() => databases?.stop())
+after(async () => {
+  await databases?.stop()
+  await rm(folder, { recursive: true, force: true })
+})
 
 const ends: (() => Promise<void>)[] = []
 afterEach(async () => {
@@ -36,7 +45,7 @@ type Worker = ReturnType<typeof startWorker>
 async function site(queues: Record<string, QueueOptions>, url?: string): Promise<Site> {
   const address = url ?? (await databases.fresh())
   await migrate(address, queues)
-  const deps = await openDeps(readConfig({ BLOB_STORE: 'file:/tmp/packs-no-blobs' }), address, openLog('silent'))
+  const deps = await openDeps(readConfig({ BLOB_STORE: `file:${folder}` }), address, openLog('silent'))
   ends.push(() => closeDeps(deps))
   return {
     url: address,
@@ -134,6 +143,8 @@ describe('running', () => {
     const now = { lone: 0, all: 0 }
     const count = async (names: readonly (keyof typeof now)[]) => {
       for (const name of names) most[name] = Math.max(most[name], ++now[name])
+      // The first waits for another beside it; and each takes a while, in which one too many could begin.
+      await waitFor('two to run at a time', () => most.all > 1, { everyMs: 5 })
       await new Promise((resolve) => setTimeout(resolve, 30))
       for (const name of names) now[name]--
     }
@@ -187,7 +198,8 @@ describe('running', () => {
     assert.deepEqual(begun, ['a', 'b', 'a'])
   })
   it('tries again with growing pauses, then keeps the job as failed until somebody retries it', async () => {
-    const { sql, work } = await site({ flaky: plain })
+    // Pauses so long that none of them ends by itself before it has been looked at.
+    const { sql, work } = await site({ flaky: { ...plain, retryDelay: 60 } })
     let broken = true
     work({
       flaky: {
@@ -208,8 +220,8 @@ describe('running', () => {
       pauses.push(Date.parse(job.startAfter) - Date.parse(job.startedAt ?? ''))
       await sql`update pgboss.job set start_after = now() where id = ${id}`
     }
-    // 1 s and 2 s, and up to as much again by chance.
-    assert.ok((pauses[0] ?? 0) >= 1000 && (pauses[1] ?? 0) >= 2000, String(pauses))
+    // One minute and two, and up to as much again by chance.
+    assert.ok((pauses[0] ?? 0) >= 60_000 && (pauses[1] ?? 0) >= 120_000, String(pauses))
     const failed = await jobWhen(sql, id, 'failed')
     assert.deepEqual([failed.attempts, failed.maxAttempts], [3, 3])
     assert.ok(failed.finishedAt)
@@ -234,7 +246,7 @@ describe('running', () => {
     assert.deepEqual([job?.attempts, job?.error], [1, 'index.json is missing'])
   })
   it('keeps a long job by its heartbeat, and shows its progress', async () => {
-    const { sql, work } = await site({ long: { ...plain, lease: 1 } })
+    const { sql, work } = await site({ long: { ...plain, lease: 4 } })
     const free = deferred()
     let runs = 0
     const long: Job = {
@@ -249,7 +261,7 @@ describe('running', () => {
     const id = await sent(sql, 'long')
     await waitFor('its progress', async () => (await findJob(sql, id))?.progress)
     await waitFor('the job to run for longer than its lease', async () => {
-      const [row] = await sql<{ old: boolean }[]>`select started_on < now() - interval '2.5 s' as old from pgboss.job`
+      const [row] = await sql<{ old: boolean }[]>`select started_on < now() - interval '10 s' as old from pgboss.job`
       return row?.old
     })
     assert.equal(await stateOf(sql, id), 'running')
@@ -258,7 +270,7 @@ describe('running', () => {
     assert.equal(runs, 1)
   })
   it('a worker taken for dead is told so, and cannot end the run of the next one', async () => {
-    const { sql, work } = await site({ stuck: { ...plain, lease: 1 } })
+    const { sql, work } = await site({ stuck: { ...plain, lease: 4 } })
     const free = deferred()
     const reasons: string[] = []
     let runs = 0
@@ -362,7 +374,7 @@ describe('cancelling', () => {
     { name: 'is learned from the heartbeat, where the word of it was missed', hears: false },
   ])
     it(name, async () => {
-      const { deps, sql, work } = await site({ slow: { ...plain, exclusive: true, lease: hears ? 60 : 2 } })
+      const { deps, sql, work } = await site({ slow: { ...plain, exclusive: true, lease: hears ? 60 : 6 } })
       const ending = deferred()
       const events: string[] = []
       work({
@@ -608,7 +620,7 @@ describe('schedules', () => {
         return undefined
       }
     const jobs: Record<string, Job> = {
-      often: { run: note('often'), schedule: '0 0 1 1 *' },
+      often: { run: note('often'), schedule: `0 0 1 ${((new Date().getUTCMonth() + 6) % 12) + 1} *` },
       broken: { run: note('broken'), schedule: 'now and then' },
       rare: { run: note('rare'), schedule: async () => [{ cron: '0 * * * *', since: new Date() }] },
       asked: {
@@ -617,7 +629,7 @@ describe('schedules', () => {
       },
     }
     for (let i = 0; i < 3; i++) work(jobs)
-    await waitFor('both that are due', () => runs.length === 2)
+    await waitFor('both that are due', () => runs.length >= 2)
     const id = await sent(sql, 'often')
     await jobWhen(sql, id, 'completed')
     // The hour may have turned meanwhile; then each of the hourly ones was due once more.
@@ -654,7 +666,7 @@ function startChild(url: string): ChildProcess {
     const { readConfig } = await import(${place('../config.ts')})
     const { openDeps } = await import(${place('../deps.ts')})
     const { startWorker } = await import(${place('./worker.ts')})
-    const deps = await openDeps(readConfig({ BLOB_STORE: 'file:/tmp/packs-no-blobs', LOG_LEVEL: 'silent' }), ${JSON.stringify(url)})
+    const deps = await openDeps(readConfig({ BLOB_STORE: ${JSON.stringify(`file:${folder}`)}, LOG_LEVEL: 'silent' }), ${JSON.stringify(url)})
     startWorker(deps, { jobs: { victim: { run: () => new Promise(() => setInterval(() => {}, 1000)) } } })`
   const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
     stdio: ['ignore', 'inherit', 'inherit'],
