@@ -1,9 +1,10 @@
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import type { Key } from '../client/client.ts'
 import { connect } from './connect.ts'
 import { aligned, table } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
+import { replaceFile } from './temporary.ts'
 
 type Flags = CommonFlags & { expires?: string; comment?: string }
 
@@ -104,7 +105,7 @@ async function distrustKey(at: Run, id: string): Promise<void> {
 async function exportKey(at: Run, id: string, { output }: { output?: string }): Promise<void> {
   const client = await connect(at)
   const key = await client.keys.get(id, { signal: at.signal })
-  if (output !== undefined) await writeFile(output, key.publicKey)
+  if (output !== undefined) await replaceFile(output, key.publicKey)
   at.output.result({ key, ...(output === undefined ? {} : { file: output }) }, () =>
     output === undefined ? key.publicKey : `${key.keyid}\nwritten to ${output}`,
   )
