@@ -1,16 +1,25 @@
+import { isUtf8 } from 'node:buffer'
 import { readFile } from 'node:fs/promises'
 import { PacksError } from '../client/failure.ts'
 import type { Violation } from '../packs/document.ts'
 import type { PackDocument } from '../packs/pack.ts'
 
-/** Reads a file as JSON. Throws FILE_MISSING, JSON_INVALID, in words. */
+/** Reads a file that was named. Of one that is open when it fails, such as a folder, the system tells no name. */
+export async function readNamed(path: string): Promise<Buffer> {
+  return readFile(path).catch((error) => {
+    throw Object.assign(error, { path })
+  })
+}
+
+/** Reads a file as JSON. Throws FILE_MISSING, PACK_INVALID, in words. */
 export async function readJson(path: string, advice = ''): Promise<unknown> {
-  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+  const bytes = await readNamed(path).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== 'ENOENT') throw cause
     throw new PacksError('FILE_MISSING', `${path} does not exist${advice && `. ${advice}`}`, { cause })
   })
+  if (!isUtf8(bytes)) throw new PacksError('PACK_INVALID', `${path} is not JSON: it is not UTF-8. Save it as UTF-8`)
   try {
-    return JSON.parse(text.replace(/^\ufeff/, ''))
+    return JSON.parse(bytes.toString().replace(/^\ufeff/, ''))
   } catch (error) {
     throw notJson(path, error as Error)
   }

@@ -1,7 +1,7 @@
-import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import type { Key } from '../client/client.ts'
 import { connect } from './connect.ts'
+import { readNamed } from './document.ts'
 import { aligned, table } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 import { replaceFile } from './temporary.ts'
@@ -83,7 +83,7 @@ async function rotateKey(at: Run, id: string, { expires }: Flags): Promise<void>
 }
 
 async function trustKey(at: Run, name: string, file: string, { expires, comment }: Flags): Promise<void> {
-  const pem = await readFile(file, 'utf8')
+  const pem = (await readNamed(file)).toString()
   const client = await connect(at)
   // Only for a word about it: whoever may not list keys may trust one all the same.
   const before = await client.keys.list({ signal: at.signal }).catch(() => [])

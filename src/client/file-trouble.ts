@@ -20,5 +20,5 @@ export function fileTrouble(error: unknown): string | undefined {
   const trouble = troubles[code]
   // Of a file that is open already its name is not told; and networks have some of these codes too.
   const name = path ?? (/^(?:read|write|writev|fsync|fdatasync|ftruncate)$/.test(syscall) ? 'the file' : undefined)
-  return trouble && name ? `${name} ${trouble}` : undefined
+  return trouble && name !== undefined ? `${name || '""'} ${trouble}` : undefined
 }
