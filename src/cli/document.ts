@@ -33,10 +33,11 @@ const makeOne = 'Make one with: packs init --type policy --id my-pack'
 
 /** Reads the document of a pack. Throws PACK_INVALID with everything that is wrong with it. */
 export async function readDocument(path: string): Promise<PackDocument> {
-  const { checkDocument } = await import('../packs/document.ts')
+  const { checkDocument, lostNumbers } = await import('../packs/document.ts')
   const checked = checkDocument(await readJson(path, makeOne))
-  if ('document' in checked) return checked.document
-  throw invalidDocument(path, checked.violations)
+  const violations = 'document' in checked ? lostNumbers(checked.document) : checked.violations
+  if ('document' in checked && violations.length === 0) return checked.document
+  throw invalidDocument(path, violations)
 }
 
 export function invalidDocument(path: string, violations: readonly Violation[]): PacksError {

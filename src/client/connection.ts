@@ -148,7 +148,8 @@ const untrusted = /CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL|EPROTO/
 export function unreachable(url: URL, error: unknown): Error {
   if (error instanceof PacksError || error instanceof Passing) return error
   const { code = '', message } = error as NodeJS.ErrnoException
-  const words = message || code
+  // What OpenSSL says of it is three lines long.
+  const words = /wrong version number/.test(message) ? 'it does not speak TLS there; is it http://?' : message || code
   const failure = new PacksError('UNREACHABLE', `${url.origin} cannot be reached: ${words}`, { cause: error })
   return untrusted.test(code) ? failure : new Passing(failure)
 }
