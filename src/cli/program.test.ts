@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -605,6 +605,19 @@ describe('the command', () => {
       names.map((name) => packs([...(name === 'channel' ? ['channel', 'set'] : [name]), '--help'])),
     )
     for (const help of helps) assert.match(help.out, /\nExample:\n {2}.*packs /)
+  })
+
+  it('says that the result could not be written', async (t) => {
+    const full = await open('/dev/full', 'w').catch(() => undefined)
+    if (!full) return t.skip('this system has no /dev/full')
+    const child = spawn(process.execPath, [launcher, '--help'], { stdio: ['ignore', full.fd, 'pipe'] })
+    let said = ''
+    child.stderr?.on('data', (text) => {
+      said += text
+    })
+    const code = await new Promise((resolve) => child.once('close', resolve))
+    await full.close()
+    assert.deepEqual([code, /^error: the result cannot be written: ENOSPC/.test(said)], [1, true], said)
   })
 
   it('stops quietly when nobody reads on', async () => {
