@@ -1,5 +1,5 @@
 import { CommanderError } from 'commander'
-import { exitCodeOf, reportFailure, reportUsage } from './cli/failure.ts'
+import { exitCodeOf, exitCodes, reportFailure, reportUsage } from './cli/failure.ts'
 import { program } from './cli/program.ts'
 
 /** Runs one command. The exit codes are a table in cli/failure.ts. */
@@ -24,7 +24,11 @@ async function main(): Promise<number> {
 }
 
 // Whoever reads the output has seen enough, such as `head`.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0)
+  process.stderr.write(`error: the result cannot be written: ${error.message}\n`)
+  process.exit(exitCodes.failed)
+})
 // Nobody listens to what is said on the way any more, and the work goes on: a pull is worth having all the same.
 process.stderr.on('error', () => undefined)
 const code = await main()

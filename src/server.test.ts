@@ -101,6 +101,8 @@ it('a request of which no URL can be made is told so in words, and there is a li
     'GET /packs HTTP/1.1\r\nHost: localhost:99999999',
     'OPTIONS * HTTP/1.1\r\nHost: localhost',
     'GET ftp://localhost/packs HTTP/1.1\r\nHost: localhost',
+    'GET /packs HTTP/1.1\r\nHost: localhost\r\nhost: other',
+    'GET /v2/ HTTP/1.1\r\nHost: localhost\r\nHost: localhost',
   ]) {
     lines.length = 0
     const said = await sayRaw(registry, `${head}\r\nConnection: close\r\n\r\n`)

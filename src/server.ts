@@ -10,7 +10,7 @@ import { getRequestListener } from '@hono/node-server'
 import { addRoutes, buildApp } from './app.ts'
 import type { Config } from './config.ts'
 import type { Deps } from './deps.ts'
-import { answerMalformed } from './http/malformed.ts'
+import { answerMalformed, hasTwoHosts, refuseTwoHosts } from './http/malformed.ts'
 import { Traffic } from './http/observe.ts'
 import { addOpsRoutes, type ServerState } from './http/ops.ts'
 import { PaceWatch, slowestPace } from './http/pace.ts'
@@ -112,6 +112,7 @@ function everythingOf(deps: Deps, state: ServerState): RequestListener {
     buildApp(deps, (routes) => addRoutes(routes, deps, state), { shared }),
   )
   return (incoming, outgoing) => {
+    if (hasTwoHosts(incoming)) return void refuseTwoHosts(deps, outgoing).catch(deps.log.error)
     const directly = incoming.url?.startsWith('/packs/') ? answerPackDirectly : answerDirectly
     directly(deps, incoming, outgoing, () => throughRoutes(incoming, outgoing))
   }

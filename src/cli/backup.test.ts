@@ -14,8 +14,9 @@ import { connect } from '../db/client.ts'
 import { startEmbedded } from '../db/embedded.ts'
 import { migrate } from '../db/migrate.ts'
 import type { BackupFile } from '../registry/backup.ts'
+import { RestoreRefused } from '../registry/backup-documents.ts'
 import { emptyQueue } from '../registry/deletions.ts'
-import { RestoreRefused, restoreBackup } from '../registry/restore.ts'
+import { restoreBackup } from '../registry/restore.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { type Descriptor, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { noS3, startS3, type TestS3 } from '../testing/s3.ts'
@@ -284,7 +285,7 @@ describe('packs backup and packs restore', () => {
       files['with content'] = await backup('refused.tar', '--with-blobs')
       files['without content'] = await backup('refused-listed.tar')
     })
-    const changes: { name: string; change(bytes: Buffer): Buffer; says: RegExp; only?: string }[] = [
+    const changes: { name: string; change(bytes: Buffer): Buffer; says: RegExp; only?: string; code?: number }[] = [
       { name: 'a file that is cut off', change: (bytes) => bytes.subarray(0, bytes.length / 2), says: /cut off/ },
       {
         name: 'rows that were changed',
@@ -331,18 +332,19 @@ describe('packs backup and packs restore', () => {
         change: (bytes) =>
           Buffer.from(bytes.toString('latin1').replace(/"migrations": \[\n {2}1,/, '"migrations": [\n 99,'), 'latin1'),
         says: /which this version does not know/,
+        code: 11,
       },
       { name: 'what is no backup', change: () => Buffer.from('hello'), says: /no backup|no tar/ },
     ]
     for (const kind of ['with content', 'without content'])
-      for (const { name, change, says } of changes.filter(({ only = kind }) => only === kind))
+      for (const { name, change, says, code = 2 } of changes.filter(({ only = kind }) => only === kind))
         it(`${name} (${kind}), and leaves the database empty`, async () => {
           const changed = join(work, `${randomBytes(4).toString('hex')}.tar`)
           await writeFile(changed, change(await readFile(files[kind] ?? '')))
           const address = await databases.empty()
           const target = { DATABASE_URL: address, BLOB_STORE: `file:${await mkdtemp(join(work, 'refused-'))}` }
           const ended = await restored(changed, target)
-          assert.equal(ended.code, 11, ended.out + ended.err)
+          assert.equal(ended.code, code, ended.out + ended.err)
           assert.match(ended.err, says)
           await requireEmpty(address)
         })
@@ -360,6 +362,35 @@ describe('packs backup and packs restore', () => {
       await requireEmpty(address)
       return (refused as Error).message
     }
+
+    it('documents of another shape, whichever part of them it is', async () => {
+      const address = await databases.empty()
+      const all = filesIn(await readFile(files['without content'] ?? ''))
+      const head = JSON.parse(all[0]?.content.toString() ?? '')
+      const sums = JSON.parse(all.at(-1)?.content.toString() ?? '')
+      const withJson = (name: string, value: unknown) =>
+        all.map((file) => (file.name === name ? { ...file, content: Buffer.from(JSON.stringify(value) ?? '') } : file))
+      const refused = async (name: string, value: unknown, says: RegExp) =>
+        assert.match(await refusalOf(address, withJson(name, value)), says, `${name}: ${JSON.stringify(value)}`)
+      for (const value of [null, 7, 'text', [], {}, { format: 'another' }])
+        await refused('backup.json', value, /^this is no backup of this registry$/)
+      for (const formatVersion of [undefined, null, 2, { a: 1 }])
+        await refused('backup.json', { ...head, formatVersion }, /^this backup has format /)
+      const others: Record<string, unknown[]> = {
+        createdAt: [undefined, 7, 'text'],
+        schema: [undefined, null, 7, { number: 'one', name: 'one' }],
+        migrations: [undefined, null, {}, [], ['1']],
+        tables: [undefined, [], [null], [{ name: 'packs' }], [{ name: 'a" b', columns: ['id'] }]],
+        sequences: [null, [7], [{ name: 'packs_id_seq', last: 'x' }]],
+        blobs: [undefined, 'some', []],
+      }
+      for (const [field, values] of Object.entries(others))
+        for (const value of values)
+          await refused('backup.json', { ...head, [field]: value }, new RegExp(`^"${field}" in backup.json`))
+      await refused('checksums.json', null, /^checksums.json .* is no object/)
+      await refused('checksums.json', { ...sums, files: null }, /^"files" in checksums.json/)
+      await refused('checksums.json', { ...sums, damaged: undefined }, /^"damaged" in checksums.json/)
+    })
 
     it('files that end right before the checksums', async () => {
       const all = filesIn(await readFile(files['without content'] ?? ''))
@@ -401,6 +432,21 @@ describe('packs backup and packs restore', () => {
       const ended = await packs(['backup', '-o', files['with content'] ?? ''], here())
       assert.equal(ended.code, 1)
       assert.match(ended.err, /is there already/)
+    })
+
+    it('what is no file, no registry, or in no folder', async () => {
+      const dataDir = join(work, 'never-made')
+      const folder = await packs(['restore', work], { DATA_DIR: dataDir })
+      assert.deepEqual(
+        [folder.code, folder.err],
+        [1, `error: ${work} is no file; name the file that "packs backup" wrote\n`],
+      )
+      await assert.rejects(stat(dataDir), 'a database was made for it')
+      const nothing = await packs(['backup', '-o', join(work, 'nothing.tar')], { DATA_DIR: dataDir })
+      assert.deepEqual([nothing.code, /^error: there is no registry in /.test(nothing.err)], [1, true], nothing.err)
+      await assert.rejects(stat(dataDir), 'a database was made for it')
+      const missing = await packs(['backup', '-o', join(work, 'none', 'b.tar')], here())
+      assert.deepEqual([missing.code, missing.err], [1, `error: ${join(work, 'none')} does not exist\n`])
     })
 
     it('a store with content', async () => {

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { createWriteStream } from 'node:fs'
-import { rename, rm, stat } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
 import { finished, pipeline } from 'node:stream/promises'
 import { type Pack, pack } from 'tar-stream'
 import { PacksError } from '../client/failure.ts'
@@ -26,13 +25,18 @@ const progressMs = 2_000
  * missing or wrong. The server may be running. The file appears when it is whole, and only its owner may read it.
  */
 export async function backup(config: Config, flags: BackupFlags, output: Output): Promise<number> {
+  await requireData(config)
   const path = await pathOf(flags.output)
   const draft = `${path}.${randomBytes(4).toString('hex')}.partial`
   const work = async ({ deps, databaseUrl, signal }: Parameters<Parameters<typeof beside>[2]>[0]) => {
     try {
       const { withBlobs = false, hold = 0 } = flags
       const making = makeBackup(deps, databaseUrl, { withBlobs, holdSeconds: hold, signal })
-      const sums = await write(draft, making, output)
+      // The keys of the registry are in it.
+      const file = await open(draft, 'wx', 0o600).catch((error) => {
+        throw Object.assign(error, { path })
+      })
+      const sums = await write(file, making, output)
       await rename(draft, path)
       return tell(path, sums, { ...flags, encrypted: config.keyEncryptionFile !== undefined }, output)
     } finally {
@@ -40,6 +44,19 @@ export async function backup(config: Config, flags: BackupFlags, output: Output)
     }
   }
   return beside(config, openLog('silent'), work, () => output.note('stopped; nothing was written'))
+}
+
+/** A database that is made on the way is empty: whoever mistyped the folder would believe to have a backup. */
+async function requireData({ databaseUrl, dataDir }: Config): Promise<void> {
+  if (databaseUrl !== undefined) return
+  await stat(join(dataDir, 'postgres')).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'ENOENT') throw cause
+    throw new PacksError(
+      'FILE_MISSING',
+      `there is no registry in ${pathText(dataDir)}: set DATA_DIR to the folder of the one that is to be backed up, or DATABASE_URL`,
+      { cause },
+    )
+  })
 }
 
 async function pathOf(given: string): Promise<string> {
@@ -53,14 +70,18 @@ async function pathOf(given: string): Promise<string> {
     return join(path, `packs-backup-${time}.tar`)
   }
   if (there) throw new PacksError('USAGE', `${pathText(path)} is there already: name another file, or a folder`)
+  // Of a folder that is not there, the folder's name is told.
+  await stat(dirname(path))
   return path
 }
 
-async function write(path: string, files: AsyncGenerator<BackupFile, BackupSums>, output: Output): Promise<BackupSums> {
+async function write(
+  file: FileHandle,
+  files: AsyncGenerator<BackupFile, BackupSums>,
+  output: Output,
+): Promise<BackupSums> {
   const tar = pack()
-  // The keys of the registry are in it.
-  const file = createWriteStream(path, { mode: 0o600, flags: 'wx' })
-  const writing = pipeline(tar, file)
+  const writing = pipeline(tar, file.createWriteStream())
   const broken = writing.then(() => Promise.reject(new Error('the file was closed before its end')))
   // It is waited for by turns; should nobody do so at that moment, it is told at the next one.
   broken.catch(() => undefined)
@@ -81,7 +102,8 @@ async function write(path: string, files: AsyncGenerator<BackupFile, BackupSums>
     }
   } catch (error) {
     tar.destroy(error as Error)
-    await finished(file).catch(() => undefined)
+    // Where the file could not be written, that is the reason; the archive knows only that it was ended.
+    await writing
     throw error
   } finally {
     await files.return({ files: {}, blobs: 0, bytes: 0, missing: [], damaged: [] })

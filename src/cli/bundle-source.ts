@@ -4,6 +4,7 @@ import { lstat, readdir, readFile, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { ImportSource } from '../client/client.ts'
+import { ignoreMissing } from '../client/content.ts'
 import { PacksError } from '../client/failure.ts'
 import { type Digest, parseDigest } from '../oci/digest.ts'
 import { cut, layoutPieces, type Piece, sizeOf } from '../packs/layout.ts'
@@ -61,7 +62,7 @@ async function volumesOf(joined: string): Promise<Part[]> {
 }
 
 async function ofVolumes(at: Run, joined: string, parts: readonly Part[]): Promise<Source> {
-  const sums = await readFile(`${joined}.sha256sums`, 'utf8').catch(() => undefined)
+  const sums = await readFile(`${joined}.sha256sums`, 'utf8').catch(ignoreMissing)
   if (sums !== undefined) await checkVolumes(at, joined, parts, sums)
   const size = parts.reduce((total, part) => total + part.size, 0)
   return { name: basename(joined), size, open: (from) => bytesOf(parts, from) }
@@ -98,7 +99,7 @@ async function checkVolumes(at: Run, joined: string, parts: readonly Part[], sum
 /** A layout that is a folder, as the tar that it would be. What else stands in the folder is not sent. */
 async function ofFolder(folder: string): Promise<Source> {
   const index = await readFile(join(folder, 'index.json'))
-  const envelope = await readFile(join(folder, 'bundle.dsse.json')).catch(() => undefined)
+  const envelope = await readFile(join(folder, 'bundle.dsse.json')).catch(ignoreMissing)
   const blobs: { digest: Digest; size: number }[] = []
   for (const algorithm of ['sha256', 'sha512'])
     for (const hex of await readdir(join(folder, 'blobs', algorithm)).catch(() => [])) {

@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
 import type { PublicKey } from '../bundles/keys.ts'
 import type { VerifyPolicy } from '../bundles/signature.ts'
@@ -6,6 +5,7 @@ import type { Survey } from '../bundles/survey.ts'
 import type { Facts } from '../bundles/told.ts'
 import { PacksError } from '../client/failure.ts'
 import { Failure, failures } from '../errors.ts'
+import { readNamed } from './document.ts'
 import { aligned, bytesText, table } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 
@@ -135,7 +135,7 @@ async function verifyFile(at: Run, path: string, { key = [], policy }: VerifyFla
 
 async function keyIn(file: string): Promise<PublicKey> {
   const { readPublicKey } = await import('../bundles/keys.ts')
-  const pem = await readFile(file, 'utf8')
+  const pem = (await readNamed(file)).toString()
   try {
     return { ...readPublicKey(pem), name: file }
   } catch (error) {

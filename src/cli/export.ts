@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
 import type { Command } from 'commander'
 import { inventoryBytes, inventoryOfList } from '../bundles/inventory.ts'
@@ -6,6 +5,7 @@ import type { BundlePlan, BundleProblem, BundleRequest, Client, PlannedBundle } 
 import { PacksError } from '../client/failure.ts'
 import { inWords } from './bundle.ts'
 import { connect } from './connect.ts'
+import { readNamed } from './document.ts'
 import { aligned, bytesText, table } from './output.ts'
 import { openProgress } from './progress.ts'
 import { receiveBundle } from './receive.ts'
@@ -112,7 +112,7 @@ async function requestOf(at: Run, client: Client, texts: string[], flags: Flags)
 
 /** A registry's inventory, or what `packs bundle inventory --json` says of a file that the receiver has taken. */
 async function readInventoryFile(file: string): Promise<unknown> {
-  const text = await readFile(file, 'utf8')
+  const text = (await readNamed(file)).toString()
   const document = parsed(file, text)
   const listed = inventoryOfList(document)
   return listed ? JSON.parse(inventoryBytes(listed, []).toString()) : document

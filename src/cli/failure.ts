@@ -1,3 +1,4 @@
+import { fileTrouble } from '../client/file-trouble.ts'
 import { printable } from './output.ts'
 
 /** What the exit codes mean. Source: spec/packs.md. */
@@ -24,6 +25,7 @@ const exitCodeOfFailure: Record<string, number> = {
   SIZE_INVALID: exitCodes.mismatch,
   SIZE_MISMATCH: exitCodes.mismatch,
   AUDIT_BROKEN: exitCodes.mismatch,
+  BACKUP_DAMAGED: exitCodes.mismatch,
   SIGNATURE_INVALID: exitCodes.signature,
   SIGNATURE_MISSING: exitCodes.signature,
   CHANNEL_BACKWARDS: exitCodes.backwards,
@@ -92,21 +94,6 @@ const adviceFor: Record<string, string> = {
   DEPENDENTS_EXIST: 'To leave it out of new resolutions only: packs yank. To delete it all the same: --force',
 }
 
-/** What the operating system says of files, in words. */
-const fileTroubles: Record<string, string> = {
-  ENOENT: 'does not exist',
-  EACCES: 'may not be opened by you',
-  EPERM: 'may not be changed by you',
-  EISDIR: 'is a folder; a file is needed',
-  ENOTDIR: 'is not a folder',
-  EEXIST: 'exists already',
-  ENOSPC: 'has no room left: the disk is full',
-  EROFS: 'is on a disk that cannot be written to',
-}
-
 function wordsOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  const { code = '', path } = error as NodeJS.ErrnoException
-  const trouble = fileTroubles[code]
-  return trouble && path ? `${path} ${trouble}` : error.message
+  return error instanceof Error ? (fileTrouble(error) ?? error.message) : String(error)
 }

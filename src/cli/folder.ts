@@ -6,6 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGzip } from 'node:zlib'
 import ignore from 'ignore'
 import { type Pack, pack } from 'tar-stream'
+import { ignoreMissing } from '../client/content.ts'
 import { PacksError } from '../client/failure.ts'
 
 // A folder as the content of a pack: tar and gzip whose bytes follow from the files' names, bytes and executable bits, and
@@ -27,7 +28,7 @@ const cutBytes = 64 * 1024
  */
 export async function listFolder(root: string): Promise<FolderFile[]> {
   const rules = ignore({ ignorecase: false }).add(leftOut)
-  rules.add(await readFile(join(root, '.packignore'), 'utf8').catch(() => ''))
+  rules.add((await readFile(join(root, '.packignore'), 'utf8').catch(ignoreMissing)) ?? '')
   const files: FolderFile[] = []
   const refused: string[] = []
   const folders = ['']

@@ -1,9 +1,10 @@
-import { readFile, writeFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import type { Key } from '../client/client.ts'
 import { connect } from './connect.ts'
+import { readNamed } from './document.ts'
 import { aligned, table } from './output.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
+import { replaceFile } from './temporary.ts'
 
 type Flags = CommonFlags & { expires?: string; comment?: string }
 
@@ -82,7 +83,7 @@ async function rotateKey(at: Run, id: string, { expires }: Flags): Promise<void>
 }
 
 async function trustKey(at: Run, name: string, file: string, { expires, comment }: Flags): Promise<void> {
-  const pem = await readFile(file, 'utf8')
+  const pem = (await readNamed(file)).toString()
   const client = await connect(at)
   // Only for a word about it: whoever may not list keys may trust one all the same.
   const before = await client.keys.list({ signal: at.signal }).catch(() => [])
@@ -104,7 +105,7 @@ async function distrustKey(at: Run, id: string): Promise<void> {
 async function exportKey(at: Run, id: string, { output }: { output?: string }): Promise<void> {
   const client = await connect(at)
   const key = await client.keys.get(id, { signal: at.signal })
-  if (output !== undefined) await writeFile(output, key.publicKey)
+  if (output !== undefined) await replaceFile(output, key.publicKey)
   at.output.result({ key, ...(output === undefined ? {} : { file: output }) }, () =>
     output === undefined ? key.publicKey : `${key.keyid}\nwritten to ${output}`,
   )

@@ -29,10 +29,11 @@ export function addLogin(packs: Command, here: Here): void {
   )
 }
 
-async function logIn({ env, output, signal }: Run, given: string | undefined, flags: LoginFlags): Promise<void> {
+async function logIn(at: Run, given: string | undefined, flags: LoginFlags): Promise<void> {
+  const { env, output, signal } = at
   const url = await registryOf(env, given)
   const credentials = await credentialsOf(url, flags, signal)
-  const client = await clientOf(env, url, credentials)
+  const client = await clientOf(at, url, credentials)
   await client.ping({ signal })
   await keepLogin(env, url, credentials)
   const username = credentials && 'username' in credentials ? credentials.username : undefined

@@ -1,7 +1,7 @@
-import { open, readFile, rm, stat } from 'node:fs/promises'
+import { open, readFile, rm } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { dirname } from 'node:path'
 import { PacksError } from '../client/failure.ts'
+import { outputKind } from './temporary.ts'
 
 // Two commands that write one file would each write into the other's beginning: one finishes and gives the file its
 // name while the other still writes to it. So a file beside it, `packs.tar.writing`, says who writes: its host and
@@ -17,11 +17,11 @@ const grammar = /^packs (\S+) (\d+)\n$/
 /** Makes this process the only writer of `output`; answers what ends that. Throws USAGE where another one writes it. */
 export async function claimOutput(output: string): Promise<() => Promise<void>> {
   const path = `${output}.writing`
-  // Of a folder that is not there, the folder's name is told.
-  await stat(dirname(output))
+  if ((await outputKind(output)) !== 'file')
+    throw new PacksError('USAGE', `${output} is no file: a bundle needs one, for it goes on there where it was cut`)
   if (await isAbandoned(path)) await rm(path, { force: true })
   const file = await open(path, 'wx').catch((error: NodeJS.ErrnoException) => {
-    throw error.code === 'EEXIST' ? busy(output, path) : error
+    throw error.code === 'EEXIST' ? busy(output, path) : Object.assign(error, { path: output })
   })
   ours.add(path)
   try {

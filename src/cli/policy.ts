@@ -1,9 +1,9 @@
-import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { actions, mayAccess } from '../auth/access.ts'
 import { type Policy, parsePolicy, rightsOf } from '../auth/policy.ts'
 import { PacksError } from '../client/failure.ts'
 import { parseName } from '../oci/name.ts'
+import { readNamed } from './document.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 
 type CheckFlags = CommonFlags & { repository?: string; claim?: string[]; issuer?: string }
@@ -29,7 +29,7 @@ export function addPolicy(packs: Command, here: Here): void {
 }
 
 async function checkPolicy({ output }: Run, file: string, flags: CheckFlags): Promise<void> {
-  const policy = parse(file, await readFile(file, 'utf8'))
+  const policy = parse(file, (await readNamed(file)).toString())
   const { rules, issuers } = policy
   if (flags.repository === undefined)
     return output.result(

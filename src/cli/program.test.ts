@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -448,6 +448,40 @@ describe('exit codes, and errors that say what to do', () => {
     }
   })
 
+  it('says once that it waits, and how long, where it was told to come later', async () => {
+    let asked = 0
+    const busy = await listening(
+      createServer((_, answer) => {
+        asked++
+        answer.writeHead(asked % 2 ? 429 : 404, asked % 2 ? { 'retry-after': '2' } : {}).end()
+      }),
+    )
+    const env = { PACKS_REGISTRY: addressOf(busy) }
+    const { err } = await packs(['info', 'once'], { env })
+    assert.equal(err.match(/trying again in 2 s\n/g)?.length, 1, err)
+    for (const flag of ['--quiet', '--json'])
+      assert.doesNotMatch((await packs(['info', 'once', flag], { env })).err, /trying again/)
+    busy.close()
+  })
+
+  it('says which file is a folder, or no UTF-8', async () => {
+    for (const args of [
+      ['pull', '--frozen', '.'],
+      ['export', '--all', '-o', 'all.tar', '--since', '.'],
+      ['keys', 'trust', 'other', '.'],
+      ['policy', 'check', '.'],
+    ]) {
+      const { code, err } = await packs(args)
+      assert.deepEqual([code, err], [1, 'error: . is a folder; a file is needed\n'], args.join(' '))
+    }
+    await mkdir(join(work, 'latin'))
+    const text = '{"packId":"latin","version":"1.0.0","type":"policy","description":"caf\u00e9"}'
+    await writeFile(join(work, 'latin', 'pack.json'), Buffer.from(text, 'latin1'))
+    const { code, err } = await packs(['publish', 'latin'])
+    assert.equal(code, 11)
+    assert.match(err, /latin\/pack\.json is not JSON: it is not UTF-8/)
+  })
+
   it('a runner that is too old', async () => {
     await publish('modern', { metadata: { minRunnerVersion: '3.0.0' } })
     const { error } = await json(['info', 'modern', '--runner', '1.0.0'], { code: 11 })
@@ -571,6 +605,19 @@ describe('the command', () => {
       names.map((name) => packs([...(name === 'channel' ? ['channel', 'set'] : [name]), '--help'])),
     )
     for (const help of helps) assert.match(help.out, /\nExample:\n {2}.*packs /)
+  })
+
+  it('says that the result could not be written', async (t) => {
+    const full = await open('/dev/full', 'w').catch(() => undefined)
+    if (!full) return t.skip('this system has no /dev/full')
+    const child = spawn(process.execPath, [launcher, '--help'], { stdio: ['ignore', full.fd, 'pipe'] })
+    let said = ''
+    child.stderr?.on('data', (text) => {
+      said += text
+    })
+    const code = await new Promise((resolve) => child.once('close', resolve))
+    await full.close()
+    assert.deepEqual([code, /^error: the result cannot be written: ENOSPC/.test(said)], [1, true], said)
   })
 
   it('stops quietly when nobody reads on', async () => {

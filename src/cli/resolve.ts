@@ -1,9 +1,9 @@
-import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import type { Client, Lock } from '../client/client.ts'
 import { PacksError } from '../client/failure.ts'
 import { parseLock } from '../client/lock.ts'
 import { connect } from './connect.ts'
+import { readNamed } from './document.ts'
 import { isRange, parseReference } from './reference.ts'
 import { type CommonFlags, common, type Here, type Run, run } from './run.ts'
 import { replaceFile } from './temporary.ts'
@@ -80,7 +80,7 @@ export async function rootsOf(
 
 /** Throws LOCK_INVALID with everything that is wrong with it. */
 export async function readLock(file: string): Promise<Lock> {
-  const bytes = await readFile(file)
+  const bytes = await readNamed(file)
   try {
     return parseLock(bytes)
   } catch (error) {

@@ -1,4 +1,4 @@
-import { createReadStream } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
 import { pipeline } from 'node:stream'
 import { extract, type Header } from 'tar-stream'
 import { openBlobStore } from '../blobs/open.ts'
@@ -20,11 +20,31 @@ import { bytesText, type Output } from './output.ts'
  */
 export async function restore(config: Config, path: string, output: Output): Promise<number> {
   const log = openLog('silent')
+  // Before a database is made for it.
+  const file = await opened(path)
+  try {
+    return await restoreFrom(config, path, file, log, output)
+  } finally {
+    await file.close()
+  }
+}
+
+/** Opens a backup. Throws FILE_MISSING, FILE_FAILED. */
+async function opened(path: string): Promise<FileHandle> {
+  const file = await open(path).catch((cause: NodeJS.ErrnoException) => {
+    throw cause.code === 'ENOENT' ? new PacksError('FILE_MISSING', `${path} does not exist`, { cause }) : cause
+  })
+  if ((await file.stat()).isFile()) return file
+  await file.close()
+  throw new PacksError('FILE_FAILED', `${path} is no file; name the file that "packs backup" wrote`)
+}
+
+async function restoreFrom(config: Config, path: string, file: FileHandle, log: Log, output: Output): Promise<number> {
   const embedded = config.databaseUrl ? undefined : await startEmbedded({ dataDir: config.dataDir, log })
   try {
     const databaseUrl = config.databaseUrl ?? embedded?.url ?? ''
     await requireDatabase(config)
-    const restored = await load(config, databaseUrl, path)
+    const restored = await load(config, databaseUrl, path, file)
     const scrubbed = await look(config, databaseUrl, log)
     return tell(restored, scrubbed, output)
   } finally {
@@ -32,18 +52,18 @@ export async function restore(config: Config, path: string, output: Output): Pro
   }
 }
 
-async function load(config: Config, databaseUrl: string, path: string): Promise<Restored> {
+async function load(config: Config, databaseUrl: string, path: string, file: FileHandle): Promise<Restored> {
   const blobs = await openBlobStore(config.blobStore)
   try {
-    return await restoreBackup({ databaseUrl, blobs }, filesOf(path))
+    return await restoreBackup({ databaseUrl, blobs }, filesOf(path, file))
   } finally {
     await blobs.close()
   }
 }
 
-async function* filesOf(path: string): AsyncGenerator<BackupFile> {
+async function* filesOf(path: string, handle: FileHandle): AsyncGenerator<BackupFile> {
   const tar = extract()
-  const file = createReadStream(path, { highWaterMark: 1024 * 1024 })
+  const file = handle.createReadStream({ autoClose: false, highWaterMark: 1024 * 1024 })
   let failed: Error | undefined
   const told = async function* (content: AsyncIterable<Buffer>) {
     try {
@@ -69,11 +89,9 @@ async function* filesOf(path: string): AsyncGenerator<BackupFile> {
 }
 
 function refusal(path: string, error: Error): Error {
-  if ((error as NodeJS.ErrnoException).code === 'ENOENT')
-    return new PacksError('FILE_MISSING', `${path} does not exist`)
-  if (/tar|unexpected end/i.test(error.message))
-    return new PacksError('RESTORE_REFUSED', `${path} is no tar, or is cut off: ${error.message}`, { cause: error })
-  return error
+  // What the system says of reading is told as it is.
+  if ('syscall' in error || !/tar|unexpected end/i.test(error.message)) return error
+  return new PacksError('BACKUP_DAMAGED', `${path} is no tar, or is cut off: ${error.message}`, { cause: error })
 }
 
 async function look(config: Config, databaseUrl: string, log: Log): Promise<Scrubbed | undefined> {

@@ -62,7 +62,7 @@ async function set(at: Run, name: string, file: string | undefined, { enable, di
     throw error
   })
   const policy = file === undefined ? before?.policy : ((await readJson(file)) as RetentionPolicy)
-  if (!policy) throw new PacksError('POLICY_UNKNOWN', `there is no policy ${name}`)
+  if (policy === undefined) throw new PacksError('POLICY_UNKNOWN', `there is no policy ${name}`)
   const enabled = enable ?? (disable ? false : (before?.enabled ?? false))
   const stored = await retention.set(name, policy, { enabled, signal })
   at.output.result({ policy: stored }, () =>

@@ -1,8 +1,20 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import {
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
+import { claimOutput } from './one-writer.ts'
 import { replaceFile } from './temporary.ts'
 
 describe('a file that is replaced', () => {
@@ -28,5 +40,25 @@ describe('a file that is replaced', () => {
     const written = readFileSync(path)
     assert.ok(written.equals(one) || written.equals(other))
     assert.deepEqual(readdirSync(folder), ['packs.lock.json'])
+  })
+  it('takes it as it is where it is a pipe or a device, such as /dev/stdout, and stays that', async () => {
+    const path = join(folder, 'pipe')
+    execFileSync('mkfifo', [path])
+    const [read] = await Promise.all([readFile(path, 'utf8'), replaceFile(path, 'text')])
+    assert.equal(read, 'text')
+    await assert.rejects(claimOutput(path), { code: 'USAGE', message: /pipe is no file: a bundle needs one/ })
+    assert.ok(lstatSync(path).isFIFO())
+    assert.deepEqual(readdirSync(folder), ['pipe'])
+  })
+
+  it('is told by the name that was given, where it cannot be written', async () => {
+    const inFile = join(folder, 'file', 'lock')
+    writeFileSync(join(folder, 'file'), '')
+    mkdirSync(join(folder, 'folder'))
+    for (const write of [(path: string) => replaceFile(path, ''), claimOutput]) {
+      await assert.rejects(write(join(folder, 'folder')), { code: 'FILE_FAILED', message: /folder is a folder; name/ })
+      await assert.rejects(write(join(folder, 'none', 'lock')), { code: 'ENOENT', path: join(folder, 'none') })
+      await assert.rejects(write(inFile), { code: 'ENOTDIR', path: inFile })
+    }
   })
 })

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { PacksError } from '../client/failure.ts'
 
 /** Does work that needs a folder for a while. It is gone afterwards, however the work ended. */
 export async function withTemporary<T>(work: (folder: string) => Promise<T>): Promise<T> {
@@ -13,8 +14,24 @@ export async function withTemporary<T>(work: (folder: string) => Promise<T>): Pr
   }
 }
 
-/** Writes a file whole or not at all: a reader never sees half of it. */
-export async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
+/**
+ * What stands under the name of an output: a file, or none yet; or a device or a pipe, which is written to and never
+ * replaced. Throws FILE_FAILED for a folder, and ENOENT with the folder's name where that is missing.
+ */
+export async function outputKind(path: string): Promise<'file' | 'stream'> {
+  const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+    return undefined
+  })
+  if (found?.isDirectory()) throw new PacksError('FILE_FAILED', `${path} is a folder; name a file in it`)
+  if (found) return found.isFile() ? 'file' : 'stream'
+  await stat(dirname(path))
+  return 'file'
+}
+
+/** Writes a file whole or not at all: a reader never sees half of it. A device or a pipe takes it as it is. */
+export async function replaceFile(path: string, bytes: string | Uint8Array): Promise<void> {
+  if ((await outputKind(path)) === 'stream') return writeFile(path, bytes)
   // The draft sits beside its target: rename is atomic only within one filesystem.
   // Its name is not to be guessed, so that nobody can put a link there.
   const draft = `${path}.${randomBytes(6).toString('hex')}.tmp`
@@ -23,6 +40,7 @@ export async function replaceFile(path: string, bytes: Uint8Array): Promise<void
     await rename(draft, path)
   } catch (error) {
     await rm(draft, { force: true })
-    throw error
+    // Whoever reads it has named the one, and knows nothing of the other.
+    throw Object.assign(error as Error, { path })
   }
 }

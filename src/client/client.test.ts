@@ -232,6 +232,31 @@ describe('retries', () => {
   for (const [header, seconds] of headers)
     it(`read Retry-After: ${header} as ${seconds} s`, () => assert.equal(retryAfterMs(header), seconds * 1000))
 
+  it('say before each pause what failed, and how long it is', async () => {
+    const waits: { code: string; delayMs: number }[] = []
+    proxy.fault = ({ n, response }) => {
+      if (n > 2) return false
+      return response.writeHead(n === 1 ? 429 : 503, { 'retry-after': n === 1 ? '1' : '0' }).end()
+    }
+    await open({ onWait: ({ code }, delayMs) => waits.push({ code, delayMs }) }).ping()
+    assert.deepEqual(
+      waits.map(({ code }) => code),
+      ['ANSWER_INVALID', 'ANSWER_INVALID'],
+    )
+    assert.deepEqual([waits[0]?.delayMs, Number(waits[1]?.delayMs) < 1000], [1000, true])
+  })
+
+  it('doubt a refusal that the call itself may have caused: its first answer was lost', async () => {
+    const refusal = '{"type":"urn:packs-registry:TOKEN_EXISTS","title":"t","detail":"there is a token ci"}'
+    const exists = ({ response }: Ask) =>
+      response.writeHead(409, { 'content-type': 'application/problem+json' }).end(refusal)
+    proxy.fault = (ask) => (ask.n === 1 ? ask.request.socket.destroy() : exists(ask))
+    await rejects(client.tokens.create({ name: 'ci' }), 'TOKEN_EXISTS', /^there is a token ci\. An earlier try .* look/)
+    proxy.asked.length = 0
+    proxy.fault = (ask) => (ask.n === 1 ? ask.response.writeHead(429).end() : exists(ask))
+    await rejects(client.tokens.create({ name: 'ci' }), 'TOKEN_EXISTS', /^there is a token ci$/)
+  })
+
   it('end after so many, with the last reason', async () => {
     proxy.fault = ({ response }) => {
       response.writeHead(503, { 'content-type': 'application/problem+json' })

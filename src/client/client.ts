@@ -52,6 +52,7 @@ import { type PulledPack, type PullOptions, pull, pullOne } from './pull.ts'
 import { type Quotas, quotasOf } from './quotas.ts'
 import { type Reads, readsOf } from './reads.ts'
 import { type Retention, retentionOf } from './retention.ts'
+import type { OnWait } from './retry.ts'
 import { type Scrubs, scrubsOf } from './scrub.ts'
 import { type Tokens, tokensOf } from './tokens.ts'
 import { type Webhooks, webhooksOf } from './webhooks.ts'
@@ -128,6 +129,8 @@ export type ClientOptions = {
   attempts?: number
   /** The first pause between tries in milliseconds, doubled each time: 200. */
   baseDelayMs?: number
+  /** Told before each pause: what failed, and in how many milliseconds it is tried again. */
+  onWait?: OnWait
   /** How long no byte may move before a connection counts as dead, in milliseconds: 30,000. There is no other time-out. */
   idleTimeoutMs?: number
   /** How many files one pull fetches at a time: 4. */
@@ -208,6 +211,7 @@ function connectionOf({
   credentials,
   attempts = 5,
   baseDelayMs = 200,
+  onWait,
   idleTimeoutMs = 30_000,
   userAgent = 'packs-registry-client',
 }: ClientOptions): Connection {
@@ -223,7 +227,7 @@ function connectionOf({
     base: address.origin + address.pathname.replace(/\/+$/, ''),
     authorization: authorizationOf(credentials),
     agents: { http: new http.Agent({ keepAlive: true }), https: new https.Agent({ keepAlive: true }) },
-    ...{ attempts: Math.max(1, attempts), baseDelayMs, idleTimeoutMs, userAgent },
+    ...{ attempts: Math.max(1, attempts), baseDelayMs, onWait, idleTimeoutMs, userAgent },
   }
 }
 

@@ -148,7 +148,8 @@ const untrusted = /CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL|EPROTO/
 export function unreachable(url: URL, error: unknown): Error {
   if (error instanceof PacksError || error instanceof Passing) return error
   const { code = '', message } = error as NodeJS.ErrnoException
-  const words = message || code
+  // What OpenSSL says of it is three lines long.
+  const words = /wrong version number/.test(message) ? 'it does not speak TLS there; is it http://?' : message || code
   const failure = new PacksError('UNREACHABLE', `${url.origin} cannot be reached: ${words}`, { cause: error })
   return untrusted.test(code) ? failure : new Passing(failure)
 }
@@ -213,11 +214,41 @@ export type Answer = { status: number; headers: http.IncomingHttpHeaders; bytes:
 
 /** Asks until there is an answer. Throws PacksError. */
 export function ask(connection: Connection, call: Call): Promise<Answer> {
+  const writes = (call.method ?? 'GET') !== 'GET'
+  let unsure = false
   return persist(connection, call.signal, async () => {
-    const answer = await send(connection, call)
-    const bytes = await readAll(answer, new URL(connection.base))
-    return { status: answer.statusCode ?? 0, headers: answer.headers, bytes }
+    try {
+      const answer = await send(connection, call)
+      const bytes = await readAll(answer, new URL(connection.base))
+      return { status: answer.statusCode ?? 0, headers: answer.headers, bytes }
+    } catch (error) {
+      if (error instanceof Passing) unsure ||= writes && mayHaveArrived(error.failure)
+      throw unsure && error instanceof PacksError ? doubtful(error) : error
+    }
   })
+}
+
+/** Whether a call that failed may have done its work all the same. */
+function mayHaveArrived({ status, cause }: PacksError): boolean {
+  if (status !== undefined) return status >= 500
+  return !/^(?:ECONNREFUSED|ENOTFOUND|EAI_AGAIN|E(?:HOST|NET)UNREACH)$/.test(
+    (cause as NodeJS.ErrnoException)?.code ?? '',
+  )
+}
+
+/** A refusal because of how things are, which may be what an earlier try of the same call has made of them. */
+function doubtful(failure: PacksError): PacksError {
+  const { code, message, status, about } = failure
+  if (status !== 404 && status !== 409 && status !== 410) return failure
+  return new PacksError(
+    code,
+    `${message}. An earlier try of this call got no answer, and may have done it: look first`,
+    {
+      status,
+      cause: failure,
+      ...(about ? { about } : {}),
+    },
+  )
 }
 
 /** A value as a JSON body. */

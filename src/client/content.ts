@@ -3,6 +3,7 @@ import { constants, createReadStream } from 'node:fs'
 import { copyFile, lstat, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { PacksError, unlessCancelled } from './failure.ts'
+import { fileTrouble } from './file-trouble.ts'
 
 /** Bytes of which is known what they are. `size` in bytes. */
 export type Content = { digest: string; size: number }
@@ -113,7 +114,6 @@ export function ignoreMissing(error: unknown): undefined {
 export function asPacksError(error: unknown): unknown {
   const { code, syscall, message } = error as NodeJS.ErrnoException
   if (error instanceof PacksError || code === undefined || syscall === undefined) return error
-  const hint =
-    code === 'ENOSPC' || code === 'EDQUOT' ? '; free some space, then pull again: it goes on where it was' : ''
-  return new PacksError('FILE_FAILED', `${message}${hint}`, { cause: error })
+  const hint = code === 'ENOSPC' || code === 'EDQUOT' ? '. Then pull again: it goes on where it was' : ''
+  return new PacksError('FILE_FAILED', `${fileTrouble(error) ?? message}${hint}`, { cause: error })
 }

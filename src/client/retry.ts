@@ -1,8 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { PacksError, unlessCancelled } from './failure.ts'
 
+/** Told before a pause: what failed, and in how many milliseconds it is tried again. */
+export type OnWait = (failure: PacksError, delayMs: number) => void
+
 /** How often a call is tried at most, and the first pause between tries in milliseconds: it doubles each time. */
-export type Patience = { attempts: number; baseDelayMs: number }
+export type Patience = { attempts: number; baseDelayMs: number; onWait?: OnWait | undefined }
 
 /**
  * A failure that may pass. `retryAfterMs`: what the server asks for; `gained`: some of the work is done for good;
@@ -29,7 +32,7 @@ const longestRetryAfterMs = 60_000
 
 /** Does it until it succeeds or fails for good. A try that gained something does not count. Throws PacksError. */
 export async function persist<T>(
-  { attempts, baseDelayMs }: Patience,
+  { attempts, baseDelayMs, onWait }: Patience,
   signal: AbortSignal | undefined,
   attempt: () => Promise<T>,
 ): Promise<T> {
@@ -47,6 +50,7 @@ export async function persist<T>(
       const pauseMs = Math.min(baseDelayMs * 2 ** (failed - 1), longestPauseMs)
       // Jitter, so that many clients do not come back at the same moment.
       const delayMs = Math.max(pauseMs * (0.5 + Math.random() / 2), Math.min(error.retryAfterMs, longestRetryAfterMs))
+      onWait?.(error.failure, delayMs)
       await sleep(delayMs, undefined, signal ? { signal } : {}).catch(() => unlessCancelled(signal))
     }
   }

@@ -244,6 +244,29 @@ export function checkDocument(value: unknown): { document: PackDocument } | { vi
   return violations.length === 0 ? { document: documentOf(result.output as Written) } : { violations }
 }
 
+/**
+ * Numbers in a document's metadata that parsing has not kept, or may not have: `metadata.build must be …`. For whoever
+ * writes the document anew; where its own bytes are kept, they say what they say.
+ */
+export function lostNumbers({ metadata }: PackDocument): Violation[] {
+  const lost: Violation[] = []
+  const waiting: { path: string; value: unknown }[] = [{ path: 'metadata', value: metadata }]
+  for (let next = waiting.pop(); next && lost.length < mostViolations; next = waiting.pop()) {
+    const { path, value: found } = next
+    if (
+      typeof found === 'number' &&
+      (!Number.isFinite(found) || (Number.isInteger(found) && !Number.isSafeInteger(found)))
+    )
+      lost.push({
+        path,
+        message: `must not be a number above ${Number.MAX_SAFE_INTEGER}, which few can read; write it as text`,
+      })
+    if (typeof found === 'object' && found !== null)
+      for (const [key, entry] of Object.entries(found)) waiting.push({ path: `${path}.${key}`, value: entry })
+  }
+  return lost
+}
+
 /** What is wrong, as far as it is told: the last of too many says that there are more. */
 export function violationsOf(issues: readonly v.BaseIssue<unknown>[]): Violation[] {
   const violations = issues.slice(0, mostViolations).map((issue) => ({

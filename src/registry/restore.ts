@@ -16,19 +16,14 @@ import {
 import { knownMigrations, migrate } from '../db/migrate.ts'
 import { Failure } from '../errors.ts'
 import { type Digest, parseDigest } from '../oci/digest.ts'
-import { type BackupFile, type BackupHead, type BackupSums, backupFormat } from './backup.ts'
+import type { BackupFile, BackupHead, BackupSums } from './backup.ts'
+import { BackupDamaged, RestoreRefused, readHead, readSums } from './backup-documents.ts'
 import { checker } from './blobs.ts'
 
 // A backup goes into an empty database in one transaction, which is committed when the last file has told the checksums
 // of all others and all are right. Content goes into the store on the way, under the keys that the rows name. A restore
 // that ends early leaves the database as it was, but for its empty tables; and content that is to be thrown away with the
 // store.
-
-/** Why a backup cannot be restored, in words that say what to do. */
-export class RestoreRefused extends Error {
-  override name = 'RestoreRefused'
-  readonly code = 'RESTORE_REFUSED'
-}
 
 export type Restored = {
   createdAt: string
@@ -49,7 +44,9 @@ export async function restoreBackup(target: Target, files: AsyncIterable<BackupF
   const first = await iterator.next()
   const sums = new Map<string, string>()
   if (first.done) throw new RestoreRefused('this is no backup: it has no files')
-  const head = headOf(first.value.name, await whole(first.value, sums))
+  const { name } = first.value
+  if (name !== 'backup.json') throw new RestoreRefused(`this is no backup: it begins with ${name}`)
+  const head = readHead(await whole(first.value, sums))
   await requireFitting(head)
   await requireEmpty(target, head)
   await migrate(target.databaseUrl, undefined, { upTo: head.schema.number })
@@ -60,25 +57,6 @@ export async function restoreBackup(target: Target, files: AsyncIterable<BackupF
     return restored
   } finally {
     await sql.end({ timeout: 5 })
-  }
-}
-
-function headOf(name: string, bytes: Buffer): BackupHead {
-  if (name !== 'backup.json') throw new RestoreRefused(`this is no backup: it begins with ${name}`)
-  const head = parsed(name, bytes) as Partial<BackupHead>
-  if (head.format !== backupFormat.name) throw new RestoreRefused('this is no backup of this registry')
-  if (head.formatVersion !== backupFormat.number)
-    throw new RestoreRefused(
-      `this backup has format ${head.formatVersion}; this version reads ${backupFormat.number}. Restore it with the version that made it`,
-    )
-  return head as BackupHead
-}
-
-function parsed(name: string, bytes: Buffer): unknown {
-  try {
-    return JSON.parse(bytes.toString())
-  } catch (cause) {
-    throw new RestoreRefused(`${name} of the backup is not JSON: it is damaged`, { cause })
   }
 }
 
@@ -151,15 +129,15 @@ async function loadFiles(
       restored.blobs++
       restored.bytes += file.size
     } else if (file.name === 'checksums.json') {
-      const told = parsed(file.name, await whole(file, new Map())) as BackupSums
+      const told = readSums(await whole(file, new Map()))
       requireSums(told, sums, restored, wrong, head)
       await tables.end()
       const { missing, damaged } = told
       const facts = { createdAt: head.createdAt, schema: head.schema.name, tables: head.tables.length }
       return { ...facts, ...restored, missing, damaged }
-    } else throw new RestoreRefused(`the backup has a file that no backup has: ${file.name}`)
+    } else throw new BackupDamaged(`the backup has a file that no backup has: ${file.name}`)
   }
-  throw new RestoreRefused('the backup ends before its checksums: it was cut off. Nothing of it was restored')
+  throw new BackupDamaged('the backup ends before its checksums: it was cut off. Nothing of it was restored')
 }
 
 /** Feeds the rows of one table after the other to the database. */
@@ -181,7 +159,7 @@ function openTables({ tx, head }: Loading) {
         const at = rest.findIndex((table) => table.name === name)
         const [table] = at < 0 ? [] : rest.splice(0, at + 1).slice(-1)
         if (!table || ended)
-          throw new RestoreRefused(`the rows of ${name} stand in the wrong place: the backup is damaged`)
+          throw new BackupDamaged(`the rows of ${name} stand in the wrong place: the backup is damaged`)
         open = { table, writer: await copyIn(tx, table).catch((error) => refuse('backup.json', error)) }
         // The database may refuse rows at any time; whoever writes the next ones, or ends, is told.
         open.writer.on('error', () => undefined)
@@ -233,7 +211,7 @@ function refuse(what: string, error: unknown): never {
   const { code = '' } = error as { code?: string }
   if (!aboutContent.test(code) && code !== transactionFailed) throw error
   const doubt = code === transactionFailed ? ', unless the log of PostgreSQL gives another reason' : ''
-  throw new RestoreRefused(
+  throw new BackupDamaged(
     `the database does not take ${what} of the backup: it is damaged${doubt}. Nothing was restored`,
     { cause: error },
   )
@@ -244,7 +222,7 @@ async function storeBlob({ tx, blobs }: Loading, file: BackupFile): Promise<Dige
   const [, algorithm, hex] = file.name.split('/')
   const digest = parseDigest(`${algorithm}:${hex}`)
   const row = digest && (await keyOfBlob(tx, digest))
-  if (!digest || !row) throw new RestoreRefused(`the backup has content that no row of it names: ${file.name}`)
+  if (!digest || !row) throw new BackupDamaged(`the backup has content that no row of it names: ${file.name}`)
   const check = checker(digest, row.size)
   const source = Buffer.isBuffer(file.content)
     ? Readable.from([file.content])
@@ -268,14 +246,12 @@ function requireSums(
   const names = new Set([...Object.keys(told.files), ...sums.keys()])
   for (const name of names)
     if (told.files[name] !== sums.get(name))
-      throw new RestoreRefused(`${name} of the backup is not what it was: the backup is damaged. Nothing was restored`)
+      throw new BackupDamaged(`${name} of the backup is not what it was: the backup is damaged. Nothing was restored`)
   if (head.blobs === 'included' && told.blobs !== blobs)
-    throw new RestoreRefused(`the backup has ${blobs} of ${told.blobs} blobs: it is damaged. Nothing was restored`)
+    throw new BackupDamaged(`the backup has ${blobs} of ${told.blobs} blobs: it is damaged. Nothing was restored`)
   const unknown = wrong.find((digest) => !told.damaged.includes(digest))
   if (unknown)
-    throw new RestoreRefused(
-      `${unknown} of the backup is not what its digest says: it is damaged. Nothing was restored`,
-    )
+    throw new BackupDamaged(`${unknown} of the backup is not what its digest says: it is damaged. Nothing was restored`)
 }
 
 /** The whole of a file that is small, and its checksum noted. */

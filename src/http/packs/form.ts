@@ -50,6 +50,9 @@ export function readForm(incoming: IncomingMessage): Form {
       return fail(invalid(`there is no part ${JSON.stringify(name)} in a publish: it has "manifest", then "content"`))
     if (hasManifest || hasContent) return fail(invalid('the part "manifest" comes once, and first'))
     if (valueTruncated) return fail(tooLarge())
+    // What the parser puts where bytes were no UTF-8: the document would be published with it.
+    if (value.includes('\ufffd'))
+      return fail(invalid('the part "manifest" is not JSON in UTF-8; if U+FFFD itself is meant, write it as \\ufffd'))
     hasManifest = true
     manifest.resolve(Buffer.from(value))
   })

@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { isObject } from '../../oci/descriptor.ts'
 import type { Digest } from '../../oci/digest.ts'
-import { checkDocument, type Violation, violationsOf } from '../../packs/document.ts'
+import { checkDocument, lostNumbers, type Violation, violationsOf } from '../../packs/document.ts'
 import type { PackDocument } from '../../packs/pack.ts'
 import type { Publish } from '../../registry/publish.ts'
 import { parseMoment } from '../moment.ts'
@@ -59,5 +59,7 @@ export function checkManifest(manifest: unknown): Checked {
 
 function documentIn(written: unknown): { document: PackDocument | undefined; violations: Violation[] } {
   const result = checkDocument(written)
-  return 'document' in result ? { ...result, violations: [] } : { document: undefined, ...result }
+  return 'document' in result
+    ? { ...result, violations: lostNumbers(result.document) }
+    : { document: undefined, ...result }
 }

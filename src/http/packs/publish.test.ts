@@ -87,6 +87,11 @@ describe('POST /packs refuses', () => {
     { name: 'metadata that is deep', over: { metadata: deep }, says: /nested at most 16/ },
     { name: 'metadata that is a list', over: { metadata: ['x'] }, says: /metadata must be an object/ },
     { name: 'NUL in metadata', over: { metadata: { x: ['a\0b'] } }, says: /without NUL/ },
+    {
+      name: 'numbers that would be rounded',
+      over: { metadata: { x: [1, { 'build id': 9007199254740992 }] } },
+      says: /metadata\.x\.1\.build id must not be a number above 9007199254740991/,
+    },
     { name: 'a runner that is none', over: { metadata: { minRunnerVersion: '1' } }, says: /minRunnerVersion must be/ },
     {
       name: 'runners the wrong way round',
@@ -148,6 +153,20 @@ describe('POST /packs refuses', () => {
       name: 'a manifest that is no UTF-8',
       parts: () => [{ name: 'manifest', body: Buffer.from('ff', 'hex'), filename: 'pack.json' }, contentPart],
       says: /not JSON in UTF-8/,
+    },
+    {
+      name: 'a manifest that is no UTF-8, and no file',
+      parts: () => [{ name: 'manifest', body: Buffer.from('{"description":"caf\u00e9"}', 'latin1') }, contentPart],
+      says: /not JSON in UTF-8/,
+    },
+    {
+      name: 'a number that no JSON reader keeps',
+      parts: () => [
+        { name: 'manifest', body: JSON.stringify(document({ metadata: { x: 7 } })).replace('7', '1e400') },
+        contentPart,
+      ],
+      status: 422,
+      says: /metadata\.x must not be a number above/,
     },
     {
       name: 'a huge manifest',
