@@ -112,7 +112,7 @@ function everythingOf(deps: Deps, state: ServerState): RequestListener {
     buildApp(deps, (routes) => addRoutes(routes, deps, state), { shared }),
   )
   return (incoming, outgoing) => {
-    if (hasTwoHosts(incoming)) return void refuseTwoHosts(deps, outgoing).catch(deps.log.error)
+    if (hasTwoHosts(incoming)) return refuseTwoHosts(deps, outgoing)
     const directly = incoming.url?.startsWith('/packs/') ? answerPackDirectly : answerDirectly
     directly(deps, incoming, outgoing, () => throughRoutes(incoming, outgoing))
   }

@@ -27,10 +27,10 @@ export function hasTwoHosts({ rawHeaders }: IncomingMessage): boolean {
 }
 
 /** Refuses a request that names two hosts, and ends its connection. */
-export async function refuseTwoHosts(deps: Deps, outgoing: ServerResponse): Promise<void> {
+export function refuseTwoHosts(deps: Deps, outgoing: ServerResponse): void {
   const answer = answerMalformed(deps, new RequestError('it has two Host fields'))
   outgoing.writeHead(answer.status, { ...Object.fromEntries(answer.headers), connection: 'close' })
-  outgoing.end(await answer.text())
+  void answer.text().then((text) => outgoing.end(text))
 }
 
 function safely(answer: Response): Response {
