@@ -84,7 +84,9 @@ export async function healBlobs(
       returning b.storage_key
     )
     insert into blob_deletions (storage_key)
-    select key from unnest(${stored.map(({ key }) => key as string)}::text[]) as key
-    where key not in (select storage_key from healed)
+    select g.key from unnest(${stored.map(({ key }) => key as string)}::text[]) as g (key)
+    where g.key not in (select storage_key from healed)
+      -- Healed by the same object: its row was made of the store (registry/rebuild-store.ts).
+      and not exists (select from blobs b where b.storage_key = g.key)
     on conflict do nothing`
 }

@@ -4,10 +4,19 @@ import type { Fragment, Sql, Transaction } from './client.ts'
 /** An object that no row names any more. `due`: when it is to be deleted next, to the microsecond. */
 export type Deletion = { key: ObjectKey; due: string }
 
-/** Queues objects for deletion: no row names them. */
-export async function queueDeletions(sql: Sql | Transaction, keys: readonly ObjectKey[]): Promise<void> {
-  if (keys.length === 0) return
-  await sql`insert into blob_deletions (storage_key) select unnest(${[...keys]}::text[]) on conflict do nothing`
+/**
+ * Queues objects for deletion: the caller knows that it has named them nowhere. Left out is what a blob names all the same,
+ * because its row was made of the object meanwhile (registry/rebuild-store.ts). Answers what is queued now and was not.
+ */
+export async function queueDeletions(sql: Sql | Transaction, keys: readonly ObjectKey[]): Promise<ObjectKey[]> {
+  if (keys.length === 0) return []
+  const rows = await sql<{ key: string }[]>`
+    insert into blob_deletions (storage_key)
+    select g.key from unnest(${[...keys]}::text[]) as g (key)
+    where not exists (select from blobs b where b.storage_key = g.key)
+    on conflict do nothing
+    returning storage_key as key`
+  return rows.map(({ key }) => storedKey(key))
 }
 
 /** These objects are deleted. Rows that somebody else is about to forget or to postpone, having done the same, are left to them. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, it } from 'node:test'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { connect, type Sql } from './client.ts'
-import { copyOut, firstFilled } from './dump.ts'
+import { beginLoad, copyOut, dumpedTables, firstFilled } from './dump.ts'
 import { migrate } from './migrate.ts'
 
 let databases: TestDatabases
@@ -40,4 +40,19 @@ it('a database that was migrated and never used is empty, until somebody has som
   } finally {
     await migrated.end({ timeout: 5 })
   }
+})
+
+it('a restore does not touch the files of a table that is not logged, also where a backup names it', async () => {
+  const tables = await dumpedTables(sql)
+  const name = 'upstream_fetches'
+  assert.ok(!tables.some((table) => table.name === name))
+  await sql.begin(async (tx) => {
+    const file = () =>
+      tx`select pg_relation_filenode(${name}::text::regclass) as unlogged, pg_relation_filenode('tags') as logged`
+    const [before] = await file()
+    await beginLoad(tx, [...tables, { name, columns: ['thing', 'holder', 'leased_until'] }])
+    const [after] = await file()
+    assert.equal(after?.unlogged, before?.unlogged)
+    assert.notEqual(after?.logged, before?.logged)
+  })
 })

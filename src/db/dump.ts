@@ -19,7 +19,7 @@ const leftOut = [
   ...['scrub_findings', 'backup_holds'],
 ]
 
-/** The tables of the schema, each after those that it refers to. */
+/** The tables of the schema that outlive a crash, each after those that it refers to. */
 export async function dumpedTables(sql: Sql | Transaction): Promise<DumpedTable[]> {
   const tables = await sql<(DumpedTable & { needs: string[] })[]>`
     select c.relname::text as name,
@@ -29,7 +29,8 @@ export async function dumpedTables(sql: Sql | Transaction): Promise<DumpedTable[
       array(select distinct f.relname::text from pg_constraint k join pg_class f on f.oid = k.confrelid
         where k.conrelid = c.oid and k.contype = 'f' and k.confrelid <> c.oid) as needs
     from pg_class c
-    where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and c.relname <> all(${leftOut})
+    where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and c.relpersistence = 'p'
+      and c.relname <> all(${leftOut})
     order by c.relname`
   const sorted: DumpedTable[] = []
   const waiting = new Map(tables.map((table) => [table.name, table]))
@@ -108,9 +109,17 @@ export async function hasTables(sql: Sql): Promise<boolean> {
   return rows.length > 0
 }
 
-/** Empties all tables and switches off what writes by itself, until `endLoad`. */
+/**
+ * Empties all tables and switches off what writes by itself, until `endLoad`. An unlogged table, which older backups name
+ * too, is not truncated: PostgreSQL that is killed right after a transaction that did, and was rolled back, cannot start
+ * any more ("could not create file": it makes the table's empty file anew beside the old one).
+ */
 export async function beginLoad(tx: Transaction, tables: readonly DumpedTable[]): Promise<void> {
-  await tx.unsafe(`truncate ${tables.map(({ name }) => quoted(name)).join(', ')} cascade`)
+  const rows = await tx<{ name: string }[]>`
+    select relname::text as name from pg_class where relnamespace = 'public'::regnamespace and relpersistence = 'u'`
+  const unlogged = new Set(rows.map(({ name }) => name))
+  const emptied = tables.filter(({ name }) => !unlogged.has(name))
+  await tx.unsafe(`truncate ${emptied.map(({ name }) => quoted(name)).join(', ')} cascade`)
   for (const { name } of tables) await tx.unsafe(`alter table ${quoted(name)} disable trigger user`)
 }
 

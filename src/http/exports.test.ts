@@ -240,6 +240,23 @@ describe('an export', () => {
       assert.notEqual((await request(registry)).id, id)
     }))
 
+  it('fails in the same way where content of it is deleted while it is made', () =>
+    withRegistry(async (registry) => {
+      await fill(registry)
+      const { id } = await request(registry)
+      // Planned already, and not read yet.
+      const { blobs } = registry.deps
+      const { putStream } = blobs
+      blobs.putStream = async (...given) => {
+        await ask(registry, 'DELETE', '/packs/beta/1.0.0')
+        return putStream(...given)
+      }
+      await assert.rejects(writeExport(registry.deps, id, watch), { key: 'BUNDLE_GONE' })
+      const told = await shown(registry, id)
+      assert.deepEqual([told.state, told.written], ['failed', 0])
+      assert.match(told.error ?? '', /was deleted while it was made; ask for it again/)
+    }))
+
   it('is refused at once where it cannot be made', () =>
     withRegistry(async (registry) => {
       await fill(registry)

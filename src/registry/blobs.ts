@@ -151,14 +151,13 @@ export async function readSmall(
   return bytes
 }
 
-/** What a quota refuses is known not to have a row. */
+/** What a quota refuses has no row by this push. */
 async function linkOrDrop(deps: Deps, arrival: Arrival & { key: ObjectKey }): Promise<boolean> {
   try {
     return await link(deps, arrival)
   } catch (error) {
     if (error instanceof Failure && error.key === 'QUOTA_EXCEEDED') {
-      await askRelaxed(deps.db, (relaxed) => queueDeletions(relaxed, [arrival.key]))
-      discardSoon(deps, [arrival.key])
+      discardSoon(deps, await askRelaxed(deps.db, (relaxed) => queueDeletions(relaxed, [arrival.key])))
     }
     throw error
   }

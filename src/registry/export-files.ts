@@ -71,10 +71,22 @@ export async function writeExport(
     const sha256 = await writeParts(deps, id, layout, watch, partBytes)
     const isMade = sha256 !== undefined && (await ask(deps.db, (sql) => rows.endExport(sql, id, sha256, lifeSeconds)))
     return isMade ? { export: id, size: layout.size, sha256 } : undefined
-  } catch (error) {
+  } catch (cause) {
+    const error = isAbsence(cause) ? goneMeanwhile(cause) : cause
     if (!watch.signal.aborted) await noteFailure(deps, id, error)
     throw error
   }
+}
+
+function isAbsence(error: unknown): boolean {
+  return error instanceof Failure && (error.key === 'MANIFEST_UNKNOWN' || error.key === 'BLOB_UNKNOWN')
+}
+
+function goneMeanwhile(cause: unknown): Failure {
+  return new Failure('BUNDLE_GONE', {
+    detail: 'content of this file was deleted while it was made; ask for it again: POST /bundles/exports',
+    cause,
+  })
 }
 
 /** The sha256 of the whole file; undefined where nobody wants it any more. */

@@ -1,8 +1,7 @@
 import { hashObject } from '../blobs/hash.ts'
 import { contentFolders, type ObjectKey, parseKey } from '../blobs/keys.ts'
 import { ask } from '../db/client.ts'
-import { healBlobs } from '../db/damage.ts'
-import { enterFound, type FoundBlob, knownBlobs, linkFound } from '../db/rebuild-store.ts'
+import { enterFound, type FoundBlob, healFound, holdDeletions, knownBlobs, linkFound } from '../db/rebuild-store.ts'
 import { namedObjects } from '../db/scrub.ts'
 import type { Deps } from '../deps.ts'
 import { algorithmOf, type Digest } from '../oci/digest.ts'
@@ -14,8 +13,10 @@ import type { RepositoryName } from '../oci/name.ts'
 // from there clients mount it, or read it by its digest. Who pushes it again sends the bytes, which are hashed and not
 // stored once more. It stays for `keepSeconds`, far longer than the grace, and is then collected where nobody refers to it.
 //
-// Beside a running server: an object that no row named, and that is there after that was asked, is not about to be deleted
-// (see scrub.ts). A push that commits it in the same moment finds our row, which names its own object.
+// Beside a running server: while a row is made nobody queues an object for deletion, and what is queued afterwards is
+// looked for among the rows before. What is still there then, and is not queued, was not taken away between the listing
+// and the row. A push that commits it in the same moment finds our row, which names its own object; one that is refused
+// leaves us the object.
 
 export type StoreRebuild = {
   /** Objects under blobs/ that no row names. */
@@ -38,6 +39,8 @@ export type StoreRebuildOptions = {
 }
 
 const batchBlobs = 500
+/** Rows of one transaction: nobody's deletions wait longer than it takes to ask for so many objects at once. */
+const enteredAtOnce = 100
 
 /** Makes the rows of blobs from the objects. Of several objects of one content the newest that is right wins. */
 export async function rebuildFromStore(deps: Deps, options: StoreRebuildOptions): Promise<StoreRebuild> {
@@ -45,9 +48,9 @@ export async function rebuildFromStore(deps: Deps, options: StoreRebuildOptions)
   const done: StoreRebuild = { objects: 0, bytes: 0, added: 0, healed: 0, wrong: [] }
   for (const folder of contentFolders()) {
     const contents = [...(await unnamedIn(deps, folder, done))]
-    for (let at = 0; at < contents.length; at += batchBlobs) {
+    for (let at = 0; at < contents.length; at += enteredAtOnce) {
       signal?.throwIfAborted()
-      await enter(deps, contents.slice(at, at + batchBlobs), options, done)
+      await enter(deps, contents.slice(at, at + enteredAtOnce), options, done)
       onProgress?.(done)
     }
   }
@@ -101,20 +104,23 @@ async function enter(
     const blob = await newestRight(deps, digest, objects, trust, done)
     if (blob) (row ? healing : fresh).push(blob)
   }
+  if (fresh.length + healing.length === 0) return
+  const found = { keepSeconds, verified: !trust }
   await ask(deps.db, (sql) =>
     sql.begin(async (tx) => {
-      done.added += fresh.length === 0 ? 0 : await enterFound(tx, fresh, { keepSeconds, verified: !trust })
-      if (healing.length > 0) await healBlobs(tx, healing)
-      if (link)
-        await linkFound(
-          tx,
-          link,
-          fresh.map(({ digest }) => digest),
-          keepSeconds,
-        )
+      await holdDeletions(tx)
+      const there = await stillThere(deps, fresh)
+      done.added += await enterFound(tx, there, found)
+      done.healed += await healFound(tx, await stillThere(deps, healing), found)
+      const digests = there.map(({ digest }) => digest)
+      if (link) await linkFound(tx, link, digests, keepSeconds)
     }),
   )
-  done.healed += healing.length
+}
+
+async function stillThere(deps: Deps, blobs: readonly FoundBlob[]): Promise<FoundBlob[]> {
+  const sizes = await Promise.all(blobs.map(({ key }) => deps.blobs.size(key)))
+  return blobs.filter((_, i) => sizes[i] !== undefined)
 }
 
 async function newestRight(
