@@ -18,7 +18,10 @@ const grammar = /^packs (\S+) (\d+)\n$/
 export async function claimOutput(output: string): Promise<() => Promise<void>> {
   const path = `${output}.writing`
   if ((await outputKind(output)) !== 'file')
-    throw new PacksError('USAGE', `${output} is no file: a bundle needs one, for it goes on there where it was cut`)
+    throw new PacksError(
+      'USAGE',
+      `${output} is no file, or a link to one: name the file itself, for a bundle goes on there where it was cut`,
+    )
   if (await isAbandoned(path)) await rm(path, { force: true })
   const file = await open(path, 'wx').catch((error: NodeJS.ErrnoException) => {
     throw error.code === 'EEXIST' ? busy(output, path) : Object.assign(error, { path: output })

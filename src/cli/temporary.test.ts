@@ -46,9 +46,17 @@ describe('a file that is replaced', () => {
     execFileSync('mkfifo', [path])
     const [read] = await Promise.all([readFile(path, 'utf8'), replaceFile(path, 'text')])
     assert.equal(read, 'text')
-    await assert.rejects(claimOutput(path), { code: 'USAGE', message: /pipe is no file: a bundle needs one/ })
+    await assert.rejects(claimOutput(path), { code: 'USAGE', message: /pipe is no file, or a link/ })
     assert.ok(lstatSync(path).isFIFO())
-    assert.deepEqual(readdirSync(folder), ['pipe'])
+    // As /dev/stdout is, where stdout is a file.
+    const [link, file] = [join(folder, 'stdout'), join(folder, 'file')]
+    writeFileSync(file, '')
+    symlinkSync(file, link)
+    await replaceFile(link, 'text')
+    assert.equal(readFileSync(file, 'utf8'), 'text')
+    await assert.rejects(claimOutput(link), { code: 'USAGE' })
+    assert.ok(lstatSync(link).isSymbolicLink())
+    assert.deepEqual(readdirSync(folder), ['file', 'pipe', 'stdout'])
   })
 
   it('is told by the name that was given, where it cannot be written', async () => {

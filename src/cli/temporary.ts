@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { lstat, mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { ignoreMissing } from '../client/content.ts'
 import { PacksError } from '../client/failure.ts'
 
 /** Does work that needs a folder for a while. It is gone afterwards, however the work ended. */
@@ -15,21 +16,20 @@ export async function withTemporary<T>(work: (folder: string) => Promise<T>): Pr
 }
 
 /**
- * What stands under the name of an output: a file, or none yet; or a device or a pipe, which is written to and never
- * replaced. Throws FILE_FAILED for a folder, and ENOENT with the folder's name where that is missing.
+ * What stands under the name of an output: a file, or none yet; or a device, a pipe or a link, such as /dev/stdout, which is
+ * written to and never replaced. Throws FILE_FAILED for a folder, and ENOENT with the folder's name where that is missing.
  */
 export async function outputKind(path: string): Promise<'file' | 'stream'> {
-  const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error
-    return undefined
-  })
+  const found = await stat(path).catch(ignoreMissing)
   if (found?.isDirectory()) throw new PacksError('FILE_FAILED', `${path} is a folder; name a file in it`)
+  // Where stdout is a file, /dev/stdout is a link to one.
+  if ((await lstat(path).catch(ignoreMissing))?.isSymbolicLink()) return 'stream'
   if (found) return found.isFile() ? 'file' : 'stream'
   await stat(dirname(path))
   return 'file'
 }
 
-/** Writes a file whole or not at all: a reader never sees half of it. A device or a pipe takes it as it is. */
+/** Writes a file whole or not at all: a reader never sees half of it. A device, a pipe or a link takes it as it is. */
 export async function replaceFile(path: string, bytes: string | Uint8Array): Promise<void> {
   if ((await outputKind(path)) === 'stream') return writeFile(path, bytes)
   // The draft sits beside its target: rename is atomic only within one filesystem.
