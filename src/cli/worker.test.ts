@@ -128,7 +128,7 @@ it('packs jobs lists, shows and retries', async () => {
   )
   assert.match(await packs('list', '--dead'), new RegExp(id))
   assert.match(await packs('kinds'), /^tidy +0 +- +0 +1 .*yes +ends what/m)
-  assert.match(await packs('list'), /JOB +NAME +STATE[\s\S]*tidy +failed +0\/1 .*shown: the disk is full/)
+  assert.match(await packs('list'), /JOB +NAME +STATE[\s\S]*tidy +failed +0\/4 .*shown: the disk is full/)
   assert.match(await packs('show', id), /^error +the disk is full$/m)
   assert.match(await packs('retry', id), /waits for a worker/)
   await assert.rejects(packs('retry', id), /only one that failed is retried/)

@@ -10,21 +10,24 @@ export type QueueOptions = {
   exclusive?: boolean
 }
 
+/** What the clock sends again anyway: a worker that is killed, or a database that is away for a minute, is no dead letter. */
+const byTheClock = { retries: 3, retryDelay: 10, lease: 60, exclusive: true }
+
 /**
  * Every kind of job. The queues are part of the schema: `migrate` makes them, so whoever is connected may send. What a
  * job does stands in `worker/jobs.ts`.
  */
 export const queues = {
-  'seal-audit': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  'seal-audit': byTheClock,
   export: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
   import: { retries: 6, retryDelay: 5, lease: 60, exclusive: true },
   mirror: { retries: 6, retryDelay: 20, lease: 60, exclusive: true },
-  'tend-quotas': { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  'tend-quotas': byTheClock,
   retention: { retries: 5, retryDelay: 30, lease: 60, exclusive: true },
-  tidy: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  tidy: byTheClock,
   scrub: { retries: 20, retryDelay: 30, lease: 60, exclusive: true },
-  gc: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
-  sweep: { retries: 0, retryDelay: 1, lease: 60, exclusive: true },
+  gc: byTheClock,
+  sweep: byTheClock,
 } as const satisfies Record<string, QueueOptions>
 
 export type QueueName = keyof typeof queues

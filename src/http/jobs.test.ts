@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, it } from 'node:test'
-import { deadRun, takeJob } from '../db/jobs.ts'
+import { deadRun, endLostRuns, takeJob } from '../db/jobs.ts'
 import { failJob, send } from '../db/queue.ts'
 import { queues } from '../db/queues.ts'
 import { noteEnd } from '../registry/jobs.ts'
@@ -41,6 +41,8 @@ async function sendJobs(count: number, batch: string): Promise<string[]> {
 async function failNext(error: string): Promise<string> {
   const { sql } = registry.deps.db
   const run = (await takeJob(sql, ['tidy'])) ?? assert.fail('nothing waits')
+  // Its tries are spent.
+  await sql`update pgboss.job set retry_limit = retry_count where id = ${run.id}`
   await sql.begin((tx) => failJob(tx, run.name, run.id, { error }))
   return run.id
 }
@@ -130,6 +132,24 @@ it('cancels, discards, and counts by kind', async () => {
   assert.equal((await takeJob(sql, ['tidy']))?.id, running)
   const told = await call('POST', `/jobs/${running}/cancel`)
   assert.deepEqual([told.status, told.body.job.state, told.body.job.isCancelled], [202, 'running', true])
+})
+
+it('of every kind go to the next worker where the first was killed, and are no dead letters', async () => {
+  const { sql } = registry.deps.db
+  await sql`delete from pgboss.job`
+  const kinds = Object.keys(queues)
+  for (const name of kinds) {
+    await send(sql, name, {}, { key: 'of a killed one' })
+    assert.ok(await takeJob(sql, [name]), name)
+  }
+  await sql`update pgboss.job set started_on = started_on - interval '1 h'`
+  const lost = await sql.begin((tx) => endLostRuns(tx))
+  assert.deepEqual(
+    lost.map(({ name, state }) => `${name} ${state}`).sort(),
+    kinds.map((name) => `${name} retry`).sort(),
+  )
+  for (const name of kinds) assert.equal((await takeJob(sql, [name]))?.attempt, 1, name)
+  await sql`delete from pgboss.job`
 })
 
 for (const { kind, key, made, told } of [
