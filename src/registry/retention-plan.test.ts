@@ -141,7 +141,9 @@ it('knows what a manifest needs alone without reading all that need the same', a
   await sql`insert into repositories (name) values (${alike}), ('many/others')`
   for (const [i, digest] of [shared, own, used, unused].entries())
     await sql`insert into blobs (digest, size, storage_key) values (${digest ?? ''}, ${10 ** i}, ${`key-${i}`})`
-  await sql`insert into repository_blobs (repository_id, digest) select r.id, b.digest from repositories r, blobs b where r.name like 'many/%'`
+  await sql`
+    insert into repository_blobs (repository_id, digest) select r.id, b.digest from repositories r, blobs b
+    where r.name in (${alike}, 'many/others') and b.storage_key like 'key-%'`
   await sql`
     insert into manifests (repository_id, digest, media_type, size, payload)
     select id, 'sha256:' || rpad('e' || n, 64, 'f'), 'text/a', 1, 'x'::bytea from repositories, generate_series(1, 6000) n where name = ${alike}
