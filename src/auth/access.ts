@@ -123,6 +123,11 @@ export function readsSome({ patterns, public: all }: Grants): boolean {
   return [...all, ...patterns].some((pattern) => pattern.actions.has('pull'))
 }
 
+/** Whether there may be a repository that can be pushed to. */
+export function writesSome({ patterns }: Grants): boolean {
+  return patterns.some((pattern) => pattern.actions.has('push'))
+}
+
 /** The first of these globs that matches a name says whether it may be listed; none: it may not. */
 export type ListFilter = readonly (GlobShape & { pattern: string; readable: boolean })[]
 

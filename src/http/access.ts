@@ -9,6 +9,7 @@ import {
   type Principal,
   reads,
   readsSome,
+  writesSome,
 } from '../auth/access.ts'
 import { service } from '../auth/registry-token.ts'
 import { scopeFor } from '../auth/scope.ts'
@@ -146,6 +147,16 @@ const insufficient = { error: 'insufficient_scope' }
 /** Throws UNAUTHORIZED unless something was shown, be it that nobody stands behind it. */
 export function requireLogin(c: Context<Env>): void {
   requireCredential(c, undefined, false)
+}
+
+/**
+ * Throws unless there is something that whoever asks may push to: for what is stored before it is known where it belongs,
+ * and whether that may be.
+ */
+export function requirePusher(c: Context<Env>): void {
+  if (writesSome(principalOf(c).grants)) return
+  requireCredential(c, undefined, true)
+  throw new Failure('DENIED', { detail: 'this takes the right to push' })
 }
 
 /** Throws DENIED unless an administrator asks. */

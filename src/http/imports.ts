@@ -8,7 +8,7 @@ import { Failure } from '../errors.ts'
 import { versionSchema } from '../packs/document.ts'
 import { type ImportRequest, importBundle } from '../registry/import.ts'
 import { packOfRepository } from '../registry/import-layout.ts'
-import { principalOf, requireAccess, requireLogin } from './access.ts'
+import { principalOf, requireAccess, requirePusher } from './access.ts'
 import { requestId } from './observe.ts'
 import { readCursor, writeCursor } from './packs/cursor.ts'
 import {
@@ -56,7 +56,7 @@ type Position = { startedAt: string; id: string }
 export function addImportRoutes(routes: Routes, deps: Deps): void {
   // Which repositories it writes to is known when its index has come: whether that may be is looked at there.
   routes.post('/bundles/import', async (c) => {
-    requireLogin(c)
+    requirePusher(c)
     // While a large bundle is published, its connection is silent: only a sender may be too slow.
     const { incoming } = c.env
     incoming.once('end', () => incoming.socket.setTimeout(0))
