@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -14,6 +14,8 @@ import { rotateTokenKey } from '../registry/token-keys.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { codeOf, imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { waitFor } from '../testing/wait.ts'
+import { identifyBy } from './identify.ts'
+import { openLimits } from './limits.ts'
 
 let databases: TestDatabases
 let folder: string
@@ -379,6 +381,35 @@ it('users change with their file', async () => {
   assert.deepEqual([await asks('bob'), await asks('another'), await refreshes()], [401, 401, 401])
   await setPassword('bob')
   assert.equal(await asks('bob'), 200)
+})
+
+it('a check of a password that began before the users changed lets nobody in who comes after that', async () => {
+  const { deps } = here
+  let goOn = () => {}
+  const told = new Promise<void>((resolve) => {
+    goOn = resolve
+  })
+  const usual = openLimits({ requestsAMinute: 0, shared: false })
+  const slow = {
+    ...usual,
+    inTurn: async (address: string, check: () => Promise<boolean>) => {
+      const holds = await usual.inTurn(address, check)
+      await told
+      return holds
+    },
+  }
+  const words = await readFile(join(folder, 'users'), 'utf8')
+  deps.auth.verified.clear()
+  const begun = identifyBy(deps, slow, basic('bob'), '192.0.2.1')
+  const generation = deps.auth.generation()
+  await writeFile(join(folder, 'users'), words.replace(/^bob:.*$/m, ''))
+  await waitFor('the file of users to be read again', () => deps.auth.generation() !== generation)
+  const late = identifyBy(deps, usual, basic('bob'), '192.0.2.1')
+  goOn()
+  assert.equal((await begun).name, 'bob')
+  await assert.rejects(late, { key: 'UNAUTHORIZED' })
+  await writeFile(join(folder, 'users'), words)
+  await waitFor('the file of users to be read once more', () => deps.auth.generation() !== generation + 1)
 })
 
 describe('API tokens', () => {
