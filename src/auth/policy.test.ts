@@ -66,6 +66,10 @@ describe('a policy', () => {
     ['{"rules":[{"repositories":["PACKS"],"actions":[]}]}', /rules\.0\.repositories\.0: must be a glob/],
     ['{"rules":[{"repositories":[],"actions":[]}]}', /must name a repository/],
     ['{"rules":[{"repositories":["a"],"actions":[],"who":1}]}', /who: is not a field of a rule/],
+    ...['__proto__', 'prototype', 'constructor'].map((name): [string, RegExp] => [
+      `{"rules":[{"repositories":["**"],"actions":["delete"],"claims":{"${name}":"x"}}]}`,
+      /claims: must not name __proto__, prototype or constructor/,
+    ]),
     [
       '{"rules":[{"repositories":["a"],"actions":[],"issuer":"https://a.example","claims":{"a":"b"}}]}',
       /does not stand under "issuers"/,
