@@ -63,7 +63,11 @@ async function admitBy(gate: Gate, bindings: Bindings): Promise<void> {
   const { deps, limits } = gate
   const { incoming } = bindings
   const address = gate.addressOf(incoming)
-  bindings.principal = await identify(deps, limits, incoming, address)
+  bindings.principal = await identify(deps, limits, incoming, address).catch(async (error) => {
+    // Whoever shows what does not hold is nobody in particular, and counts as one.
+    await limits.count(address)
+    throw error
+  })
   await limits.count(payer(bindings.principal, address))
 }
 
