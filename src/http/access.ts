@@ -18,7 +18,7 @@ import { Failure } from '../errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { type PackId, packIdOf, repositoryOf } from '../packs/pack.ts'
 import { refuseForeignPages } from './foreign-pages.ts'
-import { identify } from './identify.ts'
+import { identify, requireLive } from './identify.ts'
 import { type Limits, openLimits } from './limits.ts'
 import { type Origins, openOrigins } from './origin.ts'
 import type { Env } from './routes.ts'
@@ -204,6 +204,15 @@ function unknown(c: Context<Env>, repository: RepositoryName): Failure {
 export async function admitAgain(c: Context<Env>, deps: Deps): Promise<void> {
   const { gate, incoming } = c.env
   if (gate) c.env.principal = await identify(deps, gate.limits, incoming, gate.addressOf(incoming))
+}
+
+/**
+ * Asked before what has come is published, for a body may be on its way for days. Throws UNAUTHORIZED where the API token
+ * behind whoever asks has ended since; what else was shown is good for as long as what it began.
+ */
+export async function requireStill(c: Context<Env>, deps: Deps): Promise<void> {
+  const principal = principalOf(c)
+  if (principal.tokenId !== undefined) await requireLive(deps, principal)
 }
 
 /** Of which packs whoever asks may know; of what is of no pack, administrators may. */

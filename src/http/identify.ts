@@ -169,7 +169,7 @@ export function principalOfToken({ id, name, grants, admin }: LiveToken): Princi
 }
 
 /** Throws UNAUTHORIZED where the API token behind a principal holds no more. */
-async function requireLive(deps: Deps, principal: Principal): Promise<Principal> {
+export async function requireLive(deps: Deps, principal: Principal): Promise<Principal> {
   const live = await deps.together.apiToken.load({ id: principal.tokenId ?? '' })
   if (!live) throw wrong('this API token has expired or was revoked')
   used(deps, live)

@@ -45,6 +45,8 @@ export type ImportRequest = {
   principal: string
   /** For the audit, where a job publishes it. */
   by: rows.Publishing['by']
+  /** Rejects where whoever sends it may nothing any more. */
+  still(): Promise<void>
   mayPush(repository: RepositoryName): boolean
   mayPull(repository: RepositoryName): boolean
   dryRun: boolean
@@ -169,6 +171,7 @@ async function prepare(
     if (problems.length > 0) throw new Refused(report, attempt.id)
   }
   await storeKept(intake, received, verified.plan)
+  await request.still()
   const options = { ...(force ? { force } : {}), ...(runner ? { runner } : {}), ...(pack ? { pack } : {}) }
   const publishing = { ...options, counts: { ...counts }, by }
   await handOver(deps, attempt, publishing, { soon: request.detached })
