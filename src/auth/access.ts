@@ -1,5 +1,5 @@
 import type { RepositoryName } from '../oci/name.ts'
-import { type GlobShape, patternOf, shapeOf, weightOf } from './glob.ts'
+import { type GlobShape, matcherOf, patternOf, shapeOf, weightOf } from './glob.ts'
 
 /**
  * What may be done to a repository. `push` makes what is not there; `overwrite` makes a tag name something else, which
@@ -12,7 +12,13 @@ export type Action = (typeof actions)[number]
 /** A glob over repository names, and what may be done to those of which it is the longest that matches. */
 export type Grant = { readonly glob: string; readonly actions: readonly Action[] }
 
-type Pattern = { glob: string; test: RegExp; source: string; weight: number; actions: ReadonlySet<Action> }
+type Pattern = {
+  glob: string
+  matcher: ReturnType<typeof matcherOf>
+  source: string
+  weight: number
+  actions: ReadonlySet<Action>
+}
 
 /**
  * Grants made ready for many questions, the longest first. `public`: what everybody may read, which is so whatever the
@@ -43,7 +49,7 @@ export type Principal = {
 export function compileGrants(grants: readonly Grant[]): Grants {
   const patterns = grants.map(({ glob, actions }) => ({
     glob,
-    test: new RegExp(patternOf(glob)),
+    matcher: matcherOf(glob),
     source: patternOf(glob),
     weight: weightOf(glob),
     actions: new Set(actions.includes('delete') ? [...actions, 'overwrite' as const] : actions),
@@ -96,11 +102,11 @@ export function reads(grants: Grants, repository: RepositoryName): boolean {
 }
 
 function granted({ patterns, public: all }: Grants, repository: string, action: Action): boolean {
-  if (action === 'pull' && all.some(({ test }) => test.test(repository))) return true
+  if (action === 'pull' && all.some(({ matcher }) => matcher.test(repository))) return true
   let weight = -1
   for (const pattern of patterns) {
     if (pattern.weight < weight) return false
-    if (!pattern.test.test(repository)) continue
+    if (!pattern.matcher.test(repository)) continue
     if (pattern.actions.has(action)) return true
     weight = pattern.weight
   }
@@ -121,6 +127,11 @@ function readsAll({ patterns, public: all }: Grants): boolean {
 /** Whether there may be a repository that can be read. */
 export function readsSome({ patterns, public: all }: Grants): boolean {
   return [...all, ...patterns].some((pattern) => pattern.actions.has('pull'))
+}
+
+/** Whether there may be a repository that can be pushed to. */
+export function writesSome({ patterns }: Grants): boolean {
+  return patterns.some((pattern) => pattern.actions.has('push'))
 }
 
 /** The first of these globs that matches a name says whether it may be listed; none: it may not. */

@@ -21,6 +21,44 @@ export function patternOf(glob: string): string {
 }
 
 /**
+ * Whether a name fits the glob, as the regular expression says it. That would try every way in which wildcards can share a
+ * name, which whoever asks chooses; this goes over the name once for each wildcard.
+ */
+export function matcherOf(glob: string): { test(name: string): boolean } {
+  const [head = '', ...parts] = glob.split(/(\*\*?)/)
+  return {
+    test(name) {
+      if (!name.startsWith(head)) return false
+      if (parts.length === 0) return name.length === head.length
+      /** Where what has been looked at so far may end, in ascending order. */
+      let ends = [head.length]
+      for (let i = 0; i < parts.length; i += 2) {
+        const isDeep = parts[i] === '**'
+        const literal = parts[i + 1] ?? ''
+        // Nothing comes behind the star: the last place where it may begin tells.
+        if (literal === '' && i + 2 === parts.length) return isDeep || !name.includes('/', ends.at(-1))
+        ends = endsBehind(name, literal, ends, isDeep)
+        if (ends.length === 0) return false
+      }
+      return ends.at(-1) === name.length
+    },
+  }
+}
+
+/** Where a literal may end that stands behind a star, which begins at one of these places. */
+function endsBehind(name: string, literal: string, begins: readonly number[], isDeep: boolean): number[] {
+  const found: number[] = []
+  let next = 0
+  for (let at = begins[0] ?? name.length; at <= name.length; at++) {
+    at = name.indexOf(literal, at)
+    if (at < 0) break
+    while ((begins[next] ?? Number.POSITIVE_INFINITY) <= at) next++
+    if (isDeep || !name.slice(begins[next - 1], at).includes('/')) found.push(at + literal.length)
+  }
+  return found
+}
+
+/**
  * A glob in words that a database is quick with. `prefix`: what it spells out before its first `*`; `rest`: what may
  * stand behind that, where this is simple to say.
  * `like`: every name that fits is like this, in the sense of SQL. `slashes`: those that do are all names like it with so

@@ -34,7 +34,7 @@ export type Auth = {
   /** Tells one password hash from another, and nothing else of it. The same on every process. */
   fingerprint(passwordHash: string): string
   readonly keyring: Keyring
-  /** Checks of passwords under way, by the same name: many requests with one password wait for one check. */
+  /** Checks of passwords under way, by the generation and that name: many requests with one password wait for one check. */
   readonly checking: Map<string, Promise<boolean>>
   close(): void
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import fc from 'fast-check'
 import type { RepositoryName } from '../oci/name.ts'
 import { actionsOn, listFilter, type Principal } from './access.ts'
-import { isGlob, patternOf } from './glob.ts'
+import { isGlob, matcherOf, patternOf } from './glob.ts'
 import { parsePolicy, rightsOf } from './policy.ts'
 
 const as = (rights: ReturnType<typeof rightsOf>): Principal => ({
@@ -66,6 +67,10 @@ describe('a policy', () => {
     ['{"rules":[{"repositories":["PACKS"],"actions":[]}]}', /rules\.0\.repositories\.0: must be a glob/],
     ['{"rules":[{"repositories":[],"actions":[]}]}', /must name a repository/],
     ['{"rules":[{"repositories":["a"],"actions":[],"who":1}]}', /who: is not a field of a rule/],
+    ...['__proto__', 'prototype', 'constructor'].map((name): [string, RegExp] => [
+      `{"rules":[{"repositories":["**"],"actions":["delete"],"claims":{"${name}":"x"}}]}`,
+      /claims: must not name __proto__, prototype or constructor/,
+    ]),
     [
       '{"rules":[{"repositories":["a"],"actions":[],"issuer":"https://a.example","claims":{"a":"b"}}]}',
       /does not stand under "issuers"/,
@@ -96,6 +101,24 @@ describe('globs', () => {
     it(`${glob} ${wanted ? 'is about' : 'is not about'} ${name}`, () => {
       assert.equal(new RegExp(patternOf(glob)).test(name), wanted)
     })
+
+  it('are about the same names in whichever way that is asked', () => {
+    const text = (...parts: string[]) =>
+      fc.array(fc.constantFrom(...parts), { maxLength: 8 }).map((all) => all.join(''))
+    const glob = text('a', 'b', '/', '*', '**', 'ab', 'a/').filter((one) => !one.includes('***'))
+    fc.assert(
+      fc.property(glob, text('a', 'b', '/', 'ab'), (one, name) => {
+        assert.equal(matcherOf(one).test(name), new RegExp(patternOf(one)).test(name))
+      }),
+      { numRuns: 20_000 },
+    )
+  })
+
+  it('are held against a name in as many steps as it has characters, and not in every way that there is', () => {
+    const name = 'a'.repeat(255)
+    assert.equal(matcherOf(`${'**a'.repeat(80)}b`).test(name), false)
+    assert.equal(matcherOf(`${'*a**a'.repeat(50)}*`).test(name), true)
+  })
 
   it('are nothing but that', () => {
     for (const text of ['', 'a|b', '(a)', 'a+', '***', 'A', 'a b', '^a$', 'a\\.b', '[ab]', '*a*b*c*'])

@@ -27,13 +27,22 @@ const issuerUrl = v.pipe(
   v.check(isIssuer, 'must be an https address, without a query (http only on this machine)'),
 )
 
+/** What a schema passes over without a word: a rule that named such a claim alone would be about everybody. */
+const notClaims = ['__proto__', 'prototype', 'constructor']
+const claimsSchema = v.pipe(
+  v.unknown(),
+  v.check(
+    (claims) => !notClaims.some((name) => claims instanceof Object && Object.hasOwn(claims, name)),
+    'must not name __proto__, prototype or constructor',
+  ),
+  v.record(v.string(), v.union([claimValue, v.array(claimValue)], 'must be a value or a list of values')),
+)
+
 const ruleSchema = v.strictObject(
   {
     repositories: v.pipe(v.array(globSchema, 'must be a list of globs'), v.minLength(1, 'must name a repository')),
     actions: v.array(v.picklist(actions, `must be one of ${actions.join(', ')}`), 'must be a list of actions'),
-    claims: v.optional(
-      v.record(v.string(), v.union([claimValue, v.array(claimValue)], 'must be a value or a list of values')),
-    ),
+    claims: v.optional(claimsSchema),
     issuer: v.optional(issuerUrl),
     admin: v.optional(v.boolean('must be true or false')),
     comment: v.optional(v.string('must be text')),

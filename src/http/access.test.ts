@@ -16,9 +16,20 @@ import { methods, type Routes } from './routes.ts'
 /**
  * What a route takes. `nothing`: anybody is let in. `login`: any credential, a token of /token for nobody too. `list`: a
  * list is filtered, or made of what may be read; who may read nothing gets an empty one. `quiet`: what may not be read is an empty list.
- * `registry`: to read everything. Else a right on the repository that is asked for, or to be an administrator.
+ * `registry`: to read everything. `pusher`: to push something, whatever it is. Else a right on the repository that is asked for, or to be an administrator.
  */
-type Need = 'nothing' | 'login' | 'list' | 'quiet' | 'pull' | 'push' | 'overwrite' | 'delete' | 'registry' | 'admin'
+type Need =
+  | 'nothing'
+  | 'login'
+  | 'list'
+  | 'quiet'
+  | 'pull'
+  | 'push'
+  | 'overwrite'
+  | 'delete'
+  | 'registry'
+  | 'pusher'
+  | 'admin'
 
 const rows: Record<string, Need> = {
   'get /v2/': 'login',
@@ -58,7 +69,7 @@ const rows: Record<string, Need> = {
   'get /bundles/exports/:id/file': 'registry',
   'delete /bundles/exports/:id': 'admin',
   'get /inventory': 'registry',
-  'post /bundles/import': 'login',
+  'post /bundles/import': 'pusher',
   'get /bundles/imports': 'registry',
   'get /bundles/imports/:id': 'registry',
   'get /mirrors': 'registry',
@@ -155,6 +166,7 @@ function expected(need: Need, kind: Kind, method: string, path: string): Outcome
   if (need === 'list' || need === 'quiet') return 'in'
   if (need === 'admin') return admin ? 'in' : '403'
   if (need === 'registry') return actions.length > 0 ? 'in' : '403'
+  if (need === 'pusher') return actions.includes('push') ? 'in' : '403'
   if (actions.includes(need === 'overwrite' ? 'delete' : need)) return 'in'
   if (method === 'get' && need === 'pull') return 'unknown'
   if (path === '/resolve') return 'unknown'

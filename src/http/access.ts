@@ -9,6 +9,7 @@ import {
   type Principal,
   reads,
   readsSome,
+  writesSome,
 } from '../auth/access.ts'
 import { service } from '../auth/registry-token.ts'
 import { scopeFor } from '../auth/scope.ts'
@@ -17,7 +18,7 @@ import { Failure } from '../errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { type PackId, packIdOf, repositoryOf } from '../packs/pack.ts'
 import { refuseForeignPages } from './foreign-pages.ts'
-import { identify } from './identify.ts'
+import { identify, requireLive } from './identify.ts'
 import { type Limits, openLimits } from './limits.ts'
 import { type Origins, openOrigins } from './origin.ts'
 import type { Env } from './routes.ts'
@@ -62,7 +63,11 @@ async function admitBy(gate: Gate, bindings: Bindings): Promise<void> {
   const { deps, limits } = gate
   const { incoming } = bindings
   const address = gate.addressOf(incoming)
-  bindings.principal = await identify(deps, limits, incoming, address)
+  bindings.principal = await identify(deps, limits, incoming, address).catch(async (error) => {
+    // Whoever shows what does not hold is nobody in particular, and counts as one.
+    await limits.count(address)
+    throw error
+  })
   await limits.count(payer(bindings.principal, address))
 }
 
@@ -148,6 +153,16 @@ export function requireLogin(c: Context<Env>): void {
   requireCredential(c, undefined, false)
 }
 
+/**
+ * Throws unless there is something that whoever asks may push to: for what is stored before it is known where it belongs,
+ * and whether that may be.
+ */
+export function requirePusher(c: Context<Env>): void {
+  if (writesSome(principalOf(c).grants)) return
+  requireCredential(c, undefined, true)
+  throw new Failure('DENIED', { detail: 'this takes the right to push' })
+}
+
 /** Throws DENIED unless an administrator asks. */
 export function requireAdmin(c: Context<Env>): void {
   if (principalOf(c).admin) return
@@ -189,6 +204,15 @@ function unknown(c: Context<Env>, repository: RepositoryName): Failure {
 export async function admitAgain(c: Context<Env>, deps: Deps): Promise<void> {
   const { gate, incoming } = c.env
   if (gate) c.env.principal = await identify(deps, gate.limits, incoming, gate.addressOf(incoming))
+}
+
+/**
+ * Asked before what has come is published, for a body may be on its way for days. Throws UNAUTHORIZED where the API token
+ * behind whoever asks has ended since; what else was shown is good for as long as what it began.
+ */
+export async function requireStill(c: Context<Env>, deps: Deps): Promise<void> {
+  const principal = principalOf(c)
+  if (principal.tokenId !== undefined) await requireLive(deps, principal)
 }
 
 /** Of which packs whoever asks may know; of what is of no pack, administrators may. */

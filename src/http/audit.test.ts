@@ -280,3 +280,26 @@ describe('what only tries', () => {
     assert.equal(await count(), before + 1)
   })
 })
+
+it('the audit has whoever tries to delete what is held', async () => {
+  const call = (method: string, path: string, body?: object) =>
+    registry.call(method, path, {
+      headers: { 'content-type': 'application/json', authorization: basic('admin') },
+      ...(body ? { body: JSON.stringify(body) } : {}),
+    })
+  const manifest = { packId: 'kept', version: '1.0.0', type: 'policy' }
+  const published = await call('POST', '/packs', { manifest, content: 'e30=' })
+  const { manifestDigest } = (await published.json()) as { manifestDigest: string }
+  assert.ok((await call('PUT', '/retention/holds/kept/1.0.0', { reason: 'evidence' })).ok)
+  const before = (await events()).length
+  for (const path of ['/packs/kept/1.0.0?force=true', `/v2/packs/kept/manifests/${manifestDigest}`])
+    assert.equal((await call('DELETE', path)).status, 409)
+  assert.ok((await call('DELETE', '/retention/holds/kept/1.0.0')).ok)
+  const told = (await events())
+    .slice(before)
+    .map(({ action, repository, outcome, status }) => [action, repository, outcome, status].join(' '))
+  assert.deepEqual(told.slice(0, 2), [
+    'DELETE /packs/:id/:version packs/kept refused 409',
+    'DELETE /v2/:name{.+}/manifests/:reference packs/kept refused 409',
+  ])
+})

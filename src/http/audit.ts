@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import { type AuditEntry, type AuditRow, listEvents, outcomes } from '../db/audit.ts'
 import { askRead } from '../db/client.ts'
 import type { Deps } from '../deps.ts'
+import { Failure } from '../errors.ts'
 import { verifyAudit } from '../registry/audit.ts'
 import { requireAdmin } from './access.ts'
 import { momentGrammar, parseMoment } from './moment.ts'
@@ -121,10 +122,12 @@ export async function audit(deps: Deps, bindings: Bindings, status: number): Pro
 }
 
 function outcomeOf(bindings: Bindings, status: number): AuditEntry['outcome'] | undefined {
-  const { incoming, route = 'none', hidden, tries } = bindings
+  const { incoming, route = 'none', hidden, tries, error } = bindings
   const { method = '', headers } = incoming
   if (status === 403 || hidden || (status === 401 && (headers.authorization !== undefined || route === '/token')))
     return 'refused'
+  // Nobody has the right to delete what is held.
+  if (error instanceof Failure && error.key === 'VERSION_HELD') return 'refused'
   if (method === 'GET' || method === 'HEAD' || quiet.has(route)) return undefined
   if (status >= 500) return 'failed'
   if (status >= 400 || tries) return undefined

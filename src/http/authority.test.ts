@@ -69,6 +69,30 @@ describe('an OpenID provider as the Authority', () => {
     assert.equal(await status(registry, `Bearer ${token}`, '/v2/a/blobs/uploads/', 'POST'), 202)
   })
 
+  it('what /token gave is exchanged for nothing newer, and for nothing more, in whichever field it comes', async () => {
+    const admin = `Bearer ${await authority.token('packs.admin')}`
+    const made = await registry.call('POST', '/tokens', {
+      headers: { authorization: admin, 'content-type': 'application/json' },
+      body: JSON.stringify({ name: 'wide', pull: ['**'], push: ['**'], delete: ['**'] }),
+    })
+    const { token: wide } = (await made.json()) as { token: string }
+    const narrow = async (authorization: string) => {
+      const answer = await registry.call('GET', '/token?scope=repository:a:pull', { headers: { authorization } })
+      return ((await answer.json()) as { token: string }).token
+    }
+    for (const authorization of [admin, `Bearer ${wide}`]) {
+      const password = await narrow(authorization)
+      const form = { grant_type: 'password', username: 'any', password, access_type: 'offline' }
+      const answer = await registry.call('POST', '/token', {
+        headers: { 'content-type': 'application/x-www-form-urlencoded' },
+        body: new URLSearchParams({ ...form, scope: 'repository:a:pull,push,delete' }).toString(),
+      })
+      assert.equal(answer.status, 401, await answer.text())
+      const asPassword = `Basic ${Buffer.from(`any:${password}`).toString('base64')}`
+      for (const shown of [asPassword, `Bearer ${password}`]) assert.equal(await status(registry, shown, '/token'), 401)
+    }
+  })
+
   it('may put new keys in the place of the old', async () => {
     const issuer = openIssuer(authority.issuer, authority.audience, { pauseMs: 0 })
     const before = await authority.token('packs.read')
@@ -175,6 +199,8 @@ describe('forged tokens', () => {
       await sign({}, { alg: 'ES256', kid: 'ec' }, ec.privateKey),
       await sign({ exp: now() - 30 }),
       await sign({ aud: ['others', audience] }),
+      await sign({ scope: { toString: 1, valueOf: 1 } }),
+      await sign({ scope: undefined, scp: ['packs.read', { toString: 1, valueOf: 1 }] }),
     ])
       assert.equal(await status(registry, `Bearer ${token}`), 200)
   })

@@ -70,8 +70,9 @@ async function byPassword(
   address: string,
 ): Promise<Principal> {
   const { auth } = deps
-  const place = auth.nameOf(authorization)
   const generation = auth.generation()
+  // A check that began before the users changed is none for whoever comes after that.
+  const place = `${generation} ${auth.nameOf(authorization)}`
   const check = () => limits.inTurn(address, () => isPassword(auth.users(), name, password))
   const checking = auth.checking.get(place) ?? check().finally(() => auth.checking.delete(place))
   auth.checking.set(place, checking)
@@ -156,8 +157,10 @@ async function ofIssuer(deps: Deps, from: string, token: string): Promise<Found>
   return { principal, exp: Number(claims.exp) }
 }
 
+/** The scopes in a claim, which is text or a list of texts; what is neither lets do nothing. */
 function scopesOf(claim: unknown): string[] {
-  return Array.isArray(claim) ? claim.map(String) : String(claim ?? '').split(' ')
+  const words: unknown[] = typeof claim === 'string' ? claim.split(' ') : Array.isArray(claim) ? claim : []
+  return words.filter((word) => typeof word === 'string')
 }
 
 export function principalOfToken({ id, name, grants, admin }: LiveToken): Principal {
@@ -166,7 +169,7 @@ export function principalOfToken({ id, name, grants, admin }: LiveToken): Princi
 }
 
 /** Throws UNAUTHORIZED where the API token behind a principal holds no more. */
-async function requireLive(deps: Deps, principal: Principal): Promise<Principal> {
+export async function requireLive(deps: Deps, principal: Principal): Promise<Principal> {
   const live = await deps.together.apiToken.load({ id: principal.tokenId ?? '' })
   if (!live) throw wrong('this API token has expired or was revoked')
   used(deps, live)

@@ -8,7 +8,7 @@ import { Failure } from '../errors.ts'
 import { versionSchema } from '../packs/document.ts'
 import { type ImportRequest, importBundle } from '../registry/import.ts'
 import { packOfRepository } from '../registry/import-layout.ts'
-import { principalOf, requireAccess, requireLogin } from './access.ts'
+import { principalOf, requireAccess, requirePusher, requireStill } from './access.ts'
 import { requestId } from './observe.ts'
 import { readCursor, writeCursor } from './packs/cursor.ts'
 import {
@@ -56,11 +56,11 @@ type Position = { startedAt: string; id: string }
 export function addImportRoutes(routes: Routes, deps: Deps): void {
   // Which repositories it writes to is known when its index has come: whether that may be is looked at there.
   routes.post('/bundles/import', async (c) => {
-    requireLogin(c)
+    requirePusher(c)
     // While a large bundle is published, its connection is silent: only a sender may be too slow.
     const { incoming } = c.env
     incoming.once('end', () => incoming.socket.setTimeout(0))
-    const request = requestOf(c)
+    const request = requestOf(c, deps)
     c.env.tries = request.dryRun
     const { id, report } = await importBundle(deps, request)
     if (!report) {
@@ -107,7 +107,7 @@ function prefersAsync(c: Context<Env>): boolean {
   return /(?:^|[,;\s])respond-async(?:[,;\s]|$)/i.test(c.req.header('prefer') ?? '')
 }
 
-function requestOf(c: Context<Env>): ImportRequest {
+function requestOf(c: Context<Env>, deps: Deps): ImportRequest {
   const { dryRun, force, reason, runner, repository, resume, async: isAsync } = queryOf(c, importQuery)
   if (force && reason === undefined)
     throw new Failure('QUERY_INVALID', { detail: 'force=true needs a reason; it is kept in the report: &reason=…' })
@@ -118,6 +118,7 @@ function requestOf(c: Context<Env>): ImportRequest {
     by: { kind, ...(tokenId === undefined ? {} : { tokenId }), address, requestId: requestId(c.env) },
     detached: isAsync || prefersAsync(c),
     ...{ body: bodyOf(c), id: resume, offset: chunkRangeOf(c)?.first ?? 0, principal: principal.name },
+    still: () => requireStill(c, deps),
     // It sets channels too.
     mayPush: (name) => mayAccess(principal, name, 'push') && mayAccess(principal, name, 'overwrite'),
     mayPull: (name) => mayAccess(principal, name, 'pull'),

@@ -27,6 +27,7 @@ const policy = {
   rules: [
     { repositories: ['**'], actions: ['pull', 'push', 'delete'], admin: true, claims: { sub: 'admin' } },
     { repositories: ['team/*', 'packs/*'], actions: ['pull', 'push', 'overwrite'], claims: { sub: 'writer' } },
+    { repositories: ['packs/secret-*'], actions: [], claims: { sub: 'writer' } },
     { repositories: ['team/open'], actions: ['pull'], claims: { sub: 'reader' } },
   ],
 }
@@ -189,6 +190,38 @@ it('an import completes itself from nothing that whoever sends it may not read',
   assert.match(text, /IMPORT_BASE_MISSING/)
   assert.equal((await as('writer', 'GET', '/packs/taken/1.0.0')).status, 404)
   assert.equal((await send('admin'))[0], 201, 'who may read it has it')
+})
+
+it('an import tells nothing of packs that whoever sends it may not read, and is satisfied by none of them', async () => {
+  const publish = async (packId: string, version: string, dependencies: object[] = []) => {
+    const body = JSON.stringify({ manifest: { packId, version, type: 'policy', dependencies }, content: 'e30=' })
+    const answer = await as('admin', 'POST', '/packs', { headers: { 'content-type': 'application/json' }, body })
+    assert.equal(answer.status, 201, await answer.text())
+  }
+  await publish('secret-plan', '1.2.3')
+  await publish('needing', '1.0.0')
+  await publish('secret-circle', '1.0.0', [{ packId: 'needing', version: '^1.0.0' }])
+  const send = async (who: string, needed: string, version: string, query = '') => {
+    const packs = [
+      { packId: 'needing', version: '1.1.0', content: 'x', dependencies: [{ packId: needed, version }] },
+      ...(who === 'admin' ? [] : [{ packId: 'along', version: '1.0.0', content: 'y' }]),
+    ]
+    const { bytes } = sampleBundle({ packs, channels: [], referrer: false })
+    const headers = { 'content-type': 'application/x-tar' }
+    const answer = await as(who, 'POST', `/bundles/import${query}`, { headers, body: new Uint8Array(bytes) })
+    const text = (await answer.text()).replaceAll(needed, 'NAME').replaceAll(version, 'RANGE')
+    return [answer.status, text.replaceAll(/[0-9a-f]{8}-[0-9a-f-]{27}/g, 'ID')] as const
+  }
+  for (const query of ['?dryRun=true', '', '?async=true']) {
+    const nothing = await send('writer', 'nothing-plan', '^1.0.0', query)
+    assert.match(nothing[1], /there is no such pack/)
+    for (const range of ['^1.0.0', '^9.0.0'])
+      assert.deepEqual(await send('writer', 'secret-plan', range, query), nothing, `${range} ${query}`)
+    const circle = await send('writer', 'secret-circle', '^1.0.0', query)
+    assert.match(circle[1], /there is no such pack.*needing needs a pack that you may not read needs needing/)
+  }
+  assert.equal((await send('writer', 'along', '^1.0.0', '?dryRun=true'))[0], 200, 'what comes along is there')
+  assert.equal((await send('admin', 'secret-plan', '^1.0.0', '?dryRun=true'))[0], 200, 'who may read it has it')
 })
 
 it('who may not delete deletes in no way that there is, and what there is stays', async () => {

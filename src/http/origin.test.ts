@@ -52,6 +52,26 @@ describe('who asks, and what they call us', () => {
       ...{ address: '192.0.2.7', origin: 'https://r.example' },
     },
     {
+      ...{ name: 'by a proxy that names a port too, behind what the client made up', env: behind, peer: '10.1.2.3' },
+      headers: { host: 'r', 'x-forwarded-for': '203.0.113.9, 192.0.2.7:4711' },
+      ...{ address: '192.0.2.7', origin: 'http://r' },
+    },
+    {
+      ...{ name: 'the same by version 6', env: behind, peer: '10.1.2.3' },
+      headers: { host: 'r', 'x-forwarded-for': '203.0.113.9, [2001:db8::7]:4711, [fd00::2]' },
+      ...{ address: '2001:db8::7', origin: 'http://r' },
+    },
+    {
+      ...{ name: 'by a proxy that does not know from whom', env: behind, peer: '10.1.2.3' },
+      headers: { host: 'r', 'x-forwarded-for': '203.0.113.9, unknown, 10.9.9.9' },
+      ...{ address: '10.9.9.9', origin: 'http://r' },
+    },
+    {
+      ...{ name: 'by proxies that write version 4 as version 6', env: behind, peer: '10.1.2.3' },
+      headers: { host: 'r', 'x-forwarded-for': '203.0.113.9, ::ffff:192.0.2.7, ::FFFF:10.9.9.9' },
+      ...{ address: '192.0.2.7', origin: 'http://r' },
+    },
+    {
       ...{ name: 'by a name that would break out of a challenge', peer: '192.0.2.1', headers: { host: 'r",evil="x' } },
       ...{ address: '192.0.2.1', origin: 'http://127.0.0.1:5000' },
     },

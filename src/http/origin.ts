@@ -22,15 +22,19 @@ export function openOrigins({ publicUrl, trustedProxies }: Deps['config']['auth'
   }
   const isTrusted = (address: string) =>
     trustedProxies.length > 0 && isIP(address) !== 0 && trusted.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
-  const peerOf = ({ socket }: IncomingMessage) => (socket.remoteAddress ?? '').replace(/^::ffff:/, '')
+  const peerOf = ({ socket }: IncomingMessage) => plain(socket.remoteAddress ?? '')
   return {
     addressOf(incoming) {
-      const peer = peerOf(incoming)
-      if (!isTrusted(peer)) return peer
-      // Each proxy adds whom it heard it from at the end: the last that is no proxy of ours is the client.
+      // Each proxy adds whom it heard it from at the end: the last that is no proxy of ours is the client. Where one adds
+      // something else, it is not looked further: what stands before that may be of the client's own making.
       const path = String(incoming.headers['x-forwarded-for'] ?? '').split(',')
-      const addresses = path.map((part) => part.trim()).filter((part) => isIP(part) !== 0)
-      return addresses.findLast((address) => !isTrusted(address)) ?? addresses[0] ?? peer
+      let client = peerOf(incoming)
+      while (isTrusted(client)) {
+        const before = addressIn(path.pop() ?? '')
+        if (before === undefined) break
+        client = before
+      }
+      return client
     },
     originOf(incoming) {
       if (publicUrl !== undefined) return publicUrl
@@ -49,4 +53,16 @@ export function openOrigins({ publicUrl, trustedProxies }: Deps['config']['auth'
       return `${secure === 'https' ? 'https' : 'http'}://${name ?? `${own}:${socket.localPort}`}`
     },
   }
+}
+
+/** An address of version 4 that is written as one of version 6, as itself. */
+function plain(address: string): string {
+  return address.replace(/^::ffff:(?=[\d.]+$)/i, '')
+}
+
+/** The address in a part of X-Forwarded-For, where some proxies write the port too. */
+function addressIn(part: string): string | undefined {
+  const [, bracketed, before] = /^(?:\[([^\]]*)\]|([\d.]+))(?::\d+)?$/.exec(part.trim()) ?? []
+  const address = plain(bracketed ?? before ?? part.trim())
+  return isIP(address) === 0 ? undefined : address
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,9 +11,12 @@ import { decodeJwt } from 'jose'
 import { closeDeps, openDeps } from '../deps.ts'
 import { digestOf } from '../oci/digest.ts'
 import { rotateTokenKey } from '../registry/token-keys.ts'
+import { sampleBundle } from '../testing/bundle.ts'
 import { startDatabases, type TestDatabases } from '../testing/database.ts'
 import { codeOf, imageType, sampleManifest, startRegistry, type TestRegistry } from '../testing/registry.ts'
 import { waitFor } from '../testing/wait.ts'
+import { identifyBy } from './identify.ts'
+import { openLimits } from './limits.ts'
 
 let databases: TestDatabases
 let folder: string
@@ -381,6 +384,35 @@ it('users change with their file', async () => {
   assert.equal(await asks('bob'), 200)
 })
 
+it('a check of a password that began before the users changed lets nobody in who comes after that', async () => {
+  const { deps } = here
+  let goOn = () => {}
+  const told = new Promise<void>((resolve) => {
+    goOn = resolve
+  })
+  const usual = openLimits({ requestsAMinute: 0, shared: false })
+  const slow = {
+    ...usual,
+    inTurn: async (address: string, check: () => Promise<boolean>) => {
+      const holds = await usual.inTurn(address, check)
+      await told
+      return holds
+    },
+  }
+  const words = await readFile(join(folder, 'users'), 'utf8')
+  deps.auth.verified.clear()
+  const begun = identifyBy(deps, slow, basic('bob'), '192.0.2.1')
+  const generation = deps.auth.generation()
+  await writeFile(join(folder, 'users'), words.replace(/^bob:.*$/m, ''))
+  await waitFor('the file of users to be read again', () => deps.auth.generation() !== generation)
+  const late = identifyBy(deps, usual, basic('bob'), '192.0.2.1')
+  goOn()
+  assert.equal((await begun).name, 'bob')
+  await assert.rejects(late, { key: 'UNAUTHORIZED' })
+  await writeFile(join(folder, 'users'), words)
+  await waitFor('the file of users to be read once more', () => deps.auth.generation() !== generation + 1)
+})
+
 describe('API tokens', () => {
   const create = async (body: object, who = 'admin') =>
     here.call('POST', '/tokens', {
@@ -391,6 +423,60 @@ describe('API tokens', () => {
   it('are made by administrators only', async () => {
     assert.equal((await create({ name: 'mine', pull: ['**'] }, 'alice')).status, 403)
     assert.equal((await here.call('GET', '/tokens')).status, 401)
+  })
+
+  it('that end while a body is on its way let nothing be published by what comes after', async () => {
+    const form = [
+      '--edge\r\ncontent-disposition: form-data; name="manifest"\r\n\r\n',
+      '{"packId":"late","version":"1.0.0","type":"policy"}\r\n',
+      '--edge\r\ncontent-disposition: form-data; name="content"; filename="a"\r\n\r\nbytes',
+      '\r\n--edge--\r\n',
+    ]
+    const config = digestOf(Buffer.from('{}'))
+    const pushed = await here.call('POST', `/v2/team/late/blobs/uploads/?digest=${config}`, {
+      headers: { authorization: basic('admin') },
+      body: '{}',
+    })
+    assert.equal(pushed.status, 201)
+    const bundle = sampleBundle({ channels: [], referrer: false }).bytes
+    const ways = [
+      { method: 'POST', path: '/packs', type: 'multipart/form-data; boundary=edge', body: Buffer.from(form.join('')) },
+      {
+        method: 'PUT',
+        path: '/v2/team/late/manifests/1',
+        type: imageType,
+        body: Buffer.from(JSON.stringify(sampleManifest())),
+      },
+      { method: 'POST', path: '/bundles/import', type: 'application/x-tar', body: bundle },
+    ]
+    for (const { method, path, type, body } of ways) {
+      const { token, info } = (await (await create({ name: 'ending', push: ['**'], delete: ['**'] })).json()) as {
+        token: string
+        info: { id: string }
+      }
+      let send = (_bytes: Uint8Array) => {}
+      let end = () => {}
+      const stream = new ReadableStream<Uint8Array>({
+        start(controller) {
+          send = (bytes) => controller.enqueue(bytes)
+          end = () => controller.close()
+        },
+      })
+      send(new Uint8Array(body.subarray(0, -10)))
+      const headers = { authorization: `Bearer ${token}`, 'content-type': type }
+      const answer = there.call(method, path, { headers, body: stream })
+      const isUsed = async () => {
+        const [row] = await here.deps.db.sql`select last_used_at from api_tokens where id = ${info.id}`
+        return row?.last_used_at !== null
+      }
+      await waitFor('the request to be let in', isUsed)
+      await here.call('DELETE', `/tokens/${info.id}`, { headers: { authorization: basic('admin') } })
+      send(new Uint8Array(body.subarray(-10)))
+      end()
+      assert.equal((await answer).status, 401, path)
+    }
+    for (const path of ['/packs/late', '/packs/alpha', '/v2/team/late/manifests/1'])
+      assert.equal((await here.call('GET', path, { headers: { authorization: basic('admin') } })).status, 404, path)
   })
 
   it('are kept by their digest only, and found by it', async () => {

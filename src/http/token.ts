@@ -46,7 +46,7 @@ export function addTokenRoutes(routes: Routes, deps: Deps): void {
   routes.get('/token', async (c) => {
     const scopes = parseScopes(c.req.queries('scope') ?? [])
     const refreshing = c.req.query('offline_token') === 'true'
-    return answer(deps, asking(c), scopes, refreshing)
+    return answer(deps, exchangeable(principalOf(c)), scopes, refreshing)
   })
 
   routes.post('/token', async (c) => {
@@ -65,9 +65,8 @@ export function addTokenRoutes(routes: Routes, deps: Deps): void {
   })
 }
 
-/** A token of /token is not to be exchanged for a longer-lived one. */
-function asking(c: Context<Env>): Principal {
-  const principal = principalOf(c)
+/** A token of /token is not to be exchanged for one that lives longer, or may more; it may come as a password too. */
+function exchangeable(principal: Principal): Principal {
   if (principal.shown !== 'registry token') return principal
   throw new Failure('UNAUTHORIZED', { detail: 'a token of this registry is not exchanged for another' })
 }
@@ -75,7 +74,7 @@ function asking(c: Context<Env>): Principal {
 async function byForm(c: Context<Env>, deps: Deps, authorization: string): Promise<Principal> {
   const { gate } = c.env
   if (!gate || deps.auth.mode === 'none') return deps.auth.anonymous
-  return identifyBy(deps, gate.limits, authorization, gate.addressOf(c.env.incoming))
+  return exchangeable(await identifyBy(deps, gate.limits, authorization, gate.addressOf(c.env.incoming)))
 }
 
 async function formOf(c: Context<Env>): Promise<URLSearchParams> {

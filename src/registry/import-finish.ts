@@ -16,7 +16,7 @@ import { publishImport } from './import-publish.ts'
 import { lifeSeconds } from './import-pulse.ts'
 import { recalled } from './import-receive.ts'
 import { type ImportReport, refusal, reportOf } from './import-report.ts'
-import { type Judgement, judge } from './import-rules.ts'
+import { type Judgement, type JudgeOptions, judge } from './import-rules.ts'
 import { type Verified, verifyWhole } from './import-verify.ts'
 
 // The second half of an import. Once it is received, verified and allowed, it is handed over: one transaction makes it
@@ -32,12 +32,13 @@ import { type Verified, verifyWhole } from './import-verify.ts'
 const headStartSeconds = 15
 const lookMs = 250
 
-/** An import on its way to be published. `byJob`: nobody else puts down in the audit that it was. */
+/** An import on its way to be published. `mayPull`: which packs its sender may know of. `byJob`: nobody else puts down in the audit that it was. */
 type Stage = {
   verified: Verified
   keys: ReadonlyMap<Digest, ObjectKey>
   publishing: rows.Publishing
   principal: string
+  mayPull: JudgeOptions['mayPull']
   byJob: boolean
 }
 
@@ -60,8 +61,8 @@ export async function handOver(
 
 /** Publishes an import that was handed over, or refuses it. What became of it is in its row: see `endOf`. */
 export async function finishImport(deps: Deps, id: string, stage: Stage): Promise<void> {
-  const { verified, keys, publishing } = stage
-  const options = { force: publishing.force !== undefined, runner: publishing.runner }
+  const { verified, keys } = stage
+  const options = judgingOf(stage)
   if (verified.problems.length > 0) return refuse(deps, id, stage, verified.problems)
   const outcome = await publishImport(deps, {
     ...{ id, plan: verified.plan, keys, options, reportLifeSeconds: lifeSeconds },
@@ -74,6 +75,10 @@ export async function finishImport(deps: Deps, id: string, stage: Stage): Promis
   } else if (outcome.length > 0) await refuse(deps, id, stage, outcome)
 }
 
+function judgingOf({ publishing: { force, runner }, mayPull }: Stage): JudgeOptions {
+  return { force: force !== undefined, runner, mayPull }
+}
+
 function told({ verified, publishing }: Stage, judgement: Judgement, changed: boolean): ImportReport {
   return reportOf(
     { ...verified, counts: publishing.counts, force: publishing.force, dryRun: false },
@@ -83,9 +88,7 @@ function told({ verified, publishing }: Stage, judgement: Judgement, changed: bo
 }
 
 async function refuse(deps: Deps, id: string, stage: Stage, problems: readonly Problem[]): Promise<void> {
-  const { verified, publishing } = stage
-  const options = { force: publishing.force !== undefined, runner: publishing.runner }
-  const judgement = await ask(deps.db, (sql) => judge(sql, verified.plan, options))
+  const judgement = await ask(deps.db, (sql) => judge(sql, stage.verified.plan, judgingOf(stage)))
   const report = told(stage, { ...judgement, problems: [...problems] }, false)
   const { key, detail } = refusal(report.problems, id)
   const refusing = { error: { key, detail }, report: JSON.stringify(report), lifeSeconds }
@@ -147,7 +150,7 @@ async function stageOf(deps: Deps, id: string, whole: rows.Whole): Promise<Omit<
   const base = openBase(deps, () => true)
   const received = recalled(index, envelope ?? undefined, blobs)
   const verified = await verifyWhole(deps, received, { keys, base, pack: publishing.pack })
-  return { verified, keys, publishing, principal }
+  return { verified, keys, publishing, principal, mayPull: () => true }
 }
 
 /** Waits until an import that was handed over is over, and sees to it where nobody else does. Undefined: there is none. */

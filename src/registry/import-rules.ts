@@ -35,10 +35,13 @@ export type JudgeOptions = {
   force: boolean
   /** The runner that all of it has to run on. */
   runner: Version | undefined
+  /** Packs of which this is false are as unknown to whoever sends it as those that there are not. */
+  mayPull(packId: PackId): boolean
 }
 
 /** Holds a plan against what is published now: everything that is in its way, at once. */
-export async function judge(sql: Sql | Transaction, plan: Plan, { force, runner }: JudgeOptions): Promise<Judgement> {
+export async function judge(sql: Sql | Transaction, plan: Plan, options: JudgeOptions): Promise<Judgement> {
+  const { force, runner, mayPull } = options
   const problems: Problem[] = []
   const releases = byName(await releasesNow(sql, plan.versions), (row) => `${row.packId} ${row.release}`)
   const tags = byName(await tagsNow(sql, plan.tags), (row) => `${row.packId} ${row.tag}`)
@@ -55,6 +58,7 @@ export async function judge(sql: Sql | Transaction, plan: Plan, { force, runner 
       sql,
       plan.versions,
       plan.versions.filter(({ manifestDigest }) => fresh.has(manifestDigest)),
+      mayPull,
     )),
   )
   const channels = channelFates(plan.tags, tags, force, problems)
@@ -98,6 +102,7 @@ async function badNeeds(
   sql: Sql | Transaction,
   all: readonly PlannedVersion[],
   fresh: readonly PlannedVersion[],
+  mayPull: JudgeOptions['mayPull'],
 ): Promise<Problem[]> {
   const needing = fresh.filter(({ document }) => document.dependencies.length > 0)
   if (needing.length === 0) return []
@@ -109,7 +114,13 @@ async function badNeeds(
   await published.load(needing.flatMap(({ document }) => document.dependencies.map(({ packId }) => packId)))
   const problems: Problem[] = []
   for (const { packId, version, document, carried } of needing) {
-    const bad = await badDependencies(sql, document, { allowMissing: false, carried }, published)
+    // Of a pack that may not be read, only what comes along counts.
+    const hidden = document.dependencies.filter((entry) => !mayPull(entry.packId))
+    const brought = hidden.flatMap(({ packId: id }) =>
+      (along.get(id) ?? []).map((one) => ({ packId: id, version: one.version })),
+    )
+    const allowed = { allowMissing: false, carried: [...carried, ...brought], mayPull }
+    const bad = await badDependencies(sql, document, allowed, published)
     if (bad.length > 0) problems.push({ key: 'DEPENDENCY_INVALID', packId, version, message: inWords(bad) })
   }
   return problems

@@ -20,7 +20,7 @@ import { overQuotas } from './import-quotas.ts'
 import { type Before, type Received, receive } from './import-receive.ts'
 import { isPassing, quarantine, Refused, reasonOf } from './import-refusal.ts'
 import { type ImportReport, reportOf } from './import-report.ts'
-import { judge } from './import-rules.ts'
+import { type JudgeOptions, judge } from './import-rules.ts'
 import { type Verified, verifyWhole } from './import-verify.ts'
 
 // A bundle comes in whole or not at all. It is received (its content goes to its last place in the store, where nothing
@@ -45,6 +45,8 @@ export type ImportRequest = {
   principal: string
   /** For the audit, where a job publishes it. */
   by: rows.Publishing['by']
+  /** Rejects where whoever sends it may nothing any more. */
+  still(): Promise<void>
   mayPush(repository: RepositoryName): boolean
   mayPull(repository: RepositoryName): boolean
   dryRun: boolean
@@ -72,7 +74,8 @@ export async function importBundle(deps: Deps, request: ImportRequest): Promise<
   const { id } = begun
   const stage = 'attempt' in begun ? await bringIn(deps, request, begun) : undefined
   if (request.detached) return { id, report: undefined }
-  if (stage) await finishImport(deps, id, { ...stage, principal: request.principal, byJob: false })
+  const { mayPull } = judgingOf(request)
+  if (stage) await finishImport(deps, id, { ...stage, principal: request.principal, mayPull, byJob: false })
   return { id, report: await endOf(deps, id) }
 }
 
@@ -126,6 +129,10 @@ async function bringIn(deps: Deps, request: ImportRequest, { id, attempt, before
   }
 }
 
+function judgingOf({ force, runner, mayPull }: ImportRequest): JudgeOptions {
+  return { force: force !== undefined, runner, mayPull: (packId) => mayPull(repositoryOf(packId)) }
+}
+
 type Preparing = {
   attempt: rows.Attempt
   before: Before | undefined
@@ -141,6 +148,7 @@ async function prepare(
 ): Promise<Whole> {
   const { keys, counts } = intake
   const { force, runner, pack, by } = request
+  const judging = judgingOf(request)
   const base = openBase(deps, request.mayPull)
   const received = await receive(meter, intake, before, {
     async onIndex(bytes, contents) {
@@ -157,12 +165,13 @@ async function prepare(
   requirePush([...verified.plan.places.keys()], request)
   // What is published at once is judged then; whoever does not wait for that is told here.
   if (request.detached || verified.problems.length > 0) {
-    const judgement = await ask(deps.db, (sql) => judge(sql, verified.plan, { force: force !== undefined, runner }))
+    const judgement = await ask(deps.db, (sql) => judge(sql, verified.plan, judging))
     const problems = [...verified.problems, ...judgement.problems]
     const report = reportOf({ ...verified, counts, force, dryRun: false }, { ...judgement, problems }, false)
     if (problems.length > 0) throw new Refused(report, attempt.id)
   }
   await storeKept(intake, received, verified.plan)
+  await request.still()
   const options = { ...(force ? { force } : {}), ...(runner ? { runner } : {}), ...(pack ? { pack } : {}) }
   const publishing = { ...options, counts: { ...counts }, by }
   await handOver(deps, attempt, publishing, { soon: request.detached })
@@ -192,7 +201,8 @@ async function storeKept(intake: Intake, { payloads }: Received, plan: Plan): Pr
 
 /** What would become of a bundle. Nothing is stored, and no row is written. */
 async function tryImport(deps: Deps, request: ImportRequest): Promise<ImportReport> {
-  const { force, runner, pack } = request
+  const { force, pack } = request
+  const judging = judgingOf(request)
   const meter = openMeter(request.body.stream, 0)
   const intake = tryingIntake()
   const base = openBase(deps, request.mayPull)
@@ -205,7 +215,7 @@ async function tryImport(deps: Deps, request: ImportRequest): Promise<ImportRepo
     })
     const verified = await verifyWhole(deps, received, { keys: intake.keys, base, pack })
     requirePush([...verified.plan.places.keys()], request)
-    const judgement = await ask(deps.db, (sql) => judge(sql, verified.plan, { force: force !== undefined, runner }))
+    const judgement = await ask(deps.db, (sql) => judge(sql, verified.plan, judging))
     const problems = [...verified.problems, ...judgement.problems, ...(await overQuotas(deps, verified))]
     const changed =
       judgement.versions.some(({ outcome }) => outcome === 'new') ||

@@ -35,7 +35,12 @@ export function tarOf(entries: readonly TarEntry[], { end = true } = {}): Buffer
   return Buffer.concat([...blocks, ...(end ? [Buffer.alloc(1024)] : [])])
 }
 
-type SamplePack = { packId: string; version: string; content: string | Buffer }
+type SamplePack = {
+  packId: string
+  version: string
+  content: string | Buffer
+  dependencies?: readonly { packId: string; version: string }[]
+}
 
 export type SampleOptions = {
   packs?: readonly SamplePack[]
@@ -76,8 +81,8 @@ function startLayout() {
 }
 type Layout = ReturnType<typeof startLayout>
 
-function addPack({ add, list }: Layout, { packId, version, content }: SamplePack): LockedPack {
-  const { document } = checkDocument({ packId, version, type: 'policy' }) as { document: PackDocument }
+function addPack({ add, list }: Layout, { packId, version, content, dependencies = [] }: SamplePack): LockedPack {
+  const { document } = checkDocument({ packId, version, type: 'policy', dependencies }) as { document: PackDocument }
   const layer = { ...add(Buffer.from(content)), mediaType: packMediaTypes.content }
   add(Buffer.from(JSON.stringify(document)))
   const names = {

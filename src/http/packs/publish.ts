@@ -11,7 +11,7 @@ import { type PackId, repositoryOf } from '../../packs/pack.ts'
 import { tagOf } from '../../packs/version.ts'
 import { type BundlePublish, checkBundle, publishBundle } from '../../registry/bundles.ts'
 import { checkPublish, hashOf, type Publish, type Published, publishPack } from '../../registry/publish.ts'
-import { mayPullFor, principalOf, requireAccess, requireLogin } from '../access.ts'
+import { mayPullFor, principalOf, requireAccess, requireLogin, requireStill } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import type { Answer, dryRunAnswer, publishedAnswer } from './answers.ts'
 import { readForm } from './form.ts'
@@ -58,14 +58,17 @@ export function addPackPublish(routes: Routes, deps: Deps): void {
       const { document, created, declared, violations } = checked
       if (document) requireAccess(c, repositoryOf(document.packId), 'push')
       const mayPull = (repository: RepositoryName) => mayAccess(principalOf(c), repository, 'pull')
-      const { content, complete } = submission
+      const { content } = submission
       if (dryRun) {
         if (!content && document?.type === 'bundle')
-          return await tryOutBundle(deps, { document, created, declared, mayPull }, violations, complete)
+          return await tryOutBundle(deps, { document, created, declared, mayPull }, violations, submission.complete)
         return await tryOut(deps, submission, checked, { allowMissing, mayPull: mayPullFor(c) })
       }
       if (!document || violations.length > 0)
         throw new Failure('PACK_INVALID', { detail: `the manifest: ${inWords(violations)}`, about: { violations } })
+      const complete = submission.complete.then(() => requireStill(c, deps))
+      // What fails before it is asked for is told by that.
+      complete.catch(() => undefined)
       if (content)
         return published(
           c,

@@ -10,7 +10,7 @@ import { parseReference, parseTag, type Reference, type Tag } from '../../oci/re
 import { readWhole } from '../../registry/body.ts'
 import { putManifest, removeManifest } from '../../registry/manifests.ts'
 import { fetchManifest, requireNoUpstream } from '../../registry/upstreams.ts'
-import { mayPullFor, principalOf, requireAccess } from '../access.ts'
+import { mayPullFor, principalOf, requireAccess, requireStill } from '../access.ts'
 import type { Env, Routes } from '../routes.ts'
 import { patiently } from './patience.ts'
 import { fieldsOf, type Head, inert, reply, unchanged } from './reply.ts'
@@ -44,6 +44,7 @@ export function addManifestRoutes(routes: Routes, deps: Deps): void {
     const ifMatch = digestOfEtag(c.req.header('if-match'))
     const bytes = await readWhole(bodyOf(c), maxManifestBytes)
     if (!bytes) throw new Failure('MANIFEST_TOO_LARGE', { detail: { maxBytes: maxManifestBytes } })
+    await requireStill(c, deps)
     const contentType = c.req.header('content-type')
     const mayOverwrite = mayAccess(principalOf(c), name, 'overwrite')
     const push = {
