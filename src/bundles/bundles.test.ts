@@ -475,6 +475,31 @@ describe('the reader', () => {
       read(tarOf([{ name: 'x', type: 'x', size: 2 ** 32 }, ...entries])),
       failsWith('BUNDLE_INVALID', /max size/),
     ))
+  const records = (count: number) => {
+    const keys = Array.from({ length: count }, (_, i) => `10 k${String(i).padStart(4, '0')}=\n`)
+    return Buffer.from(keys.join(''))
+  }
+  const extended: [name: string, header: TarEntry, words: RegExp][] = [
+    ['more of one than any writer makes', { name: 'x', type: 'x', bytes: records(900) }, /max size/],
+    ['more of one for all entries', { name: 'x', type: 'g', bytes: records(900) }, /max size/],
+    ['a name of 9,000 letters', { name: 'x', type: 'L', bytes: Buffer.alloc(9000, 'n') }, /max size/],
+    ['an empty one', { name: 'x', type: 'x' }, /0 bytes/],
+    ['a size for all entries', { name: 'x', type: 'g', bytes: Buffer.from('9 size=1\n') }, /all of the archive/],
+    ['a size below zero', { name: 'x', type: 'x', bytes: Buffer.from('11 size=-1\n') }, /size that cannot be/],
+    ['a record longer than itself', { name: 'x', type: 'x', bytes: Buffer.from('99 size=1\n') }, /damaged/],
+    ['a record of a length below zero', { name: 'x', type: 'x', bytes: Buffer.from('-9 size=1\n') }, /damaged/],
+  ]
+  for (const [name, header, words] of extended)
+    it(`refuses in an extended header ${name}`, () =>
+      assert.rejects(read(tarOf([header, ...entries])), failsWith('BUNDLE_INVALID', words)))
+  it('refuses a header that has a size in letters', async () => {
+    const bytes = tarOf(entries)
+    bytes.write('0000000000z\0', 124)
+    bytes.write('        ', 148)
+    const sum = bytes.subarray(0, 512).reduce((total, byte) => total + byte, 0)
+    bytes.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148)
+    await assert.rejects(read(bytes), failsWith('BUNDLE_INVALID', /size that cannot be/))
+  })
   it('refuses what is beyond its limits', async () => {
     const { bytes } = sampleBundle()
     await assert.rejects(read(bytes, { limits: { entries: 5 } }), failsWith('BUNDLE_INVALID', /more than 5 entries/))
