@@ -197,6 +197,11 @@ describe('importing a bundle', () => {
 
 type Damage = { name: string; bytes: () => Buffer; status?: number; key?: string; says: RegExp }
 const damages: Damage[] = [
+  {
+    name: 'a channel that names the version of another pack',
+    bytes: () => sampleBundle({ channels: [{ packId: 'alpha', channel: 'stable', of: 'beta' }] }).bytes,
+    says: /the channel stable of alpha points at .* no version of it/,
+  },
   { name: 'cut off', bytes: () => sample.bytes.subarray(0, 5000), says: /cut off/ },
   { name: 'cut off at its last entry', bytes: () => tarOf(sample.entries, { end: false }), says: /cut off/ },
   { name: 'a bit flipped in a header', bytes: () => flipAt(sample.bytes, 1024 + 3), says: /tar|header|damaged/ },
