@@ -581,6 +581,30 @@ describe('an import that nobody waits for', () => {
       assert.equal(jobs?.count, 0)
     }))
 
+  it('may have a lock that is too large to be kept in a row', () =>
+    withRegistry(async (registry) => {
+      const large = sampleBundle({ lie: (pack) => ({ ...pack, title: 'x'.repeat(3_000_000) }) })
+      await leave(registry, large.bytes)
+      await work(registry)
+      const { state, error } = await told(registry)
+      assert.deepEqual([state, error], ['published', undefined])
+    }))
+
+  it('is only what was sent last under its id', () =>
+    withRegistry(async (registry) => {
+      const { key, pem } = signer()
+      const packs = [{ packId: 'gamma', version: '1.0.0', content: 'the content of gamma' }]
+      const other = sampleBundle({ packs, channels: [], referrer: false, keys: [signer().key] })
+      await trustKey(registry.deps, 'ours', pem)
+      assert.equal((await send(registry, other.bytes, `?resume=${id}`)).type, 'urn:packs-registry:SIGNATURE_INVALID')
+      await leave(registry, sampleBundle({ keys: [key] }).bytes)
+      await work(registry)
+      const { state, error } = await told(registry)
+      assert.deepEqual([state, error], ['published', undefined])
+      await cleanUp(registry)
+      assert.equal((await objects(registry)).length, (await visible(registry)).blobs)
+    }))
+
   it('has to be sent again where content of it went away', () =>
     withRegistry(async (registry) => {
       const { digest } = await registry.pushBlob('demo/other', 'the content of alpha')

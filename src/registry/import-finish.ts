@@ -17,6 +17,7 @@ import { lifeSeconds } from './import-pulse.ts'
 import { recalled } from './import-receive.ts'
 import { type ImportReport, refusal, reportOf } from './import-report.ts'
 import { type Judgement, judge } from './import-rules.ts'
+import { contentOf } from './import-texts.ts'
 import { type Verified, verifyWhole } from './import-verify.ts'
 
 // The second half of an import. Once it is received, verified and allowed, it is handed over: one transaction makes it
@@ -145,7 +146,10 @@ async function stageOf(deps: Deps, id: string, whole: rows.Whole): Promise<Omit<
   const keys = new Map(blobs.flatMap(({ digest, key }) => (key ? [[digest, key] as const] : [])))
   // Whoever handed it over has made sure that its sender may read what it leaves out, and push all of it.
   const base = openBase(deps, () => true)
-  const received = recalled(index, envelope ?? undefined, blobs)
+  const received = await recalled({
+    ...{ index, envelope: envelope ?? undefined, blobs },
+    contentOf: (digest) => contentOf(deps, digest, keys),
+  })
   const verified = await verifyWhole(deps, received, { keys, base, pack: publishing.pack })
   return { verified, keys, publishing, principal }
 }
