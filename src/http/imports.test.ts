@@ -313,6 +313,21 @@ describe('the signature of a bundle', () => {
       assert.match(answer.detail ?? '', /expired/)
     }))
 
+  it('by a key that is distrusted while the bundle is published is refused', () =>
+    withRegistry(async (registry) => {
+      const { keyid } = await trustKey(registry.deps, 'ours', ours.pem)
+      let answer: Promise<Answer> | undefined
+      await registry.deps.db.sql.begin(async (tx) => {
+        await lockDependencies(tx as unknown as Transaction)
+        answer = send(registry, signed)
+        await untilBlocked(registry)
+        await distrustKey(registry.deps, keyid)
+      })
+      const { status, type } = (await answer) as Answer
+      assert.deepEqual([status, type], [422, 'urn:packs-registry:SIGNATURE_INVALID'])
+      assert.deepEqual(await visible(registry), { packs: 0, repositories: 0, blobs: 0 })
+    }))
+
   it('is needed as before when the only trusted key is distrusted', () =>
     withRegistry(async (registry) => {
       const { keyid } = await trustKey(registry.deps, 'ours', ours.pem)

@@ -18,7 +18,8 @@ import { recalled } from './import-receive.ts'
 import { type ImportReport, refusal, reportOf } from './import-report.ts'
 import { type Judgement, judge } from './import-rules.ts'
 import { contentOf } from './import-texts.ts'
-import { type Verified, verifyWhole } from './import-verify.ts'
+import { judgeSignature, type Verified, verifyWhole } from './import-verify.ts'
+import { lockKnownKeys } from './keys.ts'
 
 // The second half of an import. Once it is received, verified and allowed, it is handed over: one transaction makes it
 // `publishing` and sends a job for it, and from then on its rows are all that anybody needs to finish it. Normally the
@@ -67,6 +68,7 @@ export async function finishImport(deps: Deps, id: string, stage: Stage): Promis
   const outcome = await publishImport(deps, {
     ...{ id, plan: verified.plan, keys, options, reportLifeSeconds: lifeSeconds },
     report: (judgement, changed) => JSON.stringify(told(stage, judgement, changed)),
+    lastLook: async (tx) => judgeSignature(deps, verified.survey, await lockKnownKeys(tx)).problems,
     finally: (tx) => close(deps, tx, id, stage, undefined),
   })
   if (outcome === 'content gone') {
