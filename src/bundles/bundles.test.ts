@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  verify as verifySignature,
+} from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -170,6 +176,25 @@ describe('the policy', () => {
   for (const [policy, keys, outcome, key] of table)
     it(`${policy ?? 'unset'}, ${keys ? 'trusted keys' : 'no keys'}, ${outcome.kind}: ${key ?? 'taken'}`, () =>
       assert.equal(decideVerification(policy, keys, outcome)?.key, key))
+})
+
+describe('a key that takes signatures which anybody can make', () => {
+  const prefix = Buffer.from('302a300506032b6570032100', 'hex')
+  const zeros = Buffer.alloc(32)
+  const one = Buffer.from('01'.padEnd(64, '0'), 'hex')
+  const ff = (first: string, last: string) => Buffer.from(`${first}${'ff'.repeat(30)}${last}`, 'hex')
+  const order8 = ['26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05'].map((hex) =>
+    Buffer.from(hex, 'hex'),
+  )
+  for (const point of [zeros, one, ff('ec', '7f'), ff('ed', 'ff'), ff('ee', 'ff'), ...order8])
+    it(`is not trusted: ${point.toString('hex').slice(0, 8)}…`, () => {
+      const key = createPublicKey({ key: Buffer.concat([prefix, point]), type: 'spki', format: 'der' })
+      const forged = [zeros, one, ff('ec', '7f'), ...order8].map((r) => Buffer.concat([r, zeros]))
+      const messages = Array.from({ length: 64 }, (_, i) => Buffer.from(`message ${i}`))
+      assert.ok(messages.some((message) => forged.some((sig) => verifySignature(null, message, key, sig))))
+      const pem = key.export({ type: 'spki', format: 'pem' }).toString()
+      assert.throws(() => readPublicKey(pem), failsWith('KEY_INVALID', /belongs to nobody/))
+    })
 })
 
 describe('a bundle', () => {
