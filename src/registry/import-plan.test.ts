@@ -5,6 +5,7 @@ import { type Digest, digestOf } from '../oci/digest.ts'
 import { parseTag, type Tag } from '../oci/reference.ts'
 import type { PackId } from '../packs/pack.ts'
 import { imageType, indexType, sampleManifest } from '../testing/registry.ts'
+import { openEffort } from './import-effort.ts'
 import { planImport, type Root } from './import-plan.ts'
 
 const manifests = new Map<Digest, Buffer>()
@@ -58,4 +59,36 @@ it('refuses what would go into more places than any site has', async () => {
   const index = stored({ schemaVersion: 2, mediaType: indexType, manifests: members }, indexType)
   const roots = Array.from({ length: 1000 }, (_, i) => channel(`pack-${i}`, index))
   await assert.rejects(plan(roots, []), (error) => error instanceof Failure && error.key === 'IMPORT_REFUSED')
+})
+
+it('does not keep others waiting, nor reads on and on, where one large manifest has very many names', async () => {
+  const large = stored(sampleManifest({ annotations: { filler: 'x'.repeat(3_000_000) } }))
+  const versions = Array.from(
+    { length: 5 },
+    (_, i): Root => ({
+      ...{ packId: 'alpha' as PackId, tag: parseTag(`1.0.${i}`) as Tag, descriptor: large },
+    }),
+  )
+  let turns = 0
+  let isOver = false
+  const others = () => {
+    turns++
+    if (!isOver) setImmediate(others)
+  }
+  setImmediate(others)
+  const source = {
+    ...{ roots: versions, referrers: [] },
+    manifestBytes: (digest: Digest) => manifests.get(digest),
+    textOf: async () => undefined,
+  }
+  const { problems } = await planImport(source)
+  isOver = true
+  assert.ok(turns >= 2, String(turns))
+  assert.equal(problems.length, 5)
+  await assert.rejects(planImport(source, openEffort(10_000_000)), (error) => {
+    assert.ok(error instanceof Failure)
+    assert.equal(error.key, 'IMPORT_REFUSED')
+    assert.match(String(error.detail), /more than 10000000 bytes.*export fewer packs/)
+    return true
+  })
 })

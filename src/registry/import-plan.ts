@@ -8,6 +8,7 @@ import { type Carried, carriedBy } from '../packs/bundle.ts'
 import { roleOf } from '../packs/channel.ts'
 import type { PackDocument, PackId } from '../packs/pack.ts'
 import { releaseOf, tagOf, type Version } from '../packs/version.ts'
+import { type Effort, openEffort } from './import-effort.ts'
 
 // What publishing a bundle would write, worked out from the file alone: which versions, which tags, and which manifests in
 // which repositories. Nothing is asked of the registry here.
@@ -59,13 +60,22 @@ export type Source = {
 }
 
 /** Works out what a bundle means. What is wrong with it is among the problems. */
-export async function planImport({ roots, referrers, manifestBytes, textOf }: Source): Promise<Plan> {
+export async function planImport(
+  { roots, referrers, manifestBytes, textOf }: Source,
+  effort: Effort = openEffort(),
+): Promise<Plan> {
   const problems: Problem[] = []
   const versions: PlannedVersion[] = []
   for (const root of roots) {
     const version = roleOf(root.tag)
     if (version.kind !== 'version') continue
-    const planned = await readRoot(root, version.version, manifestBytes(root.descriptor.digest), textOf)
+    const bytes = manifestBytes(root.descriptor.digest)
+    await effort(bytes?.length ?? 0)
+    const planned = await readRoot(root, version.version, bytes, async (digest) => {
+      const text = await textOf(digest)
+      await effort(text?.length ?? 0)
+      return text
+    })
     if ('key' in planned) problems.push(planned)
     else versions.push(planned)
   }
