@@ -197,6 +197,7 @@ describe('importing a bundle', () => {
 
 type Damage = { name: string; bytes: () => Buffer; status?: number; key?: string; says: RegExp }
 const damages: Damage[] = [
+  { name: 'in very many ways', bytes: () => withoutSignatures(200_000), says: /is not in it .*and 199997 more/ },
   {
     name: 'a channel that names the version of another pack',
     bytes: () => sampleBundle({ channels: [{ packId: 'alpha', channel: 'stable', of: 'beta' }] }).bytes,
@@ -249,6 +250,20 @@ function flipAt(bytes: Buffer, at: number): Buffer {
   const copy = Buffer.from(bytes)
   copy[at] = (copy[at] ?? 0) ^ 4
   return copy
+}
+
+/** Its index lists so many signatures that are not there. */
+function withoutSignatures(count: number): Buffer {
+  const add = (bytes: Buffer) => {
+    const index = JSON.parse(String(bytes)) as { manifests: object[] }
+    const annotations = { 'org.opencontainers.image.referrer.subject': sample.digests.alpha }
+    for (let i = 0; i < count; i++) {
+      const digest = `sha256:${String(i).padStart(64, '0')}`
+      index.manifests.push({ mediaType: 'application/vnd.oci.image.manifest.v1+json', digest, size: 2, annotations })
+    }
+    return Buffer.from(JSON.stringify(index))
+  }
+  return changed(({ name }) => name === 'index.json', add)
 }
 
 describe('a bundle that is damaged', () => {

@@ -56,7 +56,7 @@ export async function namedByLayout(
   const homes = new Map<Digest, Set<PackId>>()
   for (const { packId, descriptor } of named.roots)
     homes.set(descriptor.digest, (homes.get(descriptor.digest) ?? new Set()).add(packId))
-  for (const entry of images) named.roots.push(...attachments(entry, homes))
+  for (const entry of images) for (const root of attachments(entry, homes)) named.roots.push(root)
   return named
 }
 

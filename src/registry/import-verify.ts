@@ -47,7 +47,7 @@ export async function verifyWhole(
   { keys, base, pack }: Options,
 ): Promise<Verified> {
   const { contents, blobs, manifests, lock, leftOut } = survey
-  const { signature, problems } = judgeSignature(deps, survey, await knownKeys(deps))
+  const { signature, problems: unsigned } = judgeSignature(deps, survey, await knownKeys(deps))
   const held = await base.manifests(leftOut)
   // Of what is left out, only what the importer may read: a digest in a manifest is no right to what it stands for.
   const sizes = new Map([...leftOut.map(({ digest, size }) => [digest, size] as const), ...blobs])
@@ -67,9 +67,14 @@ export async function verifyWhole(
     sizeOf: (digest) => blobs.get(digest),
     manifestOf: (digest) => manifests.get(digest),
   })
-  problems.push(...violations.map((message): Problem => ({ key: 'BUNDLE_INVALID', message })), ...named.problems)
   const plan = await planImport({ ...named, ...source })
-  problems.push(...plan.problems)
+  // There may be more than a call takes arguments.
+  const problems = [
+    ...unsigned,
+    ...violations.map((message): Problem => ({ key: 'BUNDLE_INVALID', message })),
+    ...named.problems,
+    ...plan.problems,
+  ]
   if (plan.places.size === 0 && problems.length === 0)
     problems.push({ key: 'IMPORT_REFUSED', message: 'there is no pack in it' })
   return { survey, signature, plan, problems }
