@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  verify as verifySignature,
+} from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -170,6 +176,25 @@ describe('the policy', () => {
   for (const [policy, keys, outcome, key] of table)
     it(`${policy ?? 'unset'}, ${keys ? 'trusted keys' : 'no keys'}, ${outcome.kind}: ${key ?? 'taken'}`, () =>
       assert.equal(decideVerification(policy, keys, outcome)?.key, key))
+})
+
+describe('a key that takes signatures which anybody can make', () => {
+  const prefix = Buffer.from('302a300506032b6570032100', 'hex')
+  const zeros = Buffer.alloc(32)
+  const one = Buffer.from('01'.padEnd(64, '0'), 'hex')
+  const ff = (first: string, last: string) => Buffer.from(`${first}${'ff'.repeat(30)}${last}`, 'hex')
+  const order8 = ['26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05'].map((hex) =>
+    Buffer.from(hex, 'hex'),
+  )
+  for (const point of [zeros, one, ff('ec', '7f'), ff('ed', 'ff'), ff('ee', 'ff'), ...order8])
+    it(`is not trusted: ${point.toString('hex').slice(0, 8)}…`, () => {
+      const key = createPublicKey({ key: Buffer.concat([prefix, point]), type: 'spki', format: 'der' })
+      const forged = [zeros, one, ff('ec', '7f'), ...order8].map((r) => Buffer.concat([r, zeros]))
+      const messages = Array.from({ length: 64 }, (_, i) => Buffer.from(`message ${i}`))
+      assert.ok(messages.some((message) => forged.some((sig) => verifySignature(null, message, key, sig))))
+      const pem = key.export({ type: 'spki', format: 'pem' }).toString()
+      assert.throws(() => readPublicKey(pem), failsWith('KEY_INVALID', /belongs to nobody/))
+    })
 })
 
 describe('a bundle', () => {
@@ -475,6 +500,31 @@ describe('the reader', () => {
       read(tarOf([{ name: 'x', type: 'x', size: 2 ** 32 }, ...entries])),
       failsWith('BUNDLE_INVALID', /max size/),
     ))
+  const records = (count: number) => {
+    const keys = Array.from({ length: count }, (_, i) => `10 k${String(i).padStart(4, '0')}=\n`)
+    return Buffer.from(keys.join(''))
+  }
+  const extended: [name: string, header: TarEntry, words: RegExp][] = [
+    ['more of one than any writer makes', { name: 'x', type: 'x', bytes: records(900) }, /max size/],
+    ['more of one for all entries', { name: 'x', type: 'g', bytes: records(900) }, /max size/],
+    ['a name of 9,000 letters', { name: 'x', type: 'L', bytes: Buffer.alloc(9000, 'n') }, /max size/],
+    ['an empty one', { name: 'x', type: 'x' }, /0 bytes/],
+    ['a size for all entries', { name: 'x', type: 'g', bytes: Buffer.from('9 size=1\n') }, /all of the archive/],
+    ['a size below zero', { name: 'x', type: 'x', bytes: Buffer.from('11 size=-1\n') }, /size that cannot be/],
+    ['a record longer than itself', { name: 'x', type: 'x', bytes: Buffer.from('99 size=1\n') }, /damaged/],
+    ['a record of a length below zero', { name: 'x', type: 'x', bytes: Buffer.from('-9 size=1\n') }, /damaged/],
+  ]
+  for (const [name, header, words] of extended)
+    it(`refuses in an extended header ${name}`, () =>
+      assert.rejects(read(tarOf([header, ...entries])), failsWith('BUNDLE_INVALID', words)))
+  it('refuses a header that has a size in letters', async () => {
+    const bytes = tarOf(entries)
+    bytes.write('0000000000z\0', 124)
+    bytes.write('        ', 148)
+    const sum = bytes.subarray(0, 512).reduce((total, byte) => total + byte, 0)
+    bytes.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148)
+    await assert.rejects(read(bytes), failsWith('BUNDLE_INVALID', /size that cannot be/))
+  })
   it('refuses what is beyond its limits', async () => {
     const { bytes } = sampleBundle()
     await assert.rejects(read(bytes, { limits: { entries: 5 } }), failsWith('BUNDLE_INVALID', /more than 5 entries/))

@@ -104,11 +104,13 @@ function checkLock({ contents, lock, manifestOf }: Held, say: (words: string) =>
   const published = new Map<string, Entry>()
   for (const entry of contents.entries)
     if (entry.kind === 'pack') published.set(`${entry.packId}@${entry.version}`, entry)
-  const digests = new Set([...published.values()].map(({ descriptor }) => descriptor.digest))
+  const versions = new Set<string>()
   for (const entry of contents.entries)
-    if (entry.kind === 'channel' && !digests.has(entry.descriptor.digest))
+    if (entry.kind === 'pack') versions.add(`${entry.packId} ${entry.descriptor.digest}`)
+  for (const entry of contents.entries)
+    if (entry.kind === 'channel' && !versions.has(`${entry.packId} ${entry.descriptor.digest}`))
       say(
-        `the channel ${entry.channel} of ${entry.packId} points at ${entry.descriptor.digest}, which is no version here`,
+        `the channel ${entry.channel} of ${entry.packId} points at ${entry.descriptor.digest}, which is no version of it here`,
       )
   for (const pack of lock?.packs ?? []) {
     const name = `${pack.packId}@${pack.version}`

@@ -73,5 +73,28 @@ export function readPublicKey(pem: string): PublicKey {
   }
   if (key.asymmetricKeyType !== 'ed25519')
     throw invalid(`this is a key of the kind ${key.asymmetricKeyType}; bundles are signed with Ed25519`)
-  return { keyid: keyIdOf(key.export({ type: 'spki', format: 'der' })), key }
+  const spki = key.export({ type: 'spki', format: 'der' })
+  if (isOfSmallOrder(spki))
+    throw invalid('this key belongs to nobody: anyone can make signatures that it takes; ask the sender for another')
+  return { keyid: keyIdOf(spki), key }
+}
+
+/**
+ * The points of small order, in every way to write them, without the sign bit. Anybody can make
+ * signatures that such a key takes, without a private part. Source: Chalkias and others, "Taming the many EdDSAs", table 2.
+ */
+const smallOrder = new Set([
+  '0100000000000000000000000000000000000000000000000000000000000000',
+  'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  '0000000000000000000000000000000000000000000000000000000000000000',
+  '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
+  'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a',
+  'edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+])
+
+function isOfSmallOrder(spki: Buffer): boolean {
+  const point = Buffer.from(spki.subarray(-32))
+  point[31] = (point[31] as number) & 0x7f
+  return smallOrder.has(point.toString('hex'))
 }

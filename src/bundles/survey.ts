@@ -37,7 +37,7 @@ export type Survey = {
 }
 
 /** The largest lock or list of what is left out, in bytes: some 100,000 packs. */
-const maxDocumentBytes = 64 * 1024 * 1024
+export const maxDocumentBytes = 64 * 1024 * 1024
 /** As much as all manifests and documents of a file may have together, in bytes; they are kept in memory. */
 export const maxKeptBytes = 256 * 1024 * 1024
 

@@ -3,6 +3,7 @@ import { type Extract, extract as extractTar, type Header } from 'tar-stream'
 import { Failure } from '../errors.ts'
 import { unpacked } from './compression.ts'
 import { invalid } from './contents.ts'
+import { openHeaders } from './tar-headers.ts'
 
 /** A regular file of a layout. `name` has no `./` in front. Its content is read before the next file comes. */
 export type LayoutFile = { name: string; size: number; content: AsyncIterable<Buffer> }
@@ -57,6 +58,7 @@ export async function* filesOfTar(source: Readable, limits: TarLimits): AsyncGen
 function feed(extract: Extract, pieces: Readable, packed: Readable | undefined, limits: TarLimits) {
   let [packedBytes, bytes] = [0, 0]
   let tail: Buffer = Buffer.alloc(0)
+  const headers = openHeaders(0, () => undefined)
   /** What ended it, where that was not the extractor itself. */
   let cause: Error | undefined
   const end = (error: Error) => {
@@ -71,6 +73,8 @@ function feed(extract: Extract, pieces: Readable, packed: Readable | undefined, 
     if (bytes > limits.bytes) return end(invalid(`it has more than ${limits.bytes} bytes`))
     if (packed && bytes > ratioFromBytes && bytes > packedBytes * limits.ratio)
       return end(invalid(`its bytes are compressed more than ${limits.ratio} to 1, as no bundle is`))
+    const wrong = headers.take(piece)
+    if (wrong !== undefined) return end(invalid(`it is no tar, or damaged (${wrong})`))
     tail = piece.length >= endBytes ? piece.subarray(-endBytes) : Buffer.concat([tail, piece]).subarray(-endBytes)
     if (!extract.write(piece)) pieces.pause()
   }

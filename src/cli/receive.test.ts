@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import http, { type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { hostname, tmpdir } from 'node:os'
@@ -52,14 +52,28 @@ const send = (sent: Buffer) => (answer: ServerResponse, from: number) => {
 }
 
 /** Receives it as `packs.tar`. */
-function receive({ known = true, volumeBytes = undefined as number | undefined } = {}): Promise<Received> {
-  const id = sha256(bytes)
+function receive({
+  known = true,
+  volumeBytes = undefined as number | undefined,
+  id = sha256(bytes),
+  size = bytes.length,
+} = {}): Promise<Received> {
   const { signal } = new AbortController()
-  const read = (from: number) => client.bundles.read({ id, size: bytes.length }, { from, signal })
+  const read = (from: number) => client.bundles.read({ id, size }, { from, signal })
   const at = { env: {}, flags: {}, output: openOutput({}, { quiet: true }), signal }
-  const target = { output: join(folder, 'packs.tar'), id, size: bytes.length, volumeBytes }
+  const target = { output: join(folder, 'packs.tar'), id, size, volumeBytes }
   return receiveBundle(at, { index, sha256: known ? sha256(bytes) : undefined, read }, target, () => undefined)
 }
+
+it('takes nothing for the name of a file, or its size, that no registry gives it', async () => {
+  answerWith = send(bytes)
+  // As on systems where a path need not be there to lead out of it again.
+  mkdirSync(join(folder, 'packs.tar.'))
+  const bad = [{ id: '/../../outside.x' }, { id: '' }, { id: 7 as unknown as string }, { size: 0 }, { size: 1.5 }]
+  for (const one of bad) await assert.rejects(receive(one), { code: 'ANSWER_INVALID' })
+  assert.deepEqual(readdirSync(folder), ['packs.tar.'])
+  assert.equal(asked, 0)
+})
 
 /** With a byte changed that no digest in the file covers: the mode of its first entry, and the sum of that header. */
 function changed(): Buffer {

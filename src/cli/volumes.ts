@@ -39,12 +39,10 @@ const mostVolumes = 999
 
 /**
  * Throws USAGE where the volumes would be too many, would be joined with those of an earlier export, or where another
- * process is writing them.
+ * process is writing them; ANSWER_INVALID where the registry names the file in a way that it never would.
  */
 export async function openVolumes(target: Target): Promise<Volumes> {
-  const count = target.volumeBytes === undefined ? 1 : Math.ceil(target.size / target.volumeBytes)
-  if (count > mostVolumes)
-    throw new PacksError('USAGE', `that would be ${count} volumes; make them larger, for at most ${mostVolumes}`)
+  const count = countOf(target)
   if (target.volumeBytes !== undefined) await refuseOlder(target, count)
   const release = await claimed(target)
   const hashes = openHashes(target.volumeBytes)
@@ -116,6 +114,15 @@ export async function openVolumes(target: Target): Promise<Volumes> {
       return finished
     },
   }
+}
+
+/** How many files it will be. What a registry says becomes a part of their names: nothing but an id may. */
+function countOf({ id, size, volumeBytes = size }: Target): number {
+  if (typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id) || !Number.isSafeInteger(size) || size <= 0)
+    throw new PacksError('ANSWER_INVALID', 'the registry describes the file in a way that no packs registry does')
+  const count = Math.ceil(size / volumeBytes)
+  if (count <= mostVolumes) return count
+  throw new PacksError('USAGE', `that would be ${count} volumes; make them larger, for at most ${mostVolumes}`)
 }
 
 /** Makes this process the only one that writes it, and clears its way; answers what ends that. */

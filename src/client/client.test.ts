@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
+import { chown, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import http, { type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -671,6 +671,9 @@ describe('file names', () => {
     ['a\0b\nc', 'a_b_c'],
     ['c:evil?.tgz', 'c_evil_.tgz'],
     ['nul', '_nul'],
+    ['nul .txt', '_nul .txt'],
+    ['CONOUT$', '_CONOUT$'],
+    ['rules\u202egpj.exe', 'rules_gpj.exe'],
     ['COM1.tar.gz', '_COM1.tar.gz'],
     ['name. . ', 'name'],
     ['\ud800x', '_x'],
@@ -704,6 +707,19 @@ describe('file names', () => {
     assert.ok(bytes.equals(await readFile(file)))
     assert.equal(await readFile(victim, 'utf8'), 'untouched!')
   })
+})
+
+it('leaves alone what another user has begun in a shared cache', {
+  skip: process.getuid?.() === 0 ? false : 'needs root, to give a file to another user',
+}, async () => {
+  const { locked, bytes } = await published(1000)
+  await mkdir(join(cacheDir(), 'partial'), { recursive: true })
+  const theirs = join(cacheDir(), 'partial', `.${locked.digest.replace(':', '-')}.partial`)
+  await writeFile(theirs, bytes.subarray(0, 500))
+  await chown(theirs, 65534, 65534)
+  const { file } = await open({ cacheDir: cacheDir() }).pullOne(locked, { into: into() })
+  assert.ok(bytes.equals(await readFile(file)))
+  assert.ok(bytes.subarray(0, 500).equals(await readFile(theirs)))
 })
 
 type Forward = {

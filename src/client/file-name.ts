@@ -1,7 +1,7 @@
 /** Names that are devices on Windows, whatever their extension. */
-const devices = /^(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\.|$)/i
-/** Separators, control characters, halves of characters, and what Windows does not allow in a name. */
-const unsafe = /[\p{Cc}\p{Surrogate}<>:"|?*]/gu
+const devices = /^(?:con|conin\$|conout\$|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]) *(?:\.|$)/i
+/** Separators, what changes a terminal or the order of what is read, halves of characters, and what Windows does not allow. */
+const unsafe = /[\p{Cc}\p{Surrogate}\u200e\u200f\u2028-\u202e\u2066-\u2069<>:"|?*]/gu
 /** Most file systems take 255 bytes; some room is left for the names of temporary files. */
 const mostBytes = 200
 

@@ -60,12 +60,14 @@ function host(): string {
 
 async function isAbandoned(folder: string, name: string, stem: string, idleTimeoutMs: number): Promise<boolean> {
   const [owner, pid] = name.slice(stem.length + 1, -suffix.length).split('.')
-  if (pid === undefined) return true
   if (ours.has(name)) return false
+  // In a shared cache there are those of other users: they may still write to theirs, and it is not ours to rename.
+  const found = await stat(join(folder, name)).catch(ignoreMissing)
+  if (!found || (process.getuid && found.uid !== process.getuid())) return false
+  if (pid === undefined) return true
   // A pid that is ours was another's before: in a container all processes may have the same one.
   if (owner === host() && (Number(pid) === process.pid || !isRunning(Number(pid)))) return true
-  const found = await stat(join(folder, name)).catch(ignoreMissing)
-  return found !== undefined && Date.now() - found.mtimeMs > idleTimeoutMs + slackMs
+  return Date.now() - found.mtimeMs > idleTimeoutMs + slackMs
 }
 
 function isRunning(pid: number): boolean {

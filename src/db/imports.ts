@@ -34,19 +34,29 @@ export type Resumed = { attempt: number; resumeAt: number; index: Buffer | null;
 
 /**
  * Takes an import over from whatever connection had it. Undefined where it is somebody else's, or all of it is here: then
- * it is published, or about to be.
+ * it is published, or about to be. From byte 0 on another file may come: nothing of what came before is a part of that.
  */
 export async function resumeImport(
   sql: Sql,
   id: string,
-  { principal, total, lifeSeconds }: Life,
+  { principal, total, lifeSeconds, offset }: Life & { offset: number },
 ): Promise<Resumed | undefined> {
   const [row] = await sql<Resumed[]>`
-    update imports set attempt = attempt + 1, state = 'receiving', error = null, report = null, finished_at = null,
-      total = ${total ?? null}, leased_until = now() + make_interval(secs => ${leaseSeconds}),
-      expires_at = now() + make_interval(secs => ${lifeSeconds})
-    where id = ${id} and principal = ${principal} and state in ('receiving', 'verifying', 'failed')
-    returning attempt, resume_at as "resumeAt", index_json as index, envelope`
+    with taken as (
+      update imports set attempt = attempt + 1, state = 'receiving', error = null, report = null, finished_at = null,
+        resume_at = case when not ${offset === 0}::boolean then resume_at else 0 end,
+        index_json = case when not ${offset === 0}::boolean then index_json end, envelope = case when not ${offset === 0}::boolean then envelope end,
+        total = ${total ?? null}, leased_until = now() + make_interval(secs => ${leaseSeconds}),
+        expires_at = now() + make_interval(secs => ${lifeSeconds})
+      where id = ${id} and principal = ${principal} and state in ('receiving', 'verifying', 'failed')
+      returning id, attempt, resume_at, index_json, envelope
+    ), gone as (
+      delete from import_blobs b using taken where ${offset === 0}::boolean and b.import_id = taken.id returning b.storage_key
+    ), spare as (
+      insert into blob_deletions (storage_key) select storage_key from gone where storage_key is not null
+      on conflict do nothing
+    )
+    select attempt, resume_at as "resumeAt", index_json as index, envelope from taken`
   return row
 }
 

@@ -63,13 +63,21 @@ export async function signingKeys(sql: Sql): Promise<{ keyid: string; privateKey
 }
 
 /** What a signature is judged by. */
-type KnownKey = Pick<KeyRow, 'keyid' | 'name' | 'publicKey' | 'expiresAt' | 'distrustedAt'>
+export type KnownKey = Pick<KeyRow, 'keyid' | 'name' | 'publicKey' | 'expiresAt' | 'distrustedAt'>
 
 /** Every key there ever was, by one statement: those that expired or are distrusted as well, for that is to be said. */
 export async function knownKeys(sql: Sql): Promise<KnownKey[]> {
   const rows = await sql<KnownKey[]>`
     select keyid, name, public_key as "publicKey", expires_at as "expiresAt", distrusted_at as "distrustedAt"
     from signing_keys order by keyid`
+  return [...rows]
+}
+
+/** The same, and none of them changes until the transaction ends. */
+export async function lockKnownKeys(tx: Transaction): Promise<KnownKey[]> {
+  const rows = await tx<KnownKey[]>`
+    select keyid, name, public_key as "publicKey", expires_at as "expiresAt", distrusted_at as "distrustedAt"
+    from signing_keys order by keyid for share`
   return [...rows]
 }
 

@@ -197,6 +197,12 @@ describe('importing a bundle', () => {
 
 type Damage = { name: string; bytes: () => Buffer; status?: number; key?: string; says: RegExp }
 const damages: Damage[] = [
+  { name: 'in very many ways', bytes: () => withoutSignatures(200_000), says: /is not in it .*and 199997 more/ },
+  {
+    name: 'a channel that names the version of another pack',
+    bytes: () => sampleBundle({ channels: [{ packId: 'alpha', channel: 'stable', of: 'beta' }] }).bytes,
+    says: /the channel stable of alpha points at .* no version of it/,
+  },
   { name: 'cut off', bytes: () => sample.bytes.subarray(0, 5000), says: /cut off/ },
   { name: 'cut off at its last entry', bytes: () => tarOf(sample.entries, { end: false }), says: /cut off/ },
   { name: 'a bit flipped in a header', bytes: () => flipAt(sample.bytes, 1024 + 3), says: /tar|header|damaged/ },
@@ -244,6 +250,20 @@ function flipAt(bytes: Buffer, at: number): Buffer {
   const copy = Buffer.from(bytes)
   copy[at] = (copy[at] ?? 0) ^ 4
   return copy
+}
+
+/** Its index lists so many signatures that are not there. */
+function withoutSignatures(count: number): Buffer {
+  const add = (bytes: Buffer) => {
+    const index = JSON.parse(String(bytes)) as { manifests: object[] }
+    const annotations = { 'org.opencontainers.image.referrer.subject': sample.digests.alpha }
+    for (let i = 0; i < count; i++) {
+      const digest = `sha256:${String(i).padStart(64, '0')}`
+      index.manifests.push({ mediaType: 'application/vnd.oci.image.manifest.v1+json', digest, size: 2, annotations })
+    }
+    return Buffer.from(JSON.stringify(index))
+  }
+  return changed(({ name }) => name === 'index.json', add)
 }
 
 describe('a bundle that is damaged', () => {
@@ -306,6 +326,21 @@ describe('the signature of a bundle', () => {
       const answer = await send(registry, signed)
       assert.deepEqual([answer.status, answer.type], [422, 'urn:packs-registry:SIGNATURE_INVALID'])
       assert.match(answer.detail ?? '', /expired/)
+    }))
+
+  it('by a key that is distrusted while the bundle is published is refused', () =>
+    withRegistry(async (registry) => {
+      const { keyid } = await trustKey(registry.deps, 'ours', ours.pem)
+      let answer: Promise<Answer> | undefined
+      await registry.deps.db.sql.begin(async (tx) => {
+        await lockDependencies(tx as unknown as Transaction)
+        answer = send(registry, signed)
+        await untilBlocked(registry)
+        await distrustKey(registry.deps, keyid)
+      })
+      const { status, type } = (await answer) as Answer
+      assert.deepEqual([status, type], [422, 'urn:packs-registry:SIGNATURE_INVALID'])
+      assert.deepEqual(await visible(registry), { packs: 0, repositories: 0, blobs: 0 })
     }))
 
   it('is needed as before when the only trusted key is distrusted', () =>
@@ -574,6 +609,30 @@ describe('an import that nobody waits for', () => {
       const [jobs] = await registry.deps.db.sql<{ count: number }[]>`
         select count(*)::int as count from pgboss.job where name = 'import'`
       assert.equal(jobs?.count, 0)
+    }))
+
+  it('may have a lock that is too large to be kept in a row', () =>
+    withRegistry(async (registry) => {
+      const large = sampleBundle({ lie: (pack) => ({ ...pack, title: 'x'.repeat(3_000_000) }) })
+      await leave(registry, large.bytes)
+      await work(registry)
+      const { state, error } = await told(registry)
+      assert.deepEqual([state, error], ['published', undefined])
+    }))
+
+  it('is only what was sent last under its id', () =>
+    withRegistry(async (registry) => {
+      const { key, pem } = signer()
+      const packs = [{ packId: 'gamma', version: '1.0.0', content: 'the content of gamma' }]
+      const other = sampleBundle({ packs, channels: [], referrer: false, keys: [signer().key] })
+      await trustKey(registry.deps, 'ours', pem)
+      assert.equal((await send(registry, other.bytes, `?resume=${id}`)).type, 'urn:packs-registry:SIGNATURE_INVALID')
+      await leave(registry, sampleBundle({ keys: [key] }).bytes)
+      await work(registry)
+      const { state, error } = await told(registry)
+      assert.deepEqual([state, error], ['published', undefined])
+      await cleanUp(registry)
+      assert.equal((await objects(registry)).length, (await visible(registry)).blobs)
     }))
 
   it('has to be sent again where content of it went away', () =>

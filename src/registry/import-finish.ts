@@ -17,7 +17,9 @@ import { lifeSeconds } from './import-pulse.ts'
 import { recalled } from './import-receive.ts'
 import { type ImportReport, refusal, reportOf } from './import-report.ts'
 import { type Judgement, type JudgeOptions, judge } from './import-rules.ts'
-import { type Verified, verifyWhole } from './import-verify.ts'
+import { contentOf } from './import-texts.ts'
+import { judgeSignature, type Verified, verifyWhole } from './import-verify.ts'
+import { lockKnownKeys } from './keys.ts'
 
 // The second half of an import. Once it is received, verified and allowed, it is handed over: one transaction makes it
 // `publishing` and sends a job for it, and from then on its rows are all that anybody needs to finish it. Normally the
@@ -67,6 +69,7 @@ export async function finishImport(deps: Deps, id: string, stage: Stage): Promis
   const outcome = await publishImport(deps, {
     ...{ id, plan: verified.plan, keys, options, reportLifeSeconds: lifeSeconds },
     report: (judgement, changed) => JSON.stringify(told(stage, judgement, changed)),
+    lastLook: async (tx) => judgeSignature(deps, verified.survey, await lockKnownKeys(tx)).problems,
     finally: (tx) => close(deps, tx, id, stage, undefined),
   })
   if (outcome === 'content gone') {
@@ -148,7 +151,10 @@ async function stageOf(deps: Deps, id: string, whole: rows.Whole): Promise<Omit<
   const keys = new Map(blobs.flatMap(({ digest, key }) => (key ? [[digest, key] as const] : [])))
   // Whoever handed it over has made sure that its sender may read what it leaves out, and push all of it.
   const base = openBase(deps, () => true)
-  const received = recalled(index, envelope ?? undefined, blobs)
+  const received = await recalled({
+    ...{ index, envelope: envelope ?? undefined, blobs },
+    contentOf: (digest) => contentOf(deps, digest, keys),
+  })
   const verified = await verifyWhole(deps, received, { keys, base, pack: publishing.pack })
   return { verified, keys, publishing, principal, mayPull: () => true }
 }

@@ -8,6 +8,7 @@ import { configOf, identityOf } from '../packs/artifact.ts'
 import { attachedTo } from '../packs/channel.ts'
 import { type PackId, parsePackId, typeOfArtifact } from '../packs/pack.ts'
 import { parseVersion, tagOf, type Version, versionOfTag } from '../packs/version.ts'
+import { openEffort } from './import-effort.ts'
 import { type ListedReferrer, type Problem, type Root, rootOf, type Source } from './import-plan.ts'
 
 /** What an index names, as packs. `leftOver`: what is no pack and hangs on nothing, and why. */
@@ -38,6 +39,8 @@ export async function namedByLayout(
   repository: PackId | undefined,
 ): Promise<Named> {
   const named: Named = { roots: [], referrers: [], problems: [] }
+  const seen = new Set<string>()
+  const effort = openEffort()
   for (const [digest, described] of manifests)
     if (!(described instanceof Failure) && described.subject)
       named.referrers.push({ digest, subject: described.subject })
@@ -45,11 +48,15 @@ export async function namedByLayout(
   const images = contents.entries.filter((entry) => entry.kind === 'image')
   for (const entry of images) {
     if (hanging.has(entry.descriptor.digest) || subjectOf(entry)) continue
+    await effort(source.manifestBytes(entry.descriptor.digest)?.length ?? 0)
     const roots = await rootsOf(entry, source, repository)
     if ('key' in roots) named.problems.push(roots)
-    else named.roots.push(...roots.filter((root) => !named.roots.some((other) => isSame(root, other))))
+    else named.roots.push(...roots.filter((root) => isNew(seen, root)))
   }
-  named.roots.push(...images.flatMap((entry) => attachments(entry, named.roots)))
+  const homes = new Map<Digest, Set<PackId>>()
+  for (const { packId, descriptor } of named.roots)
+    homes.set(descriptor.digest, (homes.get(descriptor.digest) ?? new Set()).add(packId))
+  for (const entry of images) for (const root of attachments(entry, homes)) named.roots.push(root)
   return named
 }
 
@@ -63,16 +70,18 @@ function subjectOf({ name }: Image): Digest | undefined {
  * Goes where its subject is, under its own name. A list of referrers (the fallback) is not needed: those that it lists
  * say themselves what they hang on. Nor is what belongs to something else than a pack of the layout.
  */
-function attachments(entry: Image, roots: readonly Root[]): Root[] {
+function attachments(entry: Image, homes: ReadonlyMap<Digest, ReadonlySet<PackId>>): Root[] {
   const { tag } = nameIn(entry.name)
   const subject = subjectOf(entry)
   if (!tag || !subject || !tag.includes('.')) return []
-  const homes = new Set(roots.filter(({ descriptor }) => descriptor.digest === subject).map(({ packId }) => packId))
-  return [...homes].map((packId) => ({ packId, tag, descriptor: entry.descriptor }))
+  return [...(homes.get(subject) ?? [])].map((packId) => ({ packId, tag, descriptor: entry.descriptor }))
 }
 
-function isSame(a: Root, b: Root): boolean {
-  return a.packId === b.packId && a.tag === b.tag && a.descriptor.digest === b.descriptor.digest
+function isNew(seen: Set<string>, { packId, tag, descriptor }: Root): boolean {
+  const name = `${packId} ${tag} ${descriptor.digest}`
+  if (seen.has(name)) return false
+  seen.add(name)
+  return true
 }
 
 type Image = Extract<Entry, { kind: 'image' }>

@@ -8,6 +8,7 @@ import { type Carried, carriedBy } from '../packs/bundle.ts'
 import { roleOf } from '../packs/channel.ts'
 import type { PackDocument, PackId } from '../packs/pack.ts'
 import { releaseOf, tagOf, type Version } from '../packs/version.ts'
+import { type Effort, openEffort } from './import-effort.ts'
 
 // What publishing a bundle would write, worked out from the file alone: which versions, which tags, and which manifests in
 // which repositories. Nothing is asked of the registry here.
@@ -59,22 +60,32 @@ export type Source = {
 }
 
 /** Works out what a bundle means. What is wrong with it is among the problems. */
-export async function planImport({ roots, referrers, manifestBytes, textOf }: Source): Promise<Plan> {
+export async function planImport(
+  { roots, referrers, manifestBytes, textOf }: Source,
+  effort: Effort = openEffort(),
+): Promise<Plan> {
   const problems: Problem[] = []
   const versions: PlannedVersion[] = []
   for (const root of roots) {
     const version = roleOf(root.tag)
     if (version.kind !== 'version') continue
-    const planned = await readRoot(root, version.version, manifestBytes(root.descriptor.digest), textOf)
+    const bytes = manifestBytes(root.descriptor.digest)
+    await effort(bytes?.length ?? 0)
+    const planned = await readRoot(root, version.version, bytes, async (digest) => {
+      const text = await textOf(digest)
+      await effort(text?.length ?? 0)
+      return text
+    })
     if ('key' in planned) problems.push(planned)
     else versions.push(planned)
   }
   requireOneRelease(versions, problems)
   const tags = tagsOf(roots, versions, problems)
   const { manifests, read } = openManifests(manifestBytes, problems)
-  const places = placesOf(roots, read)
-  const placed = placeReferrers(referrers, roots, places, read)
-  return { versions, tags, manifests, places, referrers: placed, problems }
+  const places = openPlaces(read)
+  for (const { packId, descriptor } of roots) places.put(packId, descriptor.digest, descriptor.mediaType)
+  const placed = placeReferrers(referrers, roots, places)
+  return { versions, tags, manifests, places: places.places, referrers: placed, problems }
 }
 
 async function readRoot(
@@ -155,27 +166,44 @@ function openManifests(manifestBytes: Source['manifestBytes'], problems: Problem
 
 type Read = ReturnType<typeof openManifests>['read']
 
-/** Every root, and everything it lists at any depth, belongs into the repository of its pack. */
-function placesOf(roots: readonly Root[], read: Read): Map<PackId, Set<Digest>> {
-  const places = new Map<PackId, Set<Digest>>()
-  for (const { packId, descriptor } of roots) {
-    const place = places.get(packId) ?? new Set()
-    places.set(packId, place)
-    placeWhole(place, descriptor.digest, descriptor.mediaType, read)
-  }
-  return places
-}
+/** As many manifests as an import may put into repositories; what goes into several is counted in each. */
+const mostPlaced = 1_000_000
 
-function placeWhole(place: Set<Digest>, digest: Digest, mediaType: string | undefined, read: Read): void {
-  const waiting = [{ digest, mediaType }]
-  for (let next = waiting.pop(); next; next = waiting.pop()) {
-    if (place.has(next.digest)) continue
-    const found = read(next.digest, next.mediaType)
-    // An index may list what is not there (sparse): the rules of the file have decided on that.
-    if (!found) continue
-    place.add(next.digest)
-    for (const child of found.manifest.children) waiting.push({ digest: child, mediaType: undefined })
+/** Which manifests go into the repositories of which packs. */
+function openPlaces(read: Read) {
+  const places = new Map<PackId, Set<Digest>>()
+  const homes = new Map<Digest, Set<PackId>>()
+  let count = 0
+  return {
+    places,
+    homesOf: (digest: Digest) => homes.get(digest),
+    /** Puts a manifest, and everything it lists at any depth, into a place. Answers what was not in it before. */
+    put(packId: PackId, digest: Digest, mediaType: string | undefined): Digest[] {
+      const place = places.get(packId) ?? new Set()
+      places.set(packId, place)
+      const placed: Digest[] = []
+      const waiting = [{ digest, mediaType }]
+      for (let next = waiting.pop(); next; next = waiting.pop()) {
+        if (place.has(next.digest)) continue
+        const found = read(next.digest, next.mediaType)
+        // An index may list what is not there (sparse): the rules of the file have decided on that.
+        if (!found) continue
+        if (++count > mostPlaced) throw tooManyPlaces()
+        place.add(next.digest)
+        homes.set(next.digest, (homes.get(next.digest) ?? new Set()).add(packId))
+        placed.push(next.digest)
+        for (const child of found.manifest.children) waiting.push({ digest: child, mediaType: undefined })
+      }
+      return placed
+    },
   }
+}
+type Places = ReturnType<typeof openPlaces>
+
+function tooManyPlaces(): Failure {
+  return new Failure('IMPORT_REFUSED', {
+    detail: `it has more than ${mostPlaced} manifests, counted in each of the packs that have them: export fewer packs into each bundle`,
+  })
 }
 
 /**
@@ -185,23 +213,32 @@ function placeWhole(place: Set<Digest>, digest: Digest, mediaType: string | unde
 function placeReferrers(
   referrers: readonly ListedReferrer[],
   roots: readonly Root[],
-  places: Map<PackId, Set<Digest>>,
-  read: Read,
+  { places, homesOf, put }: Places,
 ): number {
   const named = new Map<Digest, Set<PackId>>()
   for (const { packId, descriptor } of roots)
     named.set(descriptor.digest, (named.get(descriptor.digest) ?? new Set()).add(packId))
-  let left = [...referrers]
-  for (let before = -1; left.length !== before; ) {
-    before = left.length
-    left = left.filter(({ digest, subject }) => {
-      const homes = named.get(subject) ?? new Set([...places].filter(([, all]) => all.has(subject)).map(([id]) => id))
-      for (const home of homes) placeWhole(places.get(home) as Set<Digest>, digest, undefined, read)
-      if (homes.size > 0) named.set(digest, new Set([...homes]))
-      return homes.size === 0
-    })
+  const hanging = new Map<Digest, Digest[]>()
+  for (const { digest, subject } of referrers) {
+    const others = hanging.get(subject)
+    if (others) others.push(digest)
+    else hanging.set(subject, [digest])
   }
-  return referrers.length - left.length
+  let count = 0
+  // Each subject is looked at when it has a place, and with that what hangs on it.
+  const subjects = [...named.keys(), ...[...places.values()].flatMap((place) => [...place])]
+  for (let subject = subjects.pop(); subject; subject = subjects.pop()) {
+    const homes = named.get(subject) ?? homesOf(subject)
+    if (!homes) continue
+    for (const digest of hanging.get(subject) ?? []) {
+      count++
+      named.set(digest, homes)
+      subjects.push(digest)
+      for (const home of homes) for (const placed of put(home, digest, undefined)) subjects.push(placed)
+    }
+    hanging.delete(subject)
+  }
+  return count
 }
 
 /** The tag under which a version stands. */

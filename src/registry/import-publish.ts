@@ -47,6 +47,8 @@ export type Publishing = {
   /** The report to be kept, as JSON text. */
   report(judgement: Judgement, changed: boolean): string
   reportLifeSeconds: number
+  /** What is in the way at the very end: the keys that signed it may have been distrusted meanwhile. */
+  lastLook(tx: Transaction): Promise<readonly Problem[]>
   /** What else belongs into the transaction, when all is written. */
   finally(tx: Transaction): Promise<void>
 }
@@ -111,6 +113,8 @@ async function publish(tx: Transaction, publishing: Publishing): Promise<void> {
   const channels = judgement.tags.filter(({ kind }) => kind === 'channel')
   const changed = await movingChannels(tx, channels, () => write(tx, publishing, judgement), { allowOlder: true })
   if (changed) for (const some of chunks(packIds)) await refreshPacks(tx, some)
+  const late = await publishing.lastLook(tx)
+  if (late.length > 0) throw new InTheWay(late)
   await recordEvents(tx, [importCompleted(id, judgement, changed)])
   await finishImport(tx, id, report(judgement, changed), reportLifeSeconds)
   await publishing.finally(tx)

@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream'
-import { type Contents, parseIndex } from '../bundles/contents.ts'
+import { type Contents, documentOf, parseIndex } from '../bundles/contents.ts'
 import type { Meter } from '../bundles/meter.ts'
 import { defaultLimits, readFiles } from '../bundles/read.ts'
-import { type Collection, documentsOf, openCollection, type Survey } from '../bundles/survey.ts'
+import { type Collection, documentsOf, maxDocumentBytes, openCollection, type Survey } from '../bundles/survey.ts'
 import { filesOfTar, type LayoutFile } from '../bundles/tar.ts'
 import type { ImportBlob } from '../db/import-blobs.ts'
 import { Failure } from '../errors.ts'
@@ -16,8 +16,13 @@ export type Received = {
   texts: ReadonlyMap<Digest, Buffer>
 }
 
-/** What came of the file before, where only the rest of it is sent. */
-export type Before = { index: Buffer | undefined; envelope: Buffer | undefined; blobs: readonly ImportBlob[] }
+/** What came of the file before, where only the rest of it is sent. `contentOf`: of what is in the store. */
+export type Before = {
+  index: Buffer | undefined
+  envelope: Buffer | undefined
+  blobs: readonly ImportBlob[]
+  contentOf(digest: Digest): Promise<Buffer | undefined>
+}
 
 /** Who is told of the file while it comes. What they throw ends it: then the rest need not be sent. */
 export type Told = {
@@ -61,7 +66,9 @@ export async function receive(meter: Meter, intake: Intake, before: Before | und
   }
   const layout = await readFiles(filesFrom(meter, before), reader, defaultLimits)
   await intake.finish()
-  return { survey: surveyOf(layout, parseIndex(layout.index), found), payloads, texts: texts.kept }
+  const contents = parseIndex(layout.index)
+  if (before) await recallDocuments(contents, collection, before)
+  return { survey: surveyOf(layout, contents, found), payloads, texts: texts.kept }
 }
 
 function surveyOf(
@@ -75,14 +82,36 @@ function surveyOf(
 }
 
 /** A bundle that was received whole, as its rows have it. */
-export function recalled(index: Buffer, envelope: Buffer | undefined, blobs: readonly ImportBlob[]): Received {
+export async function recalled(whole: Before & { index: Buffer }): Promise<Received> {
   const collection = openCollection()
   const payloads = new Map<Digest, Buffer>()
-  for (const blob of blobs) {
+  for (const blob of whole.blobs) {
     recall(blob, collection)
     if (blob.payload) payloads.set(blob.digest, blob.payload)
   }
-  return { survey: surveyOf({ index, envelope }, parseIndex(index), collection.found), payloads, texts: new Map() }
+  const contents = parseIndex(whole.index)
+  await recallDocuments(contents, collection, whole)
+  return { survey: surveyOf(whole, contents, collection.found), payloads, texts: new Map() }
+}
+
+/** A lock, or a list of what is left out, that was too large for a row is in the store, and is recognised again from there. */
+async function recallDocuments(
+  { entries }: Contents,
+  { found, take }: ReturnType<typeof openCollection>,
+  { contentOf }: Before,
+): Promise<void> {
+  for (const { kind, descriptor } of entries) {
+    const manifest = found.raw.get(descriptor.digest)
+    if ((kind !== 'lock' && kind !== 'missing') || !manifest) continue
+    const { digest } = documentOf(manifest, kind)
+    const size = found.blobs.get(digest)
+    if (size === undefined || size > maxDocumentBytes || found.raw.has(digest)) continue
+    const bytes = await contentOf(digest)
+    if (!bytes) continue
+    const taking = take(digest, size)
+    taking.piece(bytes)
+    taking.end()
+  }
 }
 
 /** The files that come, and before them the head of the file where it came before. */

@@ -51,16 +51,11 @@ export async function judge(sql: Sql | Transaction, plan: Plan, options: JudgeOp
     problems.push(fate)
     return []
   })
-  if (runner !== undefined) problems.push(...plan.versions.flatMap((version) => notFor(runner, version)))
+  if (runner !== undefined)
+    for (const version of plan.versions) for (const bad of notFor(runner, version)) problems.push(bad)
   const fresh = new Set(versions.filter(({ outcome }) => outcome === 'new').map(({ manifestDigest }) => manifestDigest))
-  problems.push(
-    ...(await badNeeds(
-      sql,
-      plan.versions,
-      plan.versions.filter(({ manifestDigest }) => fresh.has(manifestDigest)),
-      mayPull,
-    )),
-  )
+  const needing = plan.versions.filter(({ manifestDigest }) => fresh.has(manifestDigest))
+  for (const bad of await badNeeds(sql, plan.versions, needing, mayPull)) problems.push(bad)
   const channels = channelFates(plan.tags, tags, force, problems)
   const set = plan.tags.filter(({ kind }) => kind !== 'latest')
   return { versions, channels, tags: set, problems }

@@ -19,10 +19,20 @@ export function openTexts(
   return async (digest) => {
     const size = sizes.get(digest)
     if (size === undefined || size > maxConfigBytes) return undefined
-    const known = atHand.get(digest) ?? deps.bytes.get(digest)
-    if (known) return known
-    const key = keys.get(digest) ?? (await askRead(deps.db, (sql) => heldKeys(sql, [digest]))).get(digest)
-    const bytes = key && (await deps.blobs.read(key))
-    return bytes && digestOf(bytes, algorithmOf(digest)) === digest ? bytes : undefined
+    return atHand.get(digest) ?? deps.bytes.get(digest) ?? (await contentOf(deps, digest, keys))
   }
+}
+
+/**
+ * Content of a file, from where it went, or else from what the registry holds. The caller knows that it is in the file, and
+ * its size. Undefined where it is gone.
+ */
+export async function contentOf(
+  deps: Deps,
+  digest: Digest,
+  keys: ReadonlyMap<Digest, ObjectKey>,
+): Promise<Buffer | undefined> {
+  const key = keys.get(digest) ?? (await askRead(deps.db, (sql) => heldKeys(sql, [digest]))).get(digest)
+  const bytes = key && (await deps.blobs.read(key))
+  return bytes && digestOf(bytes, algorithmOf(digest)) === digest ? bytes : undefined
 }

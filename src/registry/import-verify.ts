@@ -11,7 +11,7 @@ import { namedByBundle, namedByLayout } from './import-layout.ts'
 import { type Plan, type Problem, planImport } from './import-plan.ts'
 import type { Received } from './import-receive.ts'
 import { openTexts } from './import-texts.ts'
-import { knownKeys } from './keys.ts'
+import { type KnownKeys, knownKeys } from './keys.ts'
 
 export type Verified = {
   survey: Received['survey']
@@ -28,6 +28,18 @@ type Options = {
   pack: PackId | undefined
 }
 
+/** What became of the signature, and whether the file is refused for it. */
+export function judgeSignature(
+  deps: Deps,
+  survey: Received['survey'],
+  { trusted, distrusted }: KnownKeys,
+): Pick<Verified, 'signature' | 'problems'> {
+  const signature = signatureOf(survey, trusted, new Date(), distrusted)
+  const hadKeys = trusted.length + distrusted.length > 0
+  const refused = decideVerification(deps.config.bundleVerify, hadKeys, signature)
+  return { signature, problems: refused ? [{ key: refused.key, message: String(refused.detail) }] : [] }
+}
+
 /** Everything that is wrong with a file itself, and what it means. */
 export async function verifyWhole(
   deps: Deps,
@@ -35,11 +47,7 @@ export async function verifyWhole(
   { keys, base, pack }: Options,
 ): Promise<Verified> {
   const { contents, blobs, manifests, lock, leftOut } = survey
-  const { trusted, distrusted } = await knownKeys(deps)
-  const signature = signatureOf(survey, trusted, new Date(), distrusted)
-  const hadKeys = trusted.length + distrusted.length > 0
-  const refused = decideVerification(deps.config.bundleVerify, hadKeys, signature)
-  const problems: Problem[] = refused ? [{ key: refused.key, message: String(refused.detail) }] : []
+  const { signature, problems: unsigned } = judgeSignature(deps, survey, await knownKeys(deps))
   const held = await base.manifests(leftOut)
   // Of what is left out, only what the importer may read: a digest in a manifest is no right to what it stands for.
   const sizes = new Map([...leftOut.map(({ digest, size }) => [digest, size] as const), ...blobs])
@@ -59,9 +67,14 @@ export async function verifyWhole(
     sizeOf: (digest) => blobs.get(digest),
     manifestOf: (digest) => manifests.get(digest),
   })
-  problems.push(...violations.map((message): Problem => ({ key: 'BUNDLE_INVALID', message })), ...named.problems)
   const plan = await planImport({ ...named, ...source })
-  problems.push(...plan.problems)
+  // There may be more than a call takes arguments.
+  const problems = [
+    ...unsigned,
+    ...violations.map((message): Problem => ({ key: 'BUNDLE_INVALID', message })),
+    ...named.problems,
+    ...plan.problems,
+  ]
   if (plan.places.size === 0 && problems.length === 0)
     problems.push({ key: 'IMPORT_REFUSED', message: 'there is no pack in it' })
   return { survey, signature, plan, problems }

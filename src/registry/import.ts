@@ -21,6 +21,7 @@ import { type Before, type Received, receive } from './import-receive.ts'
 import { isPassing, quarantine, Refused, reasonOf } from './import-refusal.ts'
 import { type ImportReport, reportOf } from './import-report.ts'
 import { type JudgeOptions, judge } from './import-rules.ts'
+import { contentOf } from './import-texts.ts'
 import { type Verified, verifyWhole } from './import-verify.ts'
 
 // A bundle comes in whole or not at all. It is received (its content goes to its last place in the store, where nothing
@@ -84,7 +85,8 @@ type Begun = rows.Attempt & { before: Before | undefined }
 /** Begins an import, or goes on with one. Without an attempt: all of it is here already. */
 async function begin(deps: Deps, { id, offset, body, principal }: ImportRequest): Promise<Begun | { id: string }> {
   const life = { principal, lifeSeconds, total: body.length === undefined ? undefined : offset + body.length }
-  const resumed = id === undefined ? undefined : await ask(deps.db, (sql) => rows.resumeImport(sql, id, life))
+  const resumed =
+    id === undefined ? undefined : await ask(deps.db, (sql) => rows.resumeImport(sql, id, { ...life, offset }))
   if (id !== undefined && resumed) {
     if (offset > resumed.resumeAt)
       throw new Failure('RANGE_INVALID', {
@@ -95,7 +97,9 @@ async function begin(deps: Deps, { id, offset, body, principal }: ImportRequest)
     if (offset === 0) return { ...attempt, before: undefined }
     const { index, envelope } = resumed
     const blobs = await ask(deps.db, (sql) => receivedBlobs(sql, id))
-    return { ...attempt, before: { index: index ?? undefined, envelope: envelope ?? undefined, blobs } }
+    const keys = new Map(blobs.flatMap(({ digest, key }) => (key ? [[digest, key] as const] : [])))
+    const before = { index: index ?? undefined, envelope: envelope ?? undefined, blobs }
+    return { ...attempt, before: { ...before, contentOf: (digest) => contentOf(deps, digest, keys) } }
   }
   const attempt = await ask(deps.db, (sql) => rows.insertImport(sql, id ?? randomUUID(), life))
   if (attempt && offset === 0) return { ...attempt, before: undefined }

@@ -162,8 +162,18 @@ export async function signers(deps: Deps): Promise<SigningKey[]> {
  * The keys that signatures are checked with, ours among them; expired ones too, for the check knows what that means. And
  * those that are distrusted: nothing is checked with them.
  */
-export async function knownKeys(deps: Deps): Promise<{ trusted: PublicKey[]; distrusted: DistrustedKey[] }> {
-  const found = await askRead(deps.db, (sql) => rows.knownKeys(sql))
+export type KnownKeys = { trusted: PublicKey[]; distrusted: DistrustedKey[] }
+
+export async function knownKeys(deps: Deps): Promise<KnownKeys> {
+  return byTrust(await askRead(deps.db, (sql) => rows.knownKeys(sql)))
+}
+
+/** The same as they are when the transaction ends: whoever would change one waits for that. */
+export async function lockKnownKeys(tx: Transaction): Promise<KnownKeys> {
+  return byTrust(await rows.lockKnownKeys(tx))
+}
+
+function byTrust(found: readonly rows.KnownKey[]): KnownKeys {
   return {
     trusted: found.flatMap(({ name, publicKey, expiresAt, distrustedAt }) =>
       distrustedAt ? [] : [{ ...publicKeyOf(publicKey), name, expiresAt: expiresAt ?? undefined }],

@@ -44,7 +44,8 @@ type SamplePack = {
 
 export type SampleOptions = {
   packs?: readonly SamplePack[]
-  channels?: readonly { packId: string; channel: string }[]
+  /** `of`: the pack whose version it names, where that is another one. */
+  channels?: readonly { packId: string; channel: string; of?: string }[]
   keys?: readonly SigningKey[]
   /** Digests that an incremental bundle leaves out. */
   leaveOut?: (digest: Digest) => boolean
@@ -130,8 +131,8 @@ export function sampleBundle({
   const digests: Record<string, Digest> = {}
   for (const { packId, digest, manifestDigest } of truths)
     Object.assign(digests, { [packId]: manifestDigest, [`${packId} content`]: digest })
-  for (const { packId, channel } of channels)
-    list(blobs.get(digests[packId] as Digest) as Buffer, { [annotations.refName]: `${packId}--${channel}` }, 'a/b')
+  for (const { packId, channel, of = packId } of channels)
+    list(blobs.get(digests[of] as Digest) as Buffer, { [annotations.refName]: `${packId}--${channel}` }, 'a/b')
   const [first] = truths
   if (referrer && first) digests.referrer = addReferrer(layout, first)
   const lock = lockBytes({ lockVersion: 1, roots: [], packs: truths.map(lie) })
