@@ -41,17 +41,19 @@ export async function resumeImport(
   id: string,
   { principal, total, lifeSeconds, offset }: Life & { offset: number },
 ): Promise<Resumed | undefined> {
+  const goesOn = offset > 0
   const [row] = await sql<Resumed[]>`
     with taken as (
       update imports set attempt = attempt + 1, state = 'receiving', error = null, report = null, finished_at = null,
-        resume_at = case when not ${offset === 0}::boolean then resume_at else 0 end,
-        index_json = case when not ${offset === 0}::boolean then index_json end, envelope = case when not ${offset === 0}::boolean then envelope end,
+        resume_at = case when ${goesOn}::boolean then resume_at else 0 end,
+        index_json = case when ${goesOn}::boolean then index_json end,
+        envelope = case when ${goesOn}::boolean then envelope end,
         total = ${total ?? null}, leased_until = now() + make_interval(secs => ${leaseSeconds}),
         expires_at = now() + make_interval(secs => ${lifeSeconds})
       where id = ${id} and principal = ${principal} and state in ('receiving', 'verifying', 'failed')
       returning id, attempt, resume_at, index_json, envelope
     ), gone as (
-      delete from import_blobs b using taken where ${offset === 0}::boolean and b.import_id = taken.id returning b.storage_key
+      delete from import_blobs b using taken where not ${goesOn}::boolean and b.import_id = taken.id returning b.storage_key
     ), spare as (
       insert into blob_deletions (storage_key) select storage_key from gone where storage_key is not null
       on conflict do nothing

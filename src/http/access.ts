@@ -65,7 +65,7 @@ async function admitBy(gate: Gate, bindings: Bindings): Promise<void> {
   const address = gate.addressOf(incoming)
   bindings.principal = await identify(deps, limits, incoming, address).catch(async (error) => {
     // Whoever shows what does not hold is nobody in particular, and counts as one.
-    await limits.count(address)
+    if (error instanceof Failure && error.key === 'UNAUTHORIZED') await limits.count(address)
     throw error
   })
   await limits.count(payer(bindings.principal, address))

@@ -120,6 +120,23 @@ describe('an OpenID provider as the Authority', () => {
     await issuer.verify(newer)
     await neverReached.verify(newer)
   })
+
+  it('may be down: whoever cannot be told who they are is not counted as somebody without a login', async () => {
+    const limited = await startRegistry(await databases.fresh(), {
+      AUTH: 'oidc',
+      AUTHORITY_ISSUER: authority.issuer,
+      AUTHORITY_AUDIENCE: authority.audience,
+      RATE_LIMIT: '5',
+    })
+    const authorization = `Bearer ${await authority.token('packs.read')}`
+    await authority.stop()
+    for (let i = 0; i < 8; i++) assert.equal(await status(limited, authorization), 503)
+    await authority.start()
+    const wrong: number[] = []
+    for (let i = 0; i < 8; i++) wrong.push(await status(limited, 'Negotiate x'))
+    assert.deepEqual(wrong, [401, 401, 401, 401, 401, 429, 429, 429])
+    await limited.stop()
+  })
 })
 
 describe('forged tokens', () => {

@@ -158,12 +158,10 @@ export async function signers(deps: Deps): Promise<SigningKey[]> {
   }))
 }
 
-/**
- * The keys that signatures are checked with, ours among them; expired ones too, for the check knows what that means. And
- * those that are distrusted: nothing is checked with them.
- */
+/** `trusted`: what signatures are checked with, ours among them; `distrusted`: nothing is checked with them. */
 export type KnownKeys = { trusted: PublicKey[]; distrusted: DistrustedKey[] }
 
+/** Every key there is; expired ones too, for the check knows what that means. */
 export async function knownKeys(deps: Deps): Promise<KnownKeys> {
   return byTrust(await askRead(deps.db, (sql) => rows.knownKeys(sql)))
 }
